@@ -1,0 +1,1 @@
+"""The certificate authority: the only process that ever holds a signing key."""

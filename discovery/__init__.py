@@ -1,0 +1,1 @@
+"""Configuration and service discovery: objects -> Snapshot -> Plan -> versioned Envoy resources."""

@@ -1,0 +1,1 @@
+"""What each proxy should do, in the mesh's own words. Knows Istio's rules and no Envoy."""

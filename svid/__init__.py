@@ -1,0 +1,1 @@
+"""How a process gets, holds and renews its own X509-SVID (the client side of the CA)."""

@@ -1,0 +1,1 @@
+"""Mutating admission: decides whether a pod joins the mesh, and what is added to it."""
