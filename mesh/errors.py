@@ -105,7 +105,7 @@ class Unavailable(HeddleError):
 
 
 class MissingPrerequisite(HeddleError):
-    """This machine lacks something that Heddle needs (a program, a right, a kernel feature); the hint says how to get it."""
+    """This machine lacks something that Heddle needs (a program, a right, a kernel feature); the hint says how."""
 
     status = 503
     code = "missing-prerequisite"

@@ -32,7 +32,7 @@ class Identity:
         if not _LABEL.match(self.namespace):
             raise InvalidInput(f"{self.namespace!r} is not a Kubernetes namespace name", field="namespace")
         if not _SUBDOMAIN.match(self.service_account):
-            raise InvalidInput(f"{self.service_account!r} is not a Kubernetes service account name", field="serviceAccount")
+            raise InvalidInput(f"{self.service_account!r} is not a service account name", field="serviceAccount")
         if len(str(self)) > MAX_ID_BYTES:
             raise InvalidInput(f"a SPIFFE ID is at most {MAX_ID_BYTES} bytes long, this one has {len(str(self))}")
 

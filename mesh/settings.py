@@ -1,0 +1,90 @@
+"""The mesh's settings: Istio's `meshConfig`, read from ConfigMap `istio` (key `mesh`) in the control plane's namespace.
+
+Source: Istio's MeshConfig and ProxyConfig reference. Field names are Istio's; what Heddle adds is under `heddle`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from mesh.errors import InvalidInput
+from mesh.identity import DEFAULT_TRUST_DOMAIN
+
+CONTROL_NAMESPACE = "istio-system"
+CLUSTER_DOMAIN = "cluster.local"
+
+
+class _Settings(BaseModel):
+    # Real meshConfigs carry fields of Istio's that mean nothing here; `ignored_fields` names them instead of failing.
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)
+
+
+class OutboundMode(StrEnum):
+    ALLOW_ANY = "ALLOW_ANY"
+    REGISTRY_ONLY = "REGISTRY_ONLY"
+
+
+class OutboundTrafficPolicy(_Settings):
+    mode: OutboundMode = OutboundMode.ALLOW_ANY
+
+
+class ProxyConfig(_Settings):
+    """Defaults of each sidecar; a pod's annotation `proxy.istio.io/config` overrides them field by field."""
+
+    concurrency: int = Field(default=2, ge=0)
+    hold_application_until_proxy_starts: bool = False
+    termination_drain_duration: str = "5s"
+    drain_duration: str = "45s"
+    proxy_metadata: dict[str, str] = Field(default_factory=dict)
+    status_port: int = 15020
+
+
+class HeddleSettings(_Settings):
+    """What Istio has no word for."""
+
+    native_sidecars: bool = True
+    image: str = "docker.io/heddle/heddle:0.1.0"
+    certificate_ttl: str = "24h"
+
+
+class MeshSettings(_Settings):
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    root_namespace: str = CONTROL_NAMESPACE
+    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
+    enable_auto_mtls: bool = True
+    access_log_file: str = ""
+    access_log_format: str = ""
+    default_config: ProxyConfig = ProxyConfig()
+    heddle: HeddleSettings = HeddleSettings()
+
+    def ignored_fields(self) -> list[str]:
+        """Paths of the fields that were given and that Heddle does not act upon."""
+        found: list[str] = []
+        for path, part in (
+            ("", self),
+            ("outboundTrafficPolicy.", self.outbound_traffic_policy),
+            ("defaultConfig.", self.default_config),
+            ("heddle.", self.heddle),
+        ):
+            found.extend(path + name for name in part.model_extra or ())
+        return found
+
+
+def parse_mesh_settings(text: str) -> MeshSettings:
+    """The settings in `text` (YAML); every error at once as one InvalidInput that names each field."""
+    try:
+        raw: Any = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"meshConfig is not YAML: {error}", field="data.mesh") from error
+    if not isinstance(raw, dict):
+        raise InvalidInput("meshConfig must be a mapping", field="data.mesh")
+    try:
+        return MeshSettings.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise InvalidInput("; ".join(lines), field="data.mesh") from error

@@ -1,0 +1,37 @@
+"""Everything that discovery knows at one moment: an immutable value, indexed the way plans ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from mesh.objects import EndpointSlice, Key, Namespace, Pod, Secret, Service
+from mesh.settings import MeshSettings
+
+_EMPTY: Mapping[Any, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """One consistent view. `istio` maps a kind (`VirtualService` ...) to its objects (`mesh.istio.base.IstioObject`).
+
+    `resource_version` is the API server's version of the newest change in it (0 before the first).
+    """
+
+    settings: MeshSettings = field(default_factory=MeshSettings)
+    namespaces: Mapping[str, Namespace] = _EMPTY
+    pods: Mapping[Key, Pod] = _EMPTY
+    services: Mapping[Key, Service] = _EMPTY
+    slices: Mapping[Key, EndpointSlice] = _EMPTY
+    secrets: Mapping[Key, Secret] = _EMPTY
+    istio: Mapping[str, Mapping[Key, Any]] = _EMPTY
+    resource_version: int = 0
+
+    def of(self, kind: str) -> Mapping[Key, Any]:
+        """The Istio objects of `kind`, by key."""
+        return self.istio.get(kind, _EMPTY)
+
+    def replacing(self, **changes: Any) -> Snapshot:
+        return replace(self, **changes)
