@@ -1,0 +1,191 @@
+"""Keeps one SVID current: the thin shell round schedule.py.
+
+`Keeper` knows neither the ca nor a token; it is given `obtain(current)`, which returns new material. `enrolment` makes
+that function for a workload of the mesh. The ca itself passes one that signs in its own process.
+
+One lock is held while material is obtained, so that a renewal by the thread and one by `renew_now` cannot overlap.
+Works in ordinary and in gevent-patched processes (threading is then gevent's). From asyncio, call the blocking methods
+in an executor, and use `call_soon_threadsafe` in the callback: callbacks run in whichever thread did the renewal.
+"""
+
+from __future__ import annotations
+
+import logging
+import random as _random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mesh.errors import HeddleError, Unavailable
+from svid import schedule
+from svid.client import CaAddress, Refused, Token, Unreachable, fetch
+from svid.material import PodRef, SvidMaterial
+from svid.request import new_key_request
+
+log = logging.getLogger("svid")
+
+Obtain = Callable[[SvidMaterial | None], SvidMaterial]
+OnChange = Callable[[SvidMaterial], None]
+
+
+class Keeper:
+    """Holds the current material. `obtain(current)` is given None when there is no valid certificate to renew with."""
+
+    def __init__(
+        self,
+        obtain: Obtain,
+        *,
+        on_change: OnChange | None = None,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        self._obtain = obtain
+        self._listeners: list[OnChange] = [on_change] if on_change else []
+        self._wall, self._monotonic, self._random = wall, monotonic, random
+        self._working = threading.Lock()
+        self._wake = threading.Event()
+        self._ready = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._material: SvidMaterial | None = None
+        self._life: schedule.Life | None = None
+        self._attempts = schedule.Attempts()
+        self.last_error: HeddleError | None = None
+
+    @property
+    def material(self) -> SvidMaterial | None:
+        """The newest material there is, valid or not; None before the first."""
+        return self._material
+
+    @property
+    def current(self) -> SvidMaterial:
+        """The newest material; Unavailable before there is any."""
+        if self._material is None:
+            raise Unavailable("there is no certificate yet", hint=str(self.last_error) if self.last_error else None)
+        return self._material
+
+    @property
+    def renew_at(self) -> float | None:
+        """When the current certificate is due (Unix seconds)."""
+        return self._life.renew_at if self._life else None
+
+    def add_listener(self, on_change: OnChange) -> None:
+        """Call `on_change` with every later material, and at once with the current one if there is any."""
+        with self._working:
+            self._listeners.append(on_change)
+            if self._material is not None:
+                on_change(self._material)
+
+    def step(self) -> float:
+        """Do what is due now; return the seconds after which to call again. A failure is kept in `last_error`."""
+        with self._working:
+            wall, monotonic = self._wall(), self._monotonic()
+            action = schedule.decide(self._life, self._attempts, wall, monotonic)
+            if action is not schedule.Action.WAIT:
+                try:
+                    self._renew(recover=action is schedule.Action.RECOVER)
+                except HeddleError as error:
+                    log.warning("certificate not renewed, will try again: %s", error)
+            return schedule.pause(self._life, self._attempts, self._wall(), self._monotonic())
+
+    def renew_now(self) -> SvidMaterial:
+        """Renew at once, in this thread, whatever the schedule says; raises what `obtain` raises."""
+        with self._working:
+            valid = self._life is not None and schedule.usable(self._life, self._wall())
+            self._renew(recover=not valid)
+            return self.current
+
+    def start(self) -> None:
+        """Run `step` in a daemon thread until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="svid", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. One request to the ca that is on its way is waited for, no longer than its timeout."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wait_ready(self, timeout: float | None = None) -> SvidMaterial:
+        """The material, as soon as there is any; Unavailable after `timeout` seconds without."""
+        self._ready.wait(timeout)
+        return self.current
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self.step())
+
+    def _renew(self, *, recover: bool) -> None:
+        try:
+            material = self._obtain(None if recover else self._material)
+        except HeddleError as error:
+            self._failed(error)
+            raise
+        except Exception as error:  # a bug in one attempt must not end the thread that would make the next
+            log.exception("certificate not renewed")
+            wrapped = Unavailable(f"{type(error).__name__}: {error}")
+            self._failed(wrapped)
+            raise wrapped from error
+        wall = self._wall()
+        self._life = schedule.life(material.not_before, material.not_after, wall, self._random())
+        self._attempts = schedule.after_success(self._life, wall, self._monotonic(), self._random())
+        self._material, self.last_error = material, None
+        for listener in self._listeners:
+            try:
+                listener(material)
+            except Exception:  # one listener's failure is not the others'
+                log.exception("a listener failed on the new certificate %s", material.serial)
+        self._ready.set()
+        log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
+
+    def _failed(self, error: HeddleError) -> None:
+        self.last_error = error
+        self._attempts = schedule.after_failure(self._attempts, self._monotonic(), self._random())
+
+
+def enrolment(
+    ca: CaAddress,
+    *,
+    roots: Callable[[], str],
+    token_file: Path | str,
+    pod: PodRef | None = None,
+    ttl_seconds: int | None = None,
+    timeout: float = 10.0,
+) -> Obtain:
+    """`obtain` for a workload: renews by the SVID in hand, and by the token when there is none or the ca refuses it.
+
+    `roots` returns the PEM of the mounted root certificates; it is called, and `token_file` read, for every
+    request, since both change on disk. The roots of the last bundle count too: whichever of the two is newer knows the ca's root.
+    """
+
+    def obtain(current: SvidMaterial | None) -> SvidMaterial:
+        request = new_key_request()
+        if current is not None:
+            try:
+                return fetch(ca, _trusted(current), request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)
+            except (Refused, Unreachable) as error:
+                if isinstance(error, Refused) and error.status not in (401, 403):
+                    raise
+                log.warning("renewal by certificate failed, trying the token: %s", error)
+        return fetch(ca, _trusted(current), request, _read_token(token_file), ttl_seconds=ttl_seconds, timeout=timeout)
+
+    def _trusted(current: SvidMaterial | None) -> str:
+        try:
+            mounted = roots()
+        except OSError as error:
+            if current is None:
+                raise Unavailable(f"the root certificate cannot be read: {error}") from None
+            mounted = ""
+        return mounted + "\n" + (current.bundle.pem if current else "")
+
+    return obtain
+
+
+def _read_token(path: Path | str) -> Token:
+    try:
+        return Token(Path(path).read_text().strip())
+    except OSError as error:
+        raise Unavailable(f"the service account token cannot be read: {error}") from None

@@ -1,0 +1,116 @@
+"""What a workload holds once the ca has answered: its key, its chain, and the roots that it trusts.
+
+A certificate lives here as PEM, the form in which Envoy, `ssl` and the wire want it. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from mesh.errors import InvalidInput
+from mesh.identity import Identity, parse_identity
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """The pod that a caller runs in. `str()` is the value of the header `X-Heddle-Pod`."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}/{self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundle:
+    """The roots (PEM, one certificate each) of one trust domain, and the number that grows whenever they change."""
+
+    trust_domain: str
+    sequence: int
+    roots: tuple[str, ...]
+
+    @property
+    def pem(self) -> str:
+        """All roots as one PEM text, the form that `ssl` and Envoy load."""
+        return "".join(root if root.endswith("\n") else root + "\n" for root in self.roots)
+
+
+@dataclass(frozen=True, slots=True)
+class SvidMaterial:
+    """One X509-SVID with its private key. The key is left out of `repr`, so that no log can carry it."""
+
+    identity: Identity
+    serial: str  # lower-case hexadecimal, no leading zeros
+    not_before: float
+    not_after: float
+    key_pem: bytes = field(repr=False)
+    chain_pem: bytes  # the leaf first, then the intermediate
+    bundle: TrustBundle
+
+
+def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
+    """The material that a 201 of `POST /v1/certificates` describes; InvalidInput when it is not what was asked for.
+
+    The certificate itself is the authority for serial, times and identity. It must be for our key (SPIFFE X509-SVID
+    section 5 leaves proof of possession to the issuer; a ca that mixes up two answers must not pass unnoticed).
+    """
+    if not isinstance(body, dict):
+        raise InvalidInput("the ca's answer is not a JSON object")
+    chain, bundle = body.get("chain"), body.get("bundle")
+    if not isinstance(chain, list) or not chain or not all(isinstance(pem, str) for pem in chain):
+        raise InvalidInput("the ca's answer has no certificate chain", field="chain")
+    trust = bundle_from_json(bundle)
+    try:
+        leaf = x509.load_pem_x509_certificate(chain[0].encode())
+        key = serialization.load_pem_private_key(key_pem, password=None)
+    except ValueError as error:
+        raise InvalidInput(f"the ca's answer holds a certificate that cannot be read: {error}", field="chain") from None
+    if _public_der(leaf.public_key()) != _public_der(key.public_key()):
+        raise InvalidInput("the ca's certificate is for another key", field="chain[0]")
+    return SvidMaterial(
+        identity=_identity(leaf),
+        serial=f"{leaf.serial_number:x}",
+        not_before=leaf.not_valid_before_utc.timestamp(),
+        not_after=leaf.not_valid_after_utc.timestamp(),
+        key_pem=key_pem,
+        chain_pem="".join(pem if pem.endswith("\n") else pem + "\n" for pem in chain).encode(),
+        bundle=trust,
+    )
+
+
+def bundle_from_json(body: object) -> TrustBundle:
+    """The bundle as `GET /v1/bundle` and every 201 carry it; InvalidInput when a field is missing or of a wrong type."""
+    if isinstance(body, dict):
+        domain, sequence, roots = body.get("trustDomain"), body.get("sequence"), body.get("roots")
+        if (
+            isinstance(domain, str)
+            and isinstance(sequence, int)
+            and isinstance(roots, list)
+            and roots
+            and all(isinstance(root, str) for root in roots)
+        ):
+            return TrustBundle(domain, sequence, tuple(roots))
+    raise InvalidInput("the ca's answer has no trust bundle", field="bundle", hint="is this address really the ca's?")
+
+
+def _public_der(key: object) -> bytes:
+    encoded: bytes = key.public_bytes(  # type: ignore[attr-defined]  # every public key type has it; there is no common base
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded
+
+
+def _identity(leaf: x509.Certificate) -> Identity:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise InvalidInput("the ca's certificate names nobody", field="chain[0]") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise InvalidInput(f"an X509-SVID has one URI, this certificate has {len(uris)}", field="chain[0]")
+    return parse_identity(uris[0])

@@ -1,0 +1,91 @@
+"""When to ask for the next certificate: pure decisions from two clocks and a random number.
+
+Validity is judged by the wall clock, because that is what peers judge it by. Waiting after a failure is judged by the
+monotonic clock, so that a wall clock that jumps can neither stop the attempts nor make a storm of them. Nothing here
+sleeps: the caller asks again at least every `LONGEST_TICK` seconds, so a clock that jumps is seen within that time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+RENEW_FROM = 0.50  # of the certificate's life
+RENEW_UNTIL = 0.60
+FIRST_RETRY = 1.0  # seconds
+LONGEST_RETRY = 60.0
+LONGEST_TICK = 10.0
+CLOCK_TOLERANCE = 60.0  # a certificate that starts this much in the future is still taken as usable
+
+
+class Action(Enum):
+    """What to do now."""
+
+    WAIT = "wait"
+    RENEW = "renew"  # the certificate is valid: it can prove who we are
+    RECOVER = "recover"  # there is no valid certificate: only a token can
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What has been tried: failures in a row, and the monotonic time before which nothing is tried again."""
+
+    failures: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """The validity of the certificate in hand (Unix seconds), and when it is due for renewal."""
+
+    not_before: float
+    not_after: float
+    renew_at: float
+
+
+def life(not_before: float, not_after: float, received: float, random: float) -> Life:
+    """The life of a certificate received at `received`; `random` in [0, 1) spreads the renewals of many workloads.
+
+    The ca backdates certificates and caps them at its own end, so the half is counted from the moment of receipt when
+    that lies inside the validity.
+    """
+    start = received if not_before <= received < not_after else not_before
+    share = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * random
+    return Life(not_before, not_after, start + share * (not_after - start))
+
+
+def usable(current: Life, wall: float) -> bool:
+    """Whether peers whose clocks agree with ours accept this certificate now."""
+    return current.not_before - CLOCK_TOLERANCE <= wall < current.not_after
+
+
+def decide(current: Life | None, attempts: Attempts, wall: float, monotonic: float) -> Action:
+    """What to do at this tick."""
+    if monotonic < attempts.not_before:
+        return Action.WAIT
+    if current is None or not usable(current, wall):
+        return Action.RECOVER
+    return Action.RENEW if wall >= current.renew_at else Action.WAIT
+
+
+def pause(current: Life | None, attempts: Attempts, wall: float, monotonic: float) -> float:
+    """Seconds until it is worth asking again: never more than `LONGEST_TICK`, never negative."""
+    if monotonic < attempts.not_before:
+        return min(LONGEST_TICK, attempts.not_before - monotonic)
+    if current is None or not usable(current, wall):
+        return 0.0
+    return min(LONGEST_TICK, max(0.0, current.renew_at - wall))
+
+
+def after_success(received: Life, wall: float, monotonic: float, random: float) -> Attempts:
+    """A certificate that is already unusable by our clock counts as a failure, or we would ask without end."""
+    if usable(received, wall) and wall < received.renew_at:
+        return Attempts()
+    return after_failure(Attempts(), monotonic, random)
+
+
+def after_failure(attempts: Attempts, monotonic: float, random: float) -> Attempts:
+    """Exponential backoff with jitter: the n-th wait is uniform in the upper half of min(60, 2^n) seconds."""
+    ceiling = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempts.failures, 16))
+    wait = ceiling * (0.5 + 0.5 * random)
+    return replace(attempts, failures=attempts.failures + 1, not_before=monotonic + wait)

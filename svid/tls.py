@@ -1,0 +1,96 @@
+"""TLS contexts from an SVID, and the check of who the peer is.
+
+TLS 1.3 only; the chain is verified against the bundle's roots; host names are not looked at, because the identity is
+the SPIFFE ID (X509-SVID section 5.2). Keys reach OpenSSL through an anonymous file in memory: `ssl`
+loads keys by path only, and a key must not touch a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Collection
+from typing import Protocol
+
+from mesh.errors import Forbidden, HeddleError, Unauthenticated
+from mesh.identity import Identity, parse_identity
+from svid.material import SvidMaterial
+
+
+class HasPeerCertificate(Protocol):
+    """`ssl.SSLSocket`, `ssl.SSLObject` and gevent's SSLSocket."""
+
+    def getpeercert(self) -> object:
+        """The verified peer certificate as `ssl` presents it."""
+
+
+def client_context(roots_pem: str, material: SvidMaterial | None = None) -> ssl.SSLContext:
+    """A context that trusts `roots_pem` alone and presents `material`, if any. Call `check_peer` afterwards."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    _restrict(context, roots_pem)
+    if material is not None:
+        load_key_pair(context, material)
+    return context
+
+
+def server_context(material: SvidMaterial, *, client_certificate: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
+    """A context that presents `material` and asks clients for a certificate of the same bundle.
+
+    CERT_OPTIONAL lets clients without one in (the ca's callers with a token). No session tickets: every connection
+    proves its certificate afresh, so none outlives its certificate by resumption.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = client_certificate
+    context.num_tickets = 0
+    _restrict(context, material.bundle.pem)
+    load_key_pair(context, material)
+    return context
+
+
+def load_key_pair(context: ssl.SSLContext, material: SvidMaterial) -> None:
+    """Load key and chain into `context` without a file on any disk (memfd_create(2))."""
+    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    try:
+        content = memoryview(material.key_pem + b"\n" + material.chain_pem)
+        while content:
+            content = content[os.write(descriptor, content) :]
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def peer_identity(connection: HasPeerCertificate) -> Identity | None:
+    """The SPIFFE ID of the peer's verified certificate; None when it showed none.
+
+    Unauthenticated when the certificate does not name exactly one workload.
+    """
+    certificate = connection.getpeercert()
+    if not certificate:
+        return None
+    assert isinstance(certificate, dict)
+    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    if len(uris) != 1:
+        raise Unauthenticated(f"an X509-SVID has exactly one URI, the peer's certificate has {len(uris)}")
+    try:
+        return parse_identity(uris[0])
+    except HeddleError as error:
+        raise Unauthenticated(f"the peer's certificate names no workload: {error}") from None
+
+
+def check_peer(connection: HasPeerCertificate, expected: Collection[Identity]) -> Identity:
+    """The peer's identity when it is one of `expected`; Unauthenticated or Forbidden. Call after the handshake."""
+    identity = peer_identity(connection)
+    if identity is None:
+        raise Unauthenticated("the peer showed no certificate")
+    if identity not in expected:
+        names = ", ".join(sorted(str(name) for name in expected))
+        raise Forbidden(f"the peer is {identity}", hint=f"expected {names}")
+    return identity
+
+
+def _restrict(context: ssl.SSLContext, roots_pem: str) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=roots_pem)
