@@ -1,0 +1,129 @@
+"""What routes of all protocols share: where to, with which weight, and how strings, headers and ports are given.
+
+Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mesh.istio import rules as check
+from mesh.istio.base import EMPTY, Int, Map, Model, Real, Text, UInt, problem
+from mesh.problems import FieldProblem, Path
+
+Rules = Iterator[FieldProblem]
+
+
+class StringMatch(Model):
+    """One of exact, prefix, regex; none of them (`{}`), for headers and query parameters: it is present."""
+
+    exact: Text | None = None
+    prefix: Text | None = None
+    regex: Text | None = None
+
+    def rules(self) -> Rules:
+        chosen = [name for name in ("exact", "prefix", "regex") if getattr(self, name) is not None]
+        if len(chosen) > 1:
+            yield problem(says=f"{' and '.join(chosen)} exclude each other", hint="keep one of exact, prefix, regex")
+        if self.regex is not None:
+            yield from check.check_regex(("regex",), self.regex)
+
+    @property
+    def is_presence(self) -> bool:
+        """Whether it only asks that the header or parameter is there."""
+        return self.exact is None and self.prefix is None and self.regex is None
+
+
+class PortSelector(Model):
+    number: UInt = 0
+
+    def rules(self) -> Rules:
+        yield from check.check_port(("number",), self.number)
+
+
+class Destination(Model):
+    """A service by name (short names are of the rule's namespace), optionally a subset of it and one of its ports."""
+
+    host: Text
+    subset: Text = ""
+    port: PortSelector | None = None
+
+    def rules(self) -> Rules:
+        yield from check.check_host(("host",), self.host, wildcard=False, address=True)
+        if self.subset and not check.is_dns_label(self.subset):
+            yield problem(
+                "subset", says=f"{self.subset!r} is not a subset's name", hint="use lower-case letters, digits, dashes"
+            )
+
+
+class Percent(Model):
+    value: Real = 0.0
+
+    def rules(self) -> Rules:
+        yield from check.check_percentage(("value",), self.value)
+
+
+class HeaderOperations(Model):
+    set: Map[Text] = EMPTY
+    add: Map[Text] = EMPTY
+    remove: tuple[Text, ...] = ()
+
+    def rules(self) -> Rules:
+        for operation, names in (("set", self.set), ("add", self.add)):
+            for name in names:
+                if name.lower() not in (":authority", "host"):
+                    yield from _changeable((operation, name), name)
+        for index, name in enumerate(self.remove):
+            yield from _changeable(("remove", index), name)
+
+
+class Headers(Model):
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HTTPRouteDestination(Model):
+    destination: Destination
+    weight: Int = 0
+    headers: Headers | None = None
+
+    def rules(self) -> Rules:
+        yield from _weight(self.weight)
+
+
+class RouteDestination(Model):
+    destination: Destination
+    weight: Int = 0
+
+    def rules(self) -> Rules:
+        yield from _weight(self.weight)
+
+
+def _changeable(path: Path, name: str) -> Rules:
+    """A header that a route may set, add or remove: not a pseudo-header and not Host."""
+    if name.startswith(":") or name.lower() == "host":
+        yield problem(*path, says=f"{name!r} cannot be changed here", hint="use rewrite.authority for the host")
+    else:
+        yield from check.check_header_name(path, name)
+
+
+def _weight(weight: int) -> Rules:
+    if weight < 0:
+        yield problem("weight", says=f"{weight} is negative", hint="use 0 for no traffic")
+
+
+def check_weights(routes: tuple[HTTPRouteDestination, ...] | tuple[RouteDestination, ...]) -> Rules:
+    total = sum(route.weight for route in routes)
+    if len(routes) < 2 or any(route.weight < 0 for route in routes):
+        return
+    if total == 0:
+        yield problem(
+            "route", says="the weights add to 0: nothing would be sent anywhere", hint="give one of them a weight"
+        )
+    elif total > 2**32 - 1:
+        yield problem("route", says=f"the weights add to {total}, more than Envoy takes", hint="use smaller numbers")
+    elif total != 100:
+        shares = ", ".join(f"{route.weight}/{total}" for route in routes)
+        yield problem(
+            "route", says=f"the weights add to {total}: taken as {shares}", hint="make them add to 100", warning=True
+        )

@@ -1,0 +1,66 @@
+"""PeerAuthentication: whether workloads take mutual TLS only, plain text too, or plain text only.
+
+Source: https://istio.io/latest/docs/reference/config/security/peer_authentication/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from mesh.istio.base import EMPTY, Labels, Map, Model, problem
+from mesh.problems import FieldProblem
+
+Rules = Iterator[FieldProblem]
+
+
+class MutualTLSMode(StrEnum):
+    """UNSET: that of the next wider policy."""
+
+    UNSET = "UNSET"
+    DISABLE = "DISABLE"
+    PERMISSIVE = "PERMISSIVE"
+    STRICT = "STRICT"
+
+
+class MutualTLS(Model):
+    mode: MutualTLSMode = MutualTLSMode.UNSET
+
+
+class WorkloadSelector(Model):
+    match_labels: Labels = EMPTY
+
+    def rules(self) -> Rules:
+        for key, value in self.match_labels.items():
+            if not key:
+                yield problem("matchLabels", says="a label has no key", hint="write key: value")
+            if "*" in key or "*" in value:
+                yield problem(
+                    "matchLabels", key, says=f"{key}={value} has a wildcard", hint="labels match exactly here"
+                )
+
+
+class PeerAuthentication(Model):
+    """The spec. Ports are those of the workload (the container's), not of its services."""
+
+    selector: WorkloadSelector | None = None
+    mtls: MutualTLS | None = None
+    port_level_mtls: Map[MutualTLS] = EMPTY
+
+    @property
+    def port_modes(self) -> dict[int, MutualTLSMode]:
+        """Mode by port number, without those that leave it UNSET."""
+        return {
+            int(port): mtls.mode for port, mtls in self.port_level_mtls.items() if mtls.mode is not MutualTLSMode.UNSET
+        }
+
+    def rules(self) -> Rules:
+        if self.port_level_mtls and (self.selector is None or not self.selector.match_labels):
+            yield problem(
+                "portLevelMtls",
+                says="ports are set for a workload, and no workload is selected",
+                hint="add selector.matchLabels, or remove portLevelMtls",
+            )
+        for port in self.port_level_mtls:
+            if not port.isdecimal() or not 1 <= int(port) <= 65535:
+                yield problem("portLevelMtls", port, says=f"{port!r} is not a port number", hint="use 1 to 65535")

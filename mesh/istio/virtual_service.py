@@ -1,0 +1,239 @@
+"""VirtualService: how requests to some hosts are routed.
+
+Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mesh.istio import rules as check
+from mesh.istio.base import EMPTY, Duration, Flag, Labels, Map, Model, Text, UInt, planned, problem
+from mesh.istio.destination import (
+    Destination,
+    HeaderOperations,
+    Headers,
+    HTTPRouteDestination,
+    Percent,
+    RouteDestination,
+    StringMatch,
+    check_weights,
+)
+from mesh.istio.http_actions import (
+    CorsPolicy,
+    Delegate,
+    HTTPDirectResponse,
+    HTTPFaultInjection,
+    HTTPMirrorPolicy,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRewrite,
+)
+from mesh.problems import FieldProblem, Path
+
+MESH_GATEWAY = "mesh"
+Rules = Iterator[FieldProblem]
+
+
+class HTTPMatchRequest(Model):
+    """Every condition that is set must hold."""
+
+    name: Text = ""
+    uri: StringMatch | None = None
+    scheme: StringMatch | None = None
+    method: StringMatch | None = None
+    authority: StringMatch | None = None
+    headers: Map[StringMatch] = EMPTY
+    port: UInt = 0
+    source_labels: Labels = EMPTY
+    gateways: tuple[Text, ...] = ()
+    query_params: Map[StringMatch] = EMPTY
+    ignore_uri_case: Flag = False
+    without_headers: Map[StringMatch] = EMPTY
+    source_namespace: Text = planned("")
+    stat_prefix: Text = planned("")
+
+    def rules(self) -> Rules:
+        for name in ("uri", "scheme", "method", "authority"):
+            match = getattr(self, name)
+            if match is not None and match.is_presence:
+                yield problem(name, says="it says no way to match", hint="set one of exact, prefix, regex")
+        for field, names in (("headers", self.headers), ("withoutHeaders", self.without_headers)):
+            for name in names:
+                if not name.startswith(":"):
+                    yield from check.check_header_name((field, name), name)
+        yield from check.check_port(("port",), self.port, optional=True)
+        yield from check.check_labels(("sourceLabels",), self.source_labels)
+        yield from check.check_gateways(self.gateways)
+        if self.source_namespace and not check.is_dns_label(self.source_namespace):
+            yield problem(
+                "sourceNamespace", says=f"{self.source_namespace!r} is not a namespace", hint="write one name"
+            )
+
+
+class HTTPRoute(Model):
+    """One rule: when any of `match` holds (or there is none), do one of route, redirect, directResponse, delegate."""
+
+    name: Text = ""
+    match: tuple[HTTPMatchRequest, ...] = ()
+    route: tuple[HTTPRouteDestination, ...] = ()
+    redirect: HTTPRedirect | None = None
+    direct_response: HTTPDirectResponse | None = None
+    delegate: Delegate | None = planned()
+    rewrite: HTTPRewrite | None = None
+    timeout: Duration | None = None
+    retries: HTTPRetry | None = None
+    fault: HTTPFaultInjection | None = None
+    mirror: Destination | None = planned()
+    mirrors: tuple[HTTPMirrorPolicy, ...] = planned(())
+    mirror_percent: UInt | None = planned()
+    mirror_percentage: Percent | None = planned()
+    cors_policy: CorsPolicy | None = planned()
+    headers: Headers | None = None
+
+    def rules(self) -> Rules:
+        yield from _one_action(self)
+        yield from check_weights(self.route)
+        yield from check.check_duration(("timeout",), self.timeout)
+        yield from _one_authority(self)
+        if self.mirror is not None and self.mirrors:
+            yield problem("mirrors", says="mirror and mirrors exclude each other", hint="keep mirrors")
+        yield from check.check_percentage(("mirrorPercent",), self.mirror_percent)
+
+
+class L4MatchAttributes(Model):
+    destination_subnets: tuple[Text, ...] = planned(())
+    port: UInt = 0
+    source_subnet: Text = planned("")
+    source_labels: Labels = planned(EMPTY)
+    gateways: tuple[Text, ...] = planned(())
+    source_namespace: Text = planned("")
+
+    def rules(self) -> Rules:
+        yield from _l4_rules(self.destination_subnets, self.port, self.source_labels, self.gateways)
+
+
+class TCPRoute(Model):
+    match: tuple[L4MatchAttributes, ...] = ()
+    route: tuple[RouteDestination, ...] = ()
+
+    def rules(self) -> Rules:
+        if not self.route:
+            yield problem("route", says="the TCP rule leads nowhere", hint="add a destination")
+        yield from check_weights(self.route)
+
+
+class TLSMatchAttributes(Model):
+    sni_hosts: tuple[Text, ...]
+    destination_subnets: tuple[Text, ...] = ()
+    port: UInt = 0
+    source_labels: Labels = EMPTY
+    gateways: tuple[Text, ...] = ()
+    source_namespace: Text = ""
+
+    def rules(self) -> Rules:
+        if not self.sni_hosts:
+            yield problem("sniHosts", says="there is no host to match", hint="add at least one")
+        for index, host in enumerate(self.sni_hosts):
+            yield from check.check_host(("sniHosts", index), host, wildcard=True)
+        yield from _l4_rules(self.destination_subnets, self.port, self.source_labels, self.gateways)
+
+
+class TLSRoute(Model):
+    match: tuple[TLSMatchAttributes, ...]
+    route: tuple[RouteDestination, ...] = ()
+
+    def rules(self) -> Rules:
+        if not self.match:
+            yield problem("match", says="the TLS rule matches nothing", hint="add a match with sniHosts")
+        if not self.route:
+            yield problem("route", says="the TLS rule leads nowhere", hint="add a destination")
+        yield from check_weights(self.route)
+
+
+class VirtualService(Model):
+    """The spec. No gateways means `mesh`: every sidecar. No hosts means that others delegate to it."""
+
+    hosts: tuple[Text, ...] = ()
+    gateways: tuple[Text, ...] = ()
+    http: tuple[HTTPRoute, ...] = ()
+    tls: tuple[TLSRoute, ...] = planned(())
+    tcp: tuple[TCPRoute, ...] = ()
+    export_to: tuple[Text, ...] = ()
+
+    @property
+    def applies_to_mesh(self) -> bool:
+        """Whether sidecars take it (rather than gateways only)."""
+        return not self.gateways or MESH_GATEWAY in self.gateways
+
+    def rules(self) -> Rules:
+        if not self.hosts:
+            yield problem("hosts", says="there is no host to route for", hint="name at least one, such as reviews")
+        for index, host in enumerate(self.hosts):
+            yield from _virtual_host(index, host, self)
+        if not self.http and not self.tls and not self.tcp:
+            yield problem(says="there is no rule", hint="add http, tcp or tls")
+        yield from check.check_gateways(self.gateways)
+        yield from check.check_export_to(self.export_to)
+        for at, route in enumerate(self.tls):
+            for nth, match in enumerate(route.match):
+                for index, name in enumerate(match.sni_hosts):
+                    if self.hosts and not any(check.host_covers(host, name) for host in self.hosts):
+                        says = f"{name!r} is not among the hosts"
+                        yield problem(
+                            "tls", at, "match", nth, "sniHosts", index, says=says, hint="add it to spec.hosts"
+                        )
+
+    def partly_planned(self) -> Iterator[Path]:
+        return check.unhonoured_exports(self.export_to)
+
+
+def _one_action(route: HTTPRoute) -> Rules:
+    actions = {
+        "route": bool(route.route),
+        "redirect": route.redirect is not None,
+        "directResponse": route.direct_response is not None,
+        "delegate": route.delegate is not None,
+    }
+    chosen = [name for name, used in actions.items() if used]
+    if not chosen:
+        yield problem(says="the rule says nothing to do", hint="set one of route, redirect, directResponse")
+    elif len(chosen) > 1:
+        yield problem(says=f"{' and '.join(chosen)} exclude each other", hint="keep one of them")
+    if route.redirect is not None:
+        for name in ("fault", "rewrite"):
+            if getattr(route, name) is not None:
+                yield problem(
+                    name, says=f"a redirect has no {name}", hint=f"remove {name}, or route instead of redirecting"
+                )
+    if route.direct_response is not None and route.rewrite is not None:
+        yield problem("rewrite", says="a direct response has no rewrite", hint="remove rewrite")
+
+
+def _one_authority(route: HTTPRoute) -> Rules:
+    operations = route.headers.request if route.headers and route.headers.request else HeaderOperations()
+    changes = [name for name in (*operations.set, *operations.add) if name.lower() in (":authority", "host")]
+    if route.rewrite is not None and route.rewrite.authority:
+        changes.append("rewrite.authority")
+    if len(changes) > 1:
+        yield problem("headers", says=f"the authority is changed twice: {', '.join(changes)}", hint="keep one of them")
+
+
+def _l4_rules(subnets: tuple[str, ...], port: int, labels: Labels, gateways: tuple[str, ...]) -> Rules:
+    yield from check.check_subnets(("destinationSubnets",), subnets)
+    yield from check.check_port(("port",), port, optional=True)
+    yield from check.check_labels(("sourceLabels",), labels)
+    yield from check.check_gateways(gateways)
+
+
+def _virtual_host(index: int, host: str, spec: VirtualService) -> Rules:
+    if found := [*check.check_host(("hosts", index), host, wildcard=True, address=True)]:
+        yield from found
+    elif host == "*" and spec.applies_to_mesh:
+        yield problem(
+            "hosts", index, says="* would be every host of every sidecar", hint="name hosts, or bind it to a gateway"
+        )
+    else:
+        for other in spec.hosts[:index]:
+            if check.host_covers(other, host) or check.host_covers(host, other):
+                yield problem("hosts", index, says=f"{host!r} and {other!r} overlap", hint="keep one of the two")
