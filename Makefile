@@ -1,0 +1,41 @@
+# Everything a fresh clone needs: `make demo` shows the mesh, `make test` proves it. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench clean system
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Heddle needs Python 3.11 or newer; $(PYTHON) is older. Say which to use: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh scripts/install-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+system: # iptables and iproute2, from Debian's or Ubuntu's packages
+	@sh scripts/install-packages iptables iproute2
+
+demo: $(VENV)/.ready system ## the mesh on bookinfo, told in the terminal, in about two minutes
+	@$(BIN)/heddle demo
+
+test: $(VENV)/.ready system ## lint, types, import rules and every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready ## ruff, mypy and the import rules alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready system ## the figures of docs/performance.md, measured on this machine
+	@set -e; for program in tests/bench/bench_*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+clean: ## remove the virtual environment and what the tools left
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,69 @@
+"""The HTTP that the four bookinfo programs share: a JSON server, and a client that passes tracing headers on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# A mesh can only join the spans of one request when the program carries these from what it got to what it sends.
+PASSED_ON = ("x-request-id", "traceparent", "tracestate", "b3", "end-user", "user-agent", "authorization")
+TIMEOUT_SECONDS = 5.0
+
+# It gets the path and the headers (lower-case names), and answers a status and a JSON value or HTML text.
+Handler = Callable[[str, Mapping[str, str]], tuple[int, object]]
+
+
+def me() -> str:
+    """The name of this program's pod."""
+    return os.environ.get("HOSTNAME") or os.uname().nodename
+
+
+def fetch(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
+    """GET a JSON object; an answer that is not 200 comes back as its status and an empty object."""
+    passed = {name: headers[name] for name in PASSED_ON if name in headers}
+    request = urllib.request.Request(url, headers=passed)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, {}
+    except (OSError, ValueError):
+        return 503, {}
+
+
+def serve(handler: Handler) -> None:
+    """Answer GET requests on the port given as the first argument (9080) until SIGTERM."""
+
+    class Requests(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            status, body = (200, {"status": "healthy"}) if self.path == "/health" else handler(self.path, headers)
+            html = isinstance(body, str)
+            payload = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8" if html else "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, format: str, *args: object) -> None:
+            sys.stdout.write(f"{self.address_string()} {format % args}\n")
+            sys.stdout.flush()
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9080
+    server = Server(("", port), Requests)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever()
