@@ -158,7 +158,8 @@ def enrolment(
     """`obtain` for a workload: renews by the SVID in hand, and by the token when there is none or the ca refuses it.
 
     `roots` returns the PEM of the mounted root certificates; it is called, and `token_file` read, for every
-    request, since both change on disk. The roots of the last bundle count too: whichever of the two is newer knows the ca's root.
+    request, since both change on disk. The roots of the last bundle count too: whichever of the two is newer
+    knows the ca's root.
     """
 
     def obtain(current: SvidMaterial | None) -> SvidMaterial:

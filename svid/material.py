@@ -84,7 +84,7 @@ def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
 
 
 def bundle_from_json(body: object) -> TrustBundle:
-    """The bundle as `GET /v1/bundle` and every 201 carry it; InvalidInput when a field is missing or of a wrong type."""
+    """The bundle as `GET /v1/bundle` and every 201 carry it; InvalidInput when a field is missing or wrong."""
     if isinstance(body, dict):
         domain, sequence, roots = body.get("trustDomain"), body.get("sequence"), body.get("roots")
         if (

@@ -1,0 +1,72 @@
+"""Who may have which certificate: pure, from the authenticated caller alone. The request's own wishes count for its key and a
+shorter life, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ca.settings import CaSettings, ServiceAccount
+from mesh.errors import Forbidden, InvalidInput, Unavailable
+from mesh.identity import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller. `kind` is how: "token", "certificate", or "self" for the ca's own serving certificate."""
+
+    kind: str
+    identity: Identity
+    pod_namespace: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What will be certified. Times are whole Unix seconds; both bounds are part of the validity (RFC 5280 4.1.2.5)."""
+
+    identity: Identity
+    dns_names: tuple[str, ...]
+    not_before: int
+    not_after: int
+
+
+def check_ttl(requested: object) -> int | None:
+    """The requested life in seconds as it came in JSON; InvalidInput unless it is absent or a positive whole number."""
+    if requested is None:
+        return None
+    if isinstance(requested, bool) or not isinstance(requested, int) or requested <= 0:
+        raise InvalidInput(
+            f"{requested!r} is not a number of seconds", field="ttlSeconds", hint="leave it out for 24 hours"
+        )
+    return requested
+
+
+def authorize(
+    caller: Caller, requested_ttl: int | None, settings: CaSettings, issuer_not_after: int, now: float
+) -> Grant:
+    """The grant for `caller`: a longer life than allowed is capped, a shorter one than allowed raised; never beyond the issuer.
+
+    Raises Forbidden for an identity of another trust domain, Unavailable when the issuer is about to end.
+    """
+    if caller.identity.trust_domain != settings.trust_domain:
+        raise Forbidden(f"{caller.identity} is not of the trust domain {settings.trust_domain}")
+    ttl = min(max(requested_ttl or settings.leaf_ttl, settings.min_ttl), settings.max_ttl)
+    not_after = min(int(now) + ttl, issuer_not_after)
+    if not_after < now + settings.min_ttl:
+        raise Unavailable("the issuing certificate is about to end", hint="rotate the root certificate")
+    account = ServiceAccount(caller.identity.namespace, caller.identity.service_account)
+    return Grant(caller.identity, settings.control_plane.get(account, ()), int(now) - settings.backdate, not_after)
+
+
+def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:
+    """Whether this caller is an operator."""
+    identity = caller.identity
+    account = ServiceAccount(identity.namespace, identity.service_account)
+    return identity.trust_domain == settings.trust_domain and account in settings.operators
+
+
+def needs_pod(identity: Identity, settings: CaSettings) -> bool:
+    """Whether this identity is only certified for a pod that exists: all but the control plane's."""
+    return ServiceAccount(identity.namespace, identity.service_account) not in settings.control_plane

@@ -1,0 +1,71 @@
+"""Everything about the ca that an operator may choose, as one checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mesh.errors import InvalidInput
+from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
+
+CONTROL_NAMESPACE = "istio-system"
+HOUR, DAY = 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """A Kubernetes service account, apart from any trust domain."""
+
+    namespace: str
+    name: str
+
+    def identity(self, trust_domain: str) -> Identity:
+        """Its SPIFFE ID."""
+        return Identity(trust_domain, self.namespace, self.name)
+
+
+def _control(name: str) -> ServiceAccount:
+    return ServiceAccount(CONTROL_NAMESPACE, name)
+
+
+CA = _control("heddle-ca")
+OPERATOR = _control("heddle-operator")
+
+# Service accounts of the control plane, with the DNS names that their certificates carry beside the SPIFFE ID. Only the
+# webhook needs one (the API server knows no SPIFFE); the others' are for people with curl.
+CONTROL_PLANE: Mapping[ServiceAccount, tuple[str, ...]] = {
+    _control(name): (f"{name}.{CONTROL_NAMESPACE}.svc", f"{name}.{CONTROL_NAMESPACE}.svc.cluster.local")
+    for name in ("heddle-webhook", "heddle-discovery", "heddle-ca")
+} | {OPERATOR: ()}
+
+
+@dataclass(frozen=True, slots=True)
+class CaSettings:
+    """Times are in seconds. InvalidInput when they contradict each other."""
+
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    leaf_ttl: int = DAY
+    min_ttl: int = 60
+    max_ttl: int = 7 * DAY
+    backdate: int = 60  # notBefore lies this long before now: peers' clocks may be behind
+    intermediate_ttl: int = 30 * DAY
+    root_ttl: int = 3652 * DAY
+    retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
+    audience: str = "istio-ca"
+    # Which service accounts may be certified without a pod, and the DNS names of each.
+    control_plane: Mapping[ServiceAccount, tuple[str, ...]] = field(default_factory=lambda: dict(CONTROL_PLANE))
+    operators: frozenset[ServiceAccount] = frozenset({OPERATOR})
+
+    def __post_init__(self) -> None:
+        check_trust_domain(self.trust_domain)
+        if not 0 < self.min_ttl <= self.leaf_ttl <= self.max_ttl:
+            raise InvalidInput(
+                f"leaf time to live {self.leaf_ttl} s is not between the least ({self.min_ttl}) and the most ({self.max_ttl})",
+                field="leafTtl",
+            )
+        # An intermediate is replaced at half its life, so that a leaf of the longest life still ends before it.
+        if self.max_ttl * 2 > self.intermediate_ttl or self.intermediate_ttl >= self.root_ttl:
+            raise InvalidInput(
+                "an intermediate must live at least twice as long as any leaf, and less than the root",
+                field="intermediateTtl",
+            )
