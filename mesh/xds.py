@@ -1,29 +1,33 @@
-"""What the agent and Envoy say to each other over the Unix socket: REST xDS and SDS (Envoy 1.40, API v3).
+"""What Envoy, the agent and discovery agree on for xDS over REST: type URLs, paths, timings, names of clusters and secrets.
 
-Whoever renders a resource that fetches another one (EDS in a cluster, RDS in a listener, SDS in a TLS context) puts
-`config_source()` there. Names of secrets: `default` (chain and key of this workload), `ROOTCA` (the trust bundle),
-`kubernetes://<credential>` (a gateway's certificate).
+How Envoy's REST subscription behaves (`http_subscription_impl.cc`, `rest_api_fetcher.cc`, seen in 1.40): it POSTs a
+DiscoveryRequest as JSON to `rest_path`, one poll a subscription (one for each EDS cluster, RDS name and SDS secret). After
+each answer it waits `refresh_delay` plus up to as much again at random (milliseconds; a delay below 1 ms divides by
+zero and kills Envoy). 200 is applied, 304 means unchanged; anything else, and a poll longer than `request_timeout`, is a
+connection failure: logged, and polled again. A connection failure alone never ends the initial fetch: with
+`initial_fetch_timeout` 0 a cluster or listener stays warming until an answer comes, which is what make-before-break needs.
+A missing secret is different: `resources: []` lets its listener go active, refusing only that chain's connections.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mesh.wire import ResourceType
 
 AGENT_CLUSTER = "xds-agent"
+"""The agent's Unix socket in Envoy's static bootstrap: xDS and SDS. Needs circuit breakers well above the number of
+subscriptions, since each holds a request (Envoy's default is 1,024 connections and requests)."""
+PROMETHEUS_CLUSTER = "prometheus_stats"
+AGENT_HTTP_CLUSTER = "agent"
+
 HOLD_SECONDS = 30.0
-"""How long the agent holds a poll that has nothing new before it answers 304."""
-
-REQUEST_TIMEOUT = "45s"
-"""Envoy's default is 1 s, which would end every held poll."""
-
-REFRESH_DELAY = "0.001s"
-"""Pause between an answer and the next poll. Never 0: Envoy 1.40 takes a random number modulo it and crashes."""
-
-WORKLOAD_SECRET = "default"  # noqa: S105  # a name
-ROOT_SECRET = "ROOTCA"  # noqa: S105
-CREDENTIAL_PREFIX = "kubernetes://"
+"""How long the agent may hold a poll that has no news."""
+REQUEST_TIMEOUT_SECONDS = 45.0
+"""When Envoy gives up on a poll: longer than it may be held."""
+REFRESH_DELAY_SECONDS = 0.001
+"""Envoy's pause between two polls; the least that it survives."""
 
 TYPE_URLS = {
     ResourceType.CLUSTERS: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -32,18 +36,38 @@ TYPE_URLS = {
     ResourceType.ROUTES: "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
     ResourceType.SECRETS: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
 }
-"""The agent puts `@type` on a resource that has none; a virtual host is no resource of Envoy's and never has one."""
+"""Virtual hosts are not here: Envoy sees them only inside their route configuration."""
+
+STATS_DELIMITER = ";"
+"""Ends every cluster's and connection manager's stat name, so that the names' own dots do not confuse `STATS_TAGS`."""
+STATS_TAGS = (
+    {"tag_name": "cluster_name", "regex": r"^cluster\.((.+?);\.)"},
+    {"tag_name": "http_conn_manager_prefix", "regex": r"^http\.((.+?);\.)"},
+    {"tag_name": "tcp_prefix", "regex": r"^tcp\.((.+?);\.)"},
+)
+"""For the bootstrap's `stats_config.stats_tags`: they win over Envoy's own rules of the same tags."""
+
+
+def rest_path(kind: ResourceType) -> str:
+    """The path that Envoy polls for resources of `kind`."""
+    return f"/v3/discovery:{kind.value}"
 
 
 def config_source() -> dict[str, Any]:
-    """The ConfigSource of everything that a sidecar fetches. A new value each time: callers may change it."""
+    """An Envoy `ConfigSource`: polled from the agent. Bootstraps use it for `lds_config` and `cds_config` too."""
     return {
-        "resource_api_version": "V3",
         "api_config_source": {
             "api_type": "REST",
             "transport_api_version": "V3",
             "cluster_names": [AGENT_CLUSTER],
-            "refresh_delay": REFRESH_DELAY,
-            "request_timeout": REQUEST_TIMEOUT,
+            "refresh_delay": f"{REFRESH_DELAY_SECONDS:g}s",
+            "request_timeout": f"{REQUEST_TIMEOUT_SECONDS:g}s",
         },
+        "initial_fetch_timeout": "0s",
+        "resource_api_version": "V3",
     }
+
+
+def assemble_routes(route: bytes, virtual_hosts: Iterable[bytes]) -> bytes:
+    """The whole RouteConfiguration, in JSON, from its own JSON object (never empty: it has a name) and its virtual hosts'."""
+    return route[:-1] + b',"virtual_hosts":[' + b",".join(virtual_hosts) + b"]}"
