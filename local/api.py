@@ -1,7 +1,7 @@
 """The engine's Kubernetes API: list, watch, get and TokenReview, read only, in Kubernetes' own JSON.
 
-It exists so that webhook, ca and discovery use the same client code here as on a cluster (`kubectl get` works as well). Writes
-come from the manifests alone; a write by API is refused with the reason.
+It exists so that webhook, ca and discovery use the same client code here as on a cluster (`kubectl get` works as well).
+Writes come from the manifests alone; a write by API is refused with the reason.
 Source: Kubernetes API concepts (list, watch, bookmarks, 410 Gone, Status objects).
 """
 
@@ -179,7 +179,7 @@ def _groups() -> list[Raw]:
     versions: dict[str, list[str]] = {}
     for kind in KINDS:
         if kind.group:
-            versions.setdefault(kind.group, [v for v in kind.versions])
+            versions.setdefault(kind.group, list(kind.versions))
     return [
         {
             "name": group,
