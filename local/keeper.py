@@ -90,7 +90,7 @@ def _become_engine(order: dict[str, Any]) -> None:
         os.chdir(order["cwd"])
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
-        os.execvpe(order["argv"][0], order["argv"], order["env"])
+        os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"cannot start the engine: {error}\n")
     os._exit(FAILED)

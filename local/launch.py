@@ -102,7 +102,7 @@ def _become(order: dict[str, Any]) -> None:
     _drop_privileges(order)
     os.chdir(directory)
     try:
-        os.execvpe(order["argv"][0], order["argv"], order["env"])
+        os.execvpe(order["argv"][0], order["argv"], order["env"])  # noqa: S606
     except OSError as error:
         raise OSError(error.errno, os.strerror(error.errno or 0), order["argv"][0]) from error
 

@@ -66,7 +66,7 @@ def _fill(plan: dict[str, Any], layers: str, files: dict[str, str], targets: lis
         os.symlink(target, f"/{name}")
     for name in plan["fresh"]:
         os.mkdir(f"/{name}")
-    os.chmod("/tmp", 0o1777)  # noqa: S108  the container's own
+    os.chmod("/tmp", 0o1777)  # noqa: S103, S108  the container's own
     for name in plan["layered"]:
         _layer(name, f"{layers}/{name}", files, targets)
     for path in plan["emptied"]:
@@ -151,8 +151,8 @@ def _mount_kernel(privileged: bool) -> None:
         os.symlink(target, f"/dev/{name}")
     os.mkdir("/dev/pts")
     linux.mount("devpts", "/dev/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
-    os.mkdir("/dev/shm")
-    linux.mount("tmpfs", "/dev/shm", "tmpfs", kernel, "mode=1777")
+    os.mkdir("/dev/shm")  # noqa: S108
+    linux.mount("tmpfs", "/dev/shm", "tmpfs", kernel, "mode=1777")  # noqa: S108
     if privileged:
         return
     for name in _PROC_READ_ONLY:

@@ -75,7 +75,7 @@ def helper_environment() -> dict[str, str]:
 
 
 def id_maps(uid: int, gid: int) -> tuple[list[list[int]], list[list[int]]]:
-    """`(uid_map, gid_map)` rows `[inside, outside, count]`: root inside is the caller, 1 to 65535 are subordinate ids."""
+    """`(uid_map, gid_map)` rows `[inside, outside, count]`: root is the caller, 1 to 65535 are subordinate ids."""
     name = pwd.getpwuid(uid).pw_name
     maps = []
     for own, file in ((uid, Path("/etc/subuid")), (gid, Path("/etc/subgid"))):
