@@ -95,7 +95,7 @@ class Network:
         self._services: list[Object] = []
 
     def start(self) -> None:
-        """Loopback, the node's addresses and routes, forwarding, and the rules that refuse unknown service addresses."""
+        """Loopback, the node's addresses and routes, forwarding, and the rules that refuse unknown services."""
         for name, value in _NODE_SETTINGS.items():
             (Path("/proc/sys") / name).write_text(value)
         lines = ["link set lo up", f"addr add {self.node_address}/32 dev lo"]
@@ -145,9 +145,7 @@ class Network:
         return pod
 
     def detach(self, pod: PodNetwork) -> None:
-        """Take the pod's network away; the kernel removes the veth pair with the namespace."""
-        with contextlib.suppress(HeddleError):  # it may be gone, or never have been there
-            _run(["ip", "link", "del", pod.interface], [])
+        """Take the pod's network away; the kernel removes the veth pair and its routes soon after the namespace."""
         for file in (pod.net, pod.uts, pod.ipc):
             with contextlib.suppress(OSError):
                 linux.detach(str(file))

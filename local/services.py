@@ -1,8 +1,8 @@
 """What kube-proxy does: the node's NAT rules for Services, as one iptables-restore text. Pure.
 
-Services and EndpointSlices are Kubernetes' own JSON objects. Every ClusterIP (and NodePort on the node's address) is sent
-to one of the ready endpoints at random; a port without endpoints is refused at once, and so is an address of the service
-range that no service has. An endpoint that reaches itself through its service gets the node's address as source.
+Services and EndpointSlices are Kubernetes' own JSON objects. Every ClusterIP (and NodePort on the node's address) is
+sent to one of the ready endpoints at random; a port without endpoints is refused at once, and so is an address of the
+service range that no service has. An endpoint that reaches itself through its service sees the node's address.
 Sources: Kubernetes "Virtual IPs and Service Proxies"; iptables-extensions(8): statistic, REJECT, conntrack.
 """
 
@@ -76,7 +76,7 @@ def group_by_service(slices: Iterable[Object]) -> dict[tuple[str, str], list[Obj
 
 def ready_endpoints(slices: Iterable[Object], port_name: str, protocol: str) -> set[tuple[str, int]]:
     """`(address, port)` of every endpoint that is ready, for the port of this name; an unset `ready` means ready."""
-    found = set()
+    found: set[tuple[str, int]] = set()
     for item in slices:
         ports = [
             port["port"]
