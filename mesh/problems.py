@@ -7,7 +7,7 @@ the validating webhook and `heddle status` print them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mesh.errors import InvalidInput
@@ -88,6 +88,16 @@ def spell(path: Path) -> str:
 
 
 def show(value: object) -> str:
-    """`value` as short text for an error message; never longer than a line."""
-    text = " ".join(repr(value).split())
+    """`value` in the words of a manifest, for an error message; never longer than a line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_VALUE * 3:
+        return "a huge number"
+    text = repr(value[:_LONGEST_VALUE] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

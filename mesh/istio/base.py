@@ -1,9 +1,9 @@
 """What all models of Istio's kinds share: the `Model` base, field types, and the object round a spec.
 
 A model mirrors one protobuf message of Istio's API (https://istio.io/latest/docs/reference/config/): fields in
-snake_case with camelCase aliases, protobuf defaults ("" and 0 for scalars, None for messages and wrapped scalars), tuples for
-lists, `FrozenMap` for maps, so that every value is immutable and hashable. Shape is checked by pydantic; what Istio's
-documentation says in words is checked by each model's `rules()`.
+snake_case with camelCase aliases, protobuf's defaults ("" and 0 for scalars, None for messages and wrapped scalars),
+tuples for lists, `FrozenMap` for maps, so that every value is immutable and hashable. Shape is checked by pydantic;
+what Istio's documentation says in words is checked by each model's `rules()`.
 """
 
 from __future__ import annotations
