@@ -1,12 +1,13 @@
-"""What Envoy, the agent and discovery agree on for xDS over REST: type URLs, paths, timings, names of clusters and secrets.
+"""What Envoy, the agent and discovery agree on for xDS over REST: type URLs, paths, timings, names of clusters.
 
 How Envoy's REST subscription behaves (`http_subscription_impl.cc`, `rest_api_fetcher.cc`, seen in 1.40): it POSTs a
-DiscoveryRequest as JSON to `rest_path`, one poll a subscription (one for each EDS cluster, RDS name and SDS secret). After
-each answer it waits `refresh_delay` plus up to as much again at random (milliseconds; a delay below 1 ms divides by
-zero and kills Envoy). 200 is applied, 304 means unchanged; anything else, and a poll longer than `request_timeout`, is a
-connection failure: logged, and polled again. A connection failure alone never ends the initial fetch: with
-`initial_fetch_timeout` 0 a cluster or listener stays warming until an answer comes, which is what make-before-break needs.
-A missing secret is different: `resources: []` lets its listener go active, refusing only that chain's connections.
+DiscoveryRequest as JSON to `rest_path`, one poll for each subscription (every EDS cluster, RDS name and SDS secret is
+one). After each answer it waits `refresh_delay` plus up to as much again at random (milliseconds; a delay below 1 ms
+divides by zero and kills Envoy). 200 is applied, 304 means unchanged; anything else, and a poll longer than
+`request_timeout`, is a connection failure: logged, and polled again. A connection failure alone never ends the initial
+fetch: with `initial_fetch_timeout` 0 a cluster or listener stays warming until an answer comes, which is what
+make-before-break needs. A missing secret is different: `resources: []` lets its listener go active, refusing only the
+connections of that filter chain.
 """
 
 from __future__ import annotations
@@ -69,5 +70,5 @@ def config_source() -> dict[str, Any]:
 
 
 def assemble_routes(route: bytes, virtual_hosts: Iterable[bytes]) -> bytes:
-    """The whole RouteConfiguration, in JSON, from its own JSON object (never empty: it has a name) and its virtual hosts'."""
+    """The whole RouteConfiguration as JSON. `route` is its JSON object without virtual hosts (it has a name)."""
     return route[:-1] + b',"virtual_hosts":[' + b",".join(virtual_hosts) + b"]}"

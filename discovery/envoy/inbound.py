@@ -1,0 +1,101 @@
+"""Everything that other pods send to this one: the listener `virtualInbound`."""
+
+from __future__ import annotations
+
+from discovery.envoy import network, tls
+from discovery.envoy.access_log import refused_log
+from discovery.envoy.clusters import BLACKHOLE, INBOUND_PASSTHROUGH
+from discovery.envoy.context import Context
+from discovery.envoy.http import Side, connection_manager
+from discovery.envoy.values import WILDCARD, Json, socket_address
+from discovery.plan.model import InboundPort, PeerTls
+from mesh import ports
+from mesh.wire import ResourceType
+from mesh.xds import TYPE_URLS
+
+VIRTUAL_INBOUND = "virtualInbound"
+
+# A client that says nothing for so long speaks plain text, or waits for the server to speak.
+_INSPECTION_TIMEOUT = "5s"
+_HANDSHAKE_TIMEOUT = "15s"
+
+
+def virtual_inbound(inbound: tuple[InboundPort, ...], default: PeerTls, context: Context) -> Json:
+    """The `Listener` on 15006. Envoy picks a filter chain by the port that the client meant, and never falls back from
+    a port's own chains to the catch-all: a plain connection to a STRICT port is closed."""
+    chains = [_guard(context)]
+    for port in inbound:
+        chains.extend(_chains(port, context))
+    chains.extend(_catch_all(default, context))
+    return {
+        "@type": TYPE_URLS[ResourceType.LISTENERS],
+        "name": VIRTUAL_INBOUND,
+        "address": socket_address(WILDCARD, ports.INBOUND),
+        "traffic_direction": "INBOUND",
+        "listener_filters": [network.ORIGINAL_DESTINATION, *_inspector(inbound, default)],
+        "listener_filters_timeout": _INSPECTION_TIMEOUT,
+        "continue_on_listener_filters_timeout": True,
+        "filter_chains": chains,
+        **refused_log(context.access_log),
+    }
+
+
+def _inspector(inbound: tuple[InboundPort, ...], default: PeerTls) -> list[Json]:
+    tls_ports = [port.port for port in inbound if port.peer_tls is not PeerTls.DISABLE]
+    plain_ports = [port.port for port in inbound if port.peer_tls is PeerTls.DISABLE]
+    if default is not PeerTls.DISABLE:
+        return [network.tls_inspector(except_ports=plain_ports)]
+    return [network.tls_inspector(everywhere=False, except_ports=tls_ports)] if tls_ports else []
+
+
+def _guard(context: Context) -> Json:
+    """Who connects to 15006 itself gets nowhere: passing it on would come back here for ever."""
+    return {
+        "name": "virtualInbound-blackhole",
+        "filter_chain_match": {"destination_port": ports.INBOUND},
+        "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, context.access_log)],
+    }
+
+
+def _chains(port: InboundPort, context: Context) -> list[Json]:
+    stats = f"inbound_{WILDCARD}_{port.port}"
+    http = port.protocol.is_http and bool(port.route_table)
+    if http:
+        accept = connection_manager(Side.INBOUND, stats, port.route_table, context.access_log)
+    else:
+        accept = network.to_cluster(port.destination, stats, context.access_log)
+    return _by_peer_tls(
+        f"{WILDCARD}_{port.port}", {"destination_port": port.port}, port.peer_tls, accept, context, http
+    )
+
+
+def _catch_all(default: PeerTls, context: Context) -> list[Json]:
+    """Ports that nobody declared: bytes, whatever they say."""
+    accept = network.to_cluster(INBOUND_PASSTHROUGH, INBOUND_PASSTHROUGH, context.access_log)
+    return _by_peer_tls("virtualInbound-catchall", {}, default, accept, context, http=False)
+
+
+def _by_peer_tls(name: str, match: Json, peer_tls: PeerTls, accept: Json, context: Context, http: bool) -> list[Json]:
+    """The filter chains of one port. PERMISSIVE tells mesh TLS by the ALPN that only mesh clients offer; an app's own
+    TLS passes to ports that do not speak HTTP (there it would pass policy by as well)."""
+    if peer_tls is PeerTls.DISABLE:
+        return [{"name": f"{name}/plain", "filter_chain_match": match, "filters": [accept]}]
+    mesh_match = {**match, "transport_protocol": "tls"}
+    if peer_tls is PeerTls.PERMISSIVE:
+        mesh_match["application_protocols"] = list(tls.MESH_ALPN)
+    chains: list[Json] = [
+        {
+            "name": f"{name}/mtls",
+            "filter_chain_match": mesh_match,
+            "filters": [accept],
+            "transport_socket": tls.mesh_server(context.trust_domain, http=http),
+            "transport_socket_connect_timeout": _HANDSHAKE_TIMEOUT,
+        }
+    ]
+    if peer_tls is PeerTls.PERMISSIVE:
+        plain = {**match, "transport_protocol": "raw_buffer"}
+        chains.append({"name": f"{name}/plain", "filter_chain_match": plain, "filters": [accept]})
+        if not http:
+            own = {**match, "transport_protocol": "tls"}
+            chains.append({"name": f"{name}/own-tls", "filter_chain_match": own, "filters": [accept]})
+    return chains
