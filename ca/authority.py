@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.profile import intermediate_certificate, root_certificate
 from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
-from mesh.errors import InvalidInput, MissingPrerequisite, Unavailable
+from mesh.errors import HeddleError, InvalidInput, MissingPrerequisite, Unavailable
+from svid.material import TrustBundle, bundle_from_json
 
 _PEM = serialization.Encoding.PEM
 
@@ -34,19 +35,6 @@ _PEM = serialization.Encoding.PEM
 def new_serial() -> int:
     """128 random bits, the highest set so that the number is never short (127 bits of entropy)."""
     return secrets.randbits(127) | 1 << 127
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """Roots (PEM) that everyone in the trust domain trusts, and the number of this set of roots."""
-
-    trust_domain: str
-    sequence: int
-    roots: tuple[str, ...]
-
-    def as_json(self) -> dict[str, object]:
-        """As it goes over the wire."""
-        return {"trustDomain": self.trust_domain, "sequence": self.sequence, "roots": list(self.roots)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ class SigningIssuer:
 
 
 class Authority:
-    """Opens (or makes) the root and signs an intermediate with it; signs another whenever the one in use is half over."""
+    """Opens (or makes) the root and signs an intermediate with it; another whenever the one in use is half over."""
 
     def __init__(
         self, directory: Path, read_passphrase: Callable[[], bytes], settings: CaSettings, now: Callable[[], float]
@@ -82,7 +70,7 @@ class Authority:
         self._issuer = self._new_issuer()
 
     def issuer(self, longest_leaf: int) -> SigningIssuer:
-        """The intermediate to sign with now. It outlives any leaf of `longest_leaf` seconds, unless the root ends first."""
+        """The intermediate to sign with now. It outlives `longest_leaf` seconds unless the root ends first."""
         if self._due(longest_leaf):
             with self._renewing:
                 if self._due(longest_leaf):
@@ -123,9 +111,9 @@ def make_root(directory: Path, read_passphrase: Callable[[], bytes], settings: C
         if not (directory / "root.pem").exists():
             _create(directory / "root.pem", _new_root(read_passphrase(), settings, int(now)))
         root = _certificate_of(directory / "root.pem")
-        bundle = Bundle(settings.trust_domain, 1, (root.public_bytes(_PEM).decode(),))
-        _create(directory / "bundle.json", json.dumps(bundle.as_json(), indent=1).encode() + b"\n")
-        _replace(directory / "roots.pem", "".join(load_bundle(directory).roots).encode())
+        bundle = TrustBundle(settings.trust_domain, 1, (root.public_bytes(_PEM).decode(),))
+        _create(directory / "bundle.json", json.dumps(bundle_json(bundle), indent=1).encode() + b"\n")
+        _replace(directory / "roots.pem", load_bundle(directory).pem.encode())
     except OSError as error:
         raise MissingPrerequisite(
             f"the ca's state in {directory} cannot be written: {error.strerror}",
@@ -134,13 +122,17 @@ def make_root(directory: Path, read_passphrase: Callable[[], bytes], settings: C
         ) from None
 
 
-def load_bundle(directory: Path) -> Bundle:
+def load_bundle(directory: Path) -> TrustBundle:
     """bundle.json."""
     try:
-        content = json.loads((directory / "bundle.json").read_bytes())
-        return Bundle(str(content["trustDomain"]), int(content["sequence"]), tuple(content["roots"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return bundle_from_json(json.loads((directory / "bundle.json").read_bytes()))
+    except (OSError, ValueError, HeddleError) as error:
         raise MissingPrerequisite(f"{directory / 'bundle.json'} cannot be read: {error}") from None
+
+
+def bundle_json(bundle: TrustBundle) -> dict[str, object]:
+    """The trust bundle as it goes over the wire and into bundle.json."""
+    return {"trustDomain": bundle.trust_domain, "sequence": bundle.sequence, "roots": list(bundle.roots)}
 
 
 def passphrase_from(path: Path, *, create: bool) -> bytes:

@@ -1,8 +1,8 @@
 """The record of every certificate: written before the signature, so that nothing was ever signed that is not in it.
 
 SQLite in WAL mode. With `synchronous=NORMAL` each commit is in the operating system's hands when `record` returns: a
-crash or kill of the process loses nothing; a power failure may lose the last moments (never the file), whose certificates are
-24 hours long and which their pods ask for again (docs/adr/0012-ledger.md). A record left as "prepared" by a crash means: may exist.
+crash or kill of the process loses nothing. A power failure may lose the last moments, never the file
+(docs/adr/0012-ledger.md). A record left as "prepared" by a crash means: the certificate may exist.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _BUSY_MILLISECONDS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One issuance. Times are Unix seconds, `issuer` is the serial of the intermediate; `state`: prepared, issued, failed."""
+    """One issuance. Times are Unix seconds, `issuer` is the serial of the intermediate."""
 
     serial: str
     identity: str
@@ -63,7 +63,7 @@ _INSERT = f"INSERT INTO certificates ({_COLUMNS}) VALUES ({', '.join('?' * len(R
 
 
 class Ledger:
-    """Safe for use by many threads and by more than one process. Every method raises Unavailable when the file cannot be used."""
+    """Safe for many threads and more than one process. Methods raise Unavailable when the file cannot be used."""
 
     def __init__(self, path: Path | str) -> None:
         self._lock = threading.Lock()

@@ -1,9 +1,12 @@
-"""Who may have which certificate: pure, from the authenticated caller alone. The request's own wishes count for its key and a
-shorter life, nothing else."""
+"""Who may have which certificate: pure, and from the authenticated caller alone.
+
+Of the request's own wishes two count: its key, and how long the certificate shall live.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from ca.settings import CaSettings, ServiceAccount
 from mesh.errors import Forbidden, InvalidInput, Unavailable
@@ -12,7 +15,7 @@ from mesh.identity import Identity
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `kind` is how: "token", "certificate", or "self" for the ca's own serving certificate."""
+    """An authenticated caller. `kind` is how: "token", "certificate", or "self": the ca, for its own."""
 
     kind: str
     identity: Identity
@@ -20,6 +23,18 @@ class Caller:
     pod_name: str = ""
     pod_uid: str = ""
     node: str = ""
+
+
+class Validity(Protocol):
+    """Of the issuing certificate, in Unix seconds."""
+
+    @property
+    def not_before(self) -> int:
+        """Its first second."""
+
+    @property
+    def not_after(self) -> int:
+        """Its last second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +58,20 @@ def check_ttl(requested: object) -> int | None:
     return requested
 
 
-def authorize(
-    caller: Caller, requested_ttl: int | None, settings: CaSettings, issuer_not_after: int, now: float
-) -> Grant:
-    """The grant for `caller`: a longer life than allowed is capped, a shorter one than allowed raised; never beyond the issuer.
+def authorize(caller: Caller, requested_ttl: int | None, settings: CaSettings, issuer: Validity, now: float) -> Grant:
+    """The grant for `caller`. Its life is brought within the settings' bounds, and never beyond the issuer's end.
 
     Raises Forbidden for an identity of another trust domain, Unavailable when the issuer is about to end.
     """
     if caller.identity.trust_domain != settings.trust_domain:
         raise Forbidden(f"{caller.identity} is not of the trust domain {settings.trust_domain}")
     ttl = min(max(requested_ttl or settings.leaf_ttl, settings.min_ttl), settings.max_ttl)
-    not_after = min(int(now) + ttl, issuer_not_after)
+    not_after = min(int(now) + ttl, issuer.not_after)
     if not_after < now + settings.min_ttl:
         raise Unavailable("the issuing certificate is about to end", hint="rotate the root certificate")
+    not_before = max(int(now) - settings.backdate, issuer.not_before)
     account = ServiceAccount(caller.identity.namespace, caller.identity.service_account)
-    return Grant(caller.identity, settings.control_plane.get(account, ()), int(now) - settings.backdate, not_after)
+    return Grant(caller.identity, settings.control_plane.get(account, ()), not_before, not_after)
 
 
 def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:

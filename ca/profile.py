@@ -1,7 +1,8 @@
 """The certificates of the trust domain: which fields and extensions a root, an intermediate and a leaf have. Pure.
 
 Authorities are made here by the general builder, seldom; leaves by sign.py, from a template that takes its constant
-extensions from `leaf_extensions`. Sources: RFC 5280 sections 4.1 and 4.2; SPIFFE X509-SVID sections 2 to 4 and appendix A.
+extensions from `leaf_extensions`.
+Sources: RFC 5280 sections 4.1 and 4.2; SPIFFE X509-SVID sections 2 to 4 and appendix A.
 """
 
 from __future__ import annotations

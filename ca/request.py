@@ -25,7 +25,9 @@ CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
 # Two labels: RFC 7468 section 7 has the second as a legacy of the first.
 _PEM = re.compile(
-    rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END (?(1)NEW )CERTIFICATE REQUEST-----\s*\Z"
+    rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----\r?\n"
+    rb"([A-Za-z0-9+/=\r\n]+)"
+    rb"-----END (?(1)NEW )CERTIFICATE REQUEST-----\s*\Z"
 )
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _FIELD = "csr"
@@ -45,7 +47,7 @@ class SignableKey:
 
 
 def parse_request(request: str | bytes) -> SignableKey:
-    """The key of a PEM (str or bytes) or DER (bytes) request. InvalidInput or TooLarge for anything that is not exactly one."""
+    """The key of a PEM (str or bytes) or DER (bytes) request; InvalidInput or TooLarge unless it is exactly one."""
     raw = request.encode("utf-8", "replace") if isinstance(request, str) else request
     if len(raw) > MAX_REQUEST:
         raise TooLarge(f"a certificate signing request is at most {MAX_REQUEST} bytes long", field=_FIELD)

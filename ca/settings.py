@@ -60,7 +60,7 @@ class CaSettings:
         check_trust_domain(self.trust_domain)
         if not 0 < self.min_ttl <= self.leaf_ttl <= self.max_ttl:
             raise InvalidInput(
-                f"leaf time to live {self.leaf_ttl} s is not between the least ({self.min_ttl}) and the most ({self.max_ttl})",
+                f"a leaf's {self.leaf_ttl} s are not between the least ({self.min_ttl}) and the most ({self.max_ttl})",
                 field="leafTtl",
             )
         # An intermediate is replaced at half its life, so that a leaf of the longest life still ends before it.

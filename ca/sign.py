@@ -1,8 +1,8 @@
 """The signing core: `prepare` says what will be signed, `sign` signs it, once. Pure.
 
 All leaves of one issuer differ in five fields (serial, validity, public key, its identifier, names), so the rest is
-encoded once per issuer and a leaf is put together from bytes; the tests compare every field and extension of it with what the
-general builder makes. docs/adr/0011-leaf-template.md has the measurements.
+encoded once per issuer and a leaf is put together from bytes; the tests compare every field and extension of it with
+what the general builder makes. docs/adr/0011-leaf-template.md has the measurements.
 Sources: RFC 5280 sections 4.1 and 4.2.1; ITU-T X.690 (DER).
 """
 
@@ -84,12 +84,12 @@ def issuer_of(certificate: x509.Certificate) -> Issuer:
 def prepare(issuer: Issuer, grant: Grant, key: SignableKey, serial: int) -> Prepared:
     """The leaf for `grant` and `key`. `serial` is random, 128 bits (less than 64 significant ones are refused).
 
-    Raises InvalidInput when it would outlive its issuer or has no life: policy must not let that come here.
+    Raises InvalidInput when its life is not within its issuer's: policy must not let that come here.
     """
     if not MIN_SERIAL_BITS <= serial.bit_length() <= MAX_SERIAL_BITS:
         raise InvalidInput(f"serial {serial:x} is not a random number of {MIN_SERIAL_BITS} to {MAX_SERIAL_BITS} bits")
-    if grant.not_after > issuer.not_after or grant.not_after <= grant.not_before:
-        raise InvalidInput("the certificate would outlive its issuer, or end before it begins", field="notAfter")
+    if not issuer.not_before <= grant.not_before < grant.not_after <= issuer.not_after:
+        raise InvalidInput("the certificate's life would not lie within its issuer's", field="notAfter")
     names = _tlv(_SAN_URI, str(grant.identity).encode("ascii"))
     for name in grant.dns_names:
         names += _tlv(_SAN_DNS, name.encode("ascii"))
@@ -104,7 +104,7 @@ def prepare(issuer: Issuer, grant: Grant, key: SignableKey, serial: int) -> Prep
         _VERSION_3
         + _tlv(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
         + issuer.head
-        + _tlv(_SEQUENCE, _time(max(grant.not_before, issuer.not_before)) + _time(grant.not_after))
+        + _tlv(_SEQUENCE, _time(grant.not_before) + _time(grant.not_after))
         + _EMPTY_NAME
         + key.spki
         + _tlv(0xA3, _tlv(_SEQUENCE, extensions)),
@@ -142,8 +142,7 @@ def _oid(oid: x509.ObjectIdentifier) -> bytes:
 
 def _time(seconds: int) -> bytes:
     """RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050 on."""
-    moment = time.gmtime(seconds)
-    text = "%04d%02d%02d%02d%02d%02dZ" % moment[:6]
+    text = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds))
     if seconds < _YEAR_2050:
         return _tlv(_UTC_TIME, text[2:].encode("ascii"))
     return _tlv(_GENERALIZED_TIME, text.encode("ascii"))

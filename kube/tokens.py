@@ -1,7 +1,7 @@
 """Who holds a service account token: by the issuer's public keys, or by asking the API server (TokenReview).
 
-Both give the same `ServiceAccountToken`. Neither looks at whether the pod still exists: by keys that cannot be known, and the
-API server forgives a deleted pod for a while; the caller asks for the pod itself.
+Both give the same `ServiceAccountToken`. Neither looks at whether the pod still exists: by keys that cannot be
+known, and the API server forgives a deleted pod for a while; the caller asks for the pod itself.
 Sources: RFC 7515, 7517, 7519, 8725 (algorithms by key, never by the token's word); Kubernetes "Managing Service
 Accounts" (bound tokens: claim `kubernetes.io`), authentication.k8s.io/v1 TokenReview.
 """
@@ -12,18 +12,21 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import jwt
+import urllib3
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from mesh.errors import InvalidInput, Unauthenticated, Unavailable
+from mesh.errors import HeddleError, InvalidInput, Unauthenticated, Unavailable
 
 MAX_TOKEN = 16 * 1024
 LEEWAY = 10  # seconds of disagreement between the issuer's clock and ours
 KEYS_RELOAD_INTERVAL = 10.0  # an unknown key id makes us fetch the keys again, at most this often
+KEYS_TIMEOUT = 5.0
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384"}
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -65,8 +68,23 @@ def parse_keys(text: str) -> tuple[IssuerKey, ...]:
     return tuple(keys)
 
 
+def read_keys(where: str, get: Callable[[str], object]) -> str:
+    """The text of the issuer's keys: of a file, of a URL, or, for `api`, what `get` reads from the API server."""
+    if where == "api":
+        return json.dumps(get("/openid/v1/jwks"))
+    if where.startswith(("http://", "https://")):
+        try:
+            answer = urllib3.request("GET", where, timeout=KEYS_TIMEOUT, retries=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(f"{where} does not answer: {error}") from None
+        if answer.status != 200:
+            raise Unavailable(f"{where} answered {answer.status}")
+        return answer.data.decode("utf-8", "replace")
+    return Path(where).read_text()
+
+
 class KeysVerifier:
-    """Verifies JWTs by the issuer's keys, fetched by `load` (a file's or URL's text) and again when a key id is unknown."""
+    """Verifies JWTs by the issuer's keys: the text that `load` returns, read again when a key id is unknown."""
 
     def __init__(self, load: Callable[[], str], *, issuer: str | None, audience: str) -> None:
         self._load = load
@@ -134,7 +152,7 @@ class KeysVerifier:
                 return
             try:
                 self._keys = parse_keys(self._load())
-            except (OSError, InvalidInput) as error:
+            except (OSError, HeddleError) as error:
                 if not self._keys:
                     raise Unavailable(f"the keys of the token issuer cannot be read: {error}") from None
                 return
@@ -249,12 +267,13 @@ def _from_pem(text: str) -> list[IssuerKey]:
 
 
 def _issuer_key(key: object, key_id: str, algorithm: str) -> IssuerKey:
+    allowed: tuple[str, ...] = ()
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
-        if algorithm in ("", "RS256", "RS384", "RS512"):
-            return IssuerKey(key, algorithm or "RS256", key_id)
+        allowed = ("RS256", "RS384", "RS512")
     elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        if algorithm in ("", _CURVES[key.curve.name]):
-            return IssuerKey(key, _CURVES[key.curve.name], key_id)
+        allowed = (_CURVES[key.curve.name],)
+    if isinstance(key, PublicKey) and allowed and (not algorithm or algorithm in allowed):
+        return IssuerKey(key, algorithm or allowed[0], key_id)
     raise InvalidInput(
         f"key {key_id or '(unnamed)'} of the token issuer is of a kind that is not accepted",
         hint="RSA of 2048 bits or more, or EC on P-256 or P-384, with an algorithm that fits",

@@ -1,0 +1,162 @@
+"""The ca's HTTP: `POST /v1/certificates`, `GET /v1/certificates`, `GET /v1/bundle`.
+
+docs/architecture.md has the wire.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from ca.authority import bundle_json
+from ca.callers import Callers, Credentials
+from ca.issue import Issuance, issued_json, rfc3339
+from ca.ledger import Ledger, Record
+from ca.metrics import Metrics
+from ca.policy import check_ttl, may_read_ledger
+from ca.request import parse_request
+from ca.settings import CaSettings
+from mesh.errors import Forbidden, HeddleError, InvalidInput, Unsupported
+from svid.material import TrustBundle
+from svid.schedule import RENEW_FROM
+
+MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
+_JSON = "application/json"
+
+log = structlog.get_logger("ca")
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything that the app works with; nothing is read or opened by it."""
+
+    settings: CaSettings
+    callers: Callers
+    issuance: Issuance
+    ledger: Ledger
+    bundle: Callable[[], TrustBundle]
+    metrics: Metrics
+    now: Callable[[], float]
+
+
+def create_app(deps: Deps) -> Flask:
+    """The Flask application."""
+    app = Flask("ca", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+
+    @app.post("/v1/certificates")
+    def issue() -> Response:
+        started = time.perf_counter()
+        csr, ttl = _read_order()
+        caller = deps.callers.authenticate(_credentials(), deps.now())
+        issued = deps.issuance.issue(caller, parse_request(csr), ttl)
+        deps.metrics.issued(caller.kind, time.perf_counter() - started)
+        log.info(
+            "certificate issued",
+            identity=str(caller.identity),
+            serial=issued.serial,
+            caller=caller.kind,
+            pod=caller.pod_name and f"{caller.pod_namespace}/{caller.pod_name}",
+            not_after=rfc3339(issued.not_after),
+        )
+        return _json(issued_json(issued), 201)
+
+    @app.get("/v1/certificates")
+    def ledger() -> Response:
+        now = deps.now()
+        caller = deps.callers.operator(_credentials(), now)
+        if not may_read_ledger(caller, deps.settings):
+            raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
+        records = deps.ledger.list(valid_at=None if "all" in request.args else now)
+        return _json({"certificates": [record_json(record, now) for record in records]}, 200)
+
+    @app.get("/v1/bundle")
+    def bundle() -> Response:
+        return _json(bundle_json(deps.bundle()), 200)
+
+    @app.errorhandler(HeddleError)
+    def refused(error: HeddleError) -> Response:
+        deps.metrics.refused(error.code)
+        log.warning("refused", method=request.method, path=request.path, error=str(error), status=error.status)
+        response = _json({"error": error.as_json()}, error.status)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
+        return response
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "invalid")
+        deps.metrics.refused(code)
+        response = _json({"error": {"code": code, "message": error.description or error.name}}, status)
+        allowed = getattr(error, "valid_methods", None)
+        if allowed:
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    @app.errorhandler(Exception)
+    def failed(_error: Exception) -> Response:
+        deps.metrics.refused("internal")
+        log.exception("failed", method=request.method, path=request.path)
+        return _json({"error": {"code": "internal", "message": "the ca failed; its log says why"}}, 500)
+
+    return app
+
+
+def _read_order() -> tuple[str, int | None]:
+    if request.mimetype != _JSON:
+        raise Unsupported(f"the body is {request.mimetype or 'of no type'}", hint=f"send Content-Type: {_JSON}")
+    try:
+        body: Any = orjson.loads(request.get_data(cache=False))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise InvalidInput("the body is not a JSON object", hint='send {"csr": "<PEM>"}')
+    unknown = sorted(body.keys() - {"csr", "ttlSeconds"})
+    if unknown:
+        raise InvalidInput(f"{unknown[0]!r} is not a field", field=unknown[0], hint="there are csr and ttlSeconds")
+    csr = body.get("csr")
+    if not isinstance(csr, str):
+        raise InvalidInput("there is no certificate signing request", field="csr", hint="send it as PEM")
+    return csr, check_ttl(body.get("ttlSeconds"))
+
+
+def _credentials() -> Credentials:
+    environ = request.environ
+    peer = environ.get("gunicorn.socket")
+    # What getpeercert returns has been verified against our roots. Without TLS (a test client) there is none.
+    certificate = peer.getpeercert(True) if isinstance(peer, ssl.SSLSocket) else None
+    return Credentials(environ.get("HTTP_AUTHORIZATION", ""), environ.get("HTTP_X_HEDDLE_POD", ""), certificate or b"")
+
+
+def record_json(record: Record, now: float) -> dict[str, object]:
+    """One ledger entry for people and tools; `secondsToRenewal` counts to the earliest that it is renewed."""
+    start = max(record.not_before, int(record.prepared_at))
+    renewal = start + RENEW_FROM * (record.not_after - start)
+    return {
+        "serial": record.serial,
+        "identity": record.identity,
+        "caller": record.caller,
+        "pod": {"namespace": record.pod_namespace, "name": record.pod_name, "uid": record.pod_uid},
+        "node": record.node,
+        "key": {"kind": record.key_kind, "sha256": record.key_fingerprint},
+        "issuer": record.issuer,
+        "issuedAt": rfc3339(int(record.prepared_at)),
+        "notBefore": rfc3339(record.not_before),
+        "notAfter": rfc3339(record.not_after),
+        "state": record.state,
+        "secondsToRenewal": max(0, int(renewal - now)),
+        "secondsToExpiry": max(0, int(record.not_after - now)),
+    }
+
+
+def _json(body: object, status: int) -> Response:
+    return Response(orjson.dumps(body), status, mimetype=_JSON)

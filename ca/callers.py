@@ -1,0 +1,126 @@
+"""Who is calling: by service account token, or by the certificate of the TLS connection.
+
+Either way the pod must still exist. That is asked here and not left to TokenReview: the API server accepts the token of
+a deleted pod for a while, and a certificate knows of no pod at all. Only service accounts of the control plane may come
+without one (docs/adr/0013-callers.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from ca.policy import Caller, needs_pod
+from ca.settings import CaSettings
+from kube.tokens import TokenVerifier
+from mesh.errors import Forbidden, InvalidInput, Unauthenticated
+from mesh.identity import Identity, parse_identity
+
+_POD_HEADER = re.compile(r"(?P<namespace>[a-z0-9-]{1,63})/(?P<name>[a-z0-9.-]{1,253})/(?P<uid>[A-Za-z0-9-]{1,64})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What is asked of a pod that exists."""
+
+    uid: str
+    service_account: str
+    node: str
+
+
+# (namespace, name) -> the pod that exists under this name now, or None. Raises Unavailable when nobody can tell.
+PodLookup = Callable[[str, str], PodFacts | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request brought: the values of its headers `Authorization` and `X-Heddle-Pod`, and the peer's verified
+    certificate (DER). Empty where there is none."""
+
+    authorization: str = ""
+    pod: str = ""
+    certificate: bytes = b""
+
+
+class Callers:
+    """Authenticates requests. Raises Unauthenticated, Forbidden, InvalidInput (a broken header) or Unavailable."""
+
+    def __init__(self, settings: CaSettings, verifier: TokenVerifier, pods: PodLookup) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._pods = pods
+
+    def authenticate(self, credentials: Credentials, now: float) -> Caller:
+        """The caller; a token counts before a certificate, so that a pod whose certificate ended can say who it is."""
+        if credentials.authorization:
+            return self._by_token(credentials.authorization, now)
+        if credentials.certificate:
+            return self._by_certificate(credentials.certificate, credentials.pod, now)
+        raise Unauthenticated(
+            "no token and no client certificate",
+            hint=f"send Authorization: Bearer <token of audience {self._settings.audience}>, or your SVID over TLS",
+        )
+
+    def operator(self, credentials: Credentials, now: float) -> Caller:
+        """Like `authenticate`, for reading: no pod is asked for, only who it is."""
+        if credentials.authorization or not credentials.certificate:
+            return self.authenticate(credentials, now)
+        return Caller("certificate", identity_of_certificate(credentials.certificate, now))
+
+    def _by_token(self, authorization: str, now: float) -> Caller:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("the Authorization header is not `Bearer <token>`")
+        claims = self._verifier.verify(token.strip(), now)
+        identity = Identity(self._settings.trust_domain, claims.namespace, claims.service_account)
+        if not claims.pod_name:
+            return self._without_pod("token", identity, "the token is not bound to a pod")
+        return self._with_pod("token", identity, claims.namespace, claims.pod_name, claims.pod_uid)
+
+    def _by_certificate(self, certificate: bytes, pod: str, now: float) -> Caller:
+        identity = identity_of_certificate(certificate, now)
+        if not pod:
+            return self._without_pod("certificate", identity, "the header X-Heddle-Pod is missing")
+        named = _POD_HEADER.match(pod)
+        if named is None:
+            raise InvalidInput("the header X-Heddle-Pod is not <namespace>/<name>/<uid>", field="X-Heddle-Pod")
+        return self._with_pod("certificate", identity, named["namespace"], named["name"], named["uid"])
+
+    def _without_pod(self, kind: str, identity: Identity, why: str) -> Caller:
+        if needs_pod(identity, self._settings):
+            raise Forbidden(f"{identity} is only certified for a pod that exists, and {why}")
+        return Caller(kind, identity)
+
+    def _with_pod(self, kind: str, identity: Identity, namespace: str, name: str, uid: str) -> Caller:
+        facts = self._pods(namespace, name)
+        if facts is None or facts.uid != uid or not uid:
+            raise Forbidden(f"pod {namespace}/{name} with uid {uid} does not exist (any more)")
+        if (namespace, facts.service_account) != (identity.namespace, identity.service_account):
+            raise Forbidden(f"pod {namespace}/{name} does not run as {identity.namespace}/{identity.service_account}")
+        return Caller(kind, identity, namespace, name, uid, facts.node)
+
+
+def identity_of_certificate(der: bytes, now: float) -> Identity:
+    """The SPIFFE ID in a certificate whose chain TLS has verified.
+
+    Its time is looked at again: a kept-alive connection may outlive the certificate that opened it.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise Unauthenticated(f"the client certificate names nobody: {error}") from None
+    moment = datetime.fromtimestamp(now, UTC)
+    if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
+        raise Unauthenticated("the client certificate is not valid now", hint="use the token to get a new one")
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise Unauthenticated(f"an X509-SVID has exactly one URI, the client certificate has {len(uris)}")
+    try:
+        return parse_identity(uris[0])
+    except InvalidInput as error:
+        raise Unauthenticated(f"the client certificate names no workload: {error}") from None

@@ -1,0 +1,97 @@
+"""One issuance from end to end: prepare, record, then sign."""
+
+from __future__ import annotations
+
+import binascii
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ca.authority import Authority, bundle_json, new_serial
+from ca.ledger import Ledger, Record
+from ca.policy import Caller, authorize
+from ca.request import SignableKey
+from ca.settings import CaSettings
+from ca.sign import prepare, sign
+from svid.material import TrustBundle
+
+_LINE = 64  # RFC 7468 section 2
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A signed leaf. Times are Unix seconds."""
+
+    leaf_pem: str
+    intermediate_pem: str
+    bundle: TrustBundle
+    caller: Caller
+    serial: str
+    not_before: int
+    not_after: int
+
+
+class Issuance:
+    """Signs for callers that somebody else has authenticated. Safe to use from many threads."""
+
+    def __init__(self, authority: Authority, ledger: Ledger, settings: CaSettings, now: Callable[[], float]) -> None:
+        self._authority = authority
+        self._ledger = ledger
+        self._settings = settings
+        self._now = now
+
+    def issue(self, caller: Caller, key: SignableKey, requested_ttl: int | None) -> Issued:
+        """Raises Forbidden by policy, Unavailable when it cannot be recorded: then nothing has been signed."""
+        now = self._now()
+        signing = self._authority.issuer(self._settings.max_ttl)
+        grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
+        prepared = prepare(signing.issuer, grant, key, new_serial())
+        serial = f"{prepared.serial:x}"
+        self._ledger.record(
+            Record(
+                serial=serial,
+                identity=str(grant.identity),
+                caller=caller.kind,
+                pod_namespace=caller.pod_namespace,
+                pod_name=caller.pod_name,
+                pod_uid=caller.pod_uid,
+                node=caller.node,
+                key_kind=key.kind,
+                key_fingerprint=key.fingerprint,
+                issuer=signing.serial,
+                prepared_at=now,
+                not_before=grant.not_before,
+                not_after=grant.not_after,
+            )
+        )
+        try:
+            leaf = sign(signing.key, prepared)
+        except BaseException:
+            self._ledger.mark(serial, issued=False)
+            raise
+        self._ledger.mark(serial, issued=True)
+        bundle = self._authority.bundle
+        return Issued(pem(leaf), signing.pem, bundle, caller, serial, grant.not_before, grant.not_after)
+
+
+def issued_json(issued: Issued) -> dict[str, object]:
+    """The body of a 201."""
+    return {
+        "chain": [issued.leaf_pem, issued.intermediate_pem],
+        "bundle": bundle_json(issued.bundle),
+        "serial": issued.serial,
+        "notBefore": rfc3339(issued.not_before),
+        "notAfter": rfc3339(issued.not_after),
+    }
+
+
+def rfc3339(seconds: int) -> str:
+    """Whole seconds, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def pem(der: bytes) -> str:
+    """A certificate as PEM, RFC 7468."""
+    text = binascii.b2a_base64(der, newline=False).decode("ascii")
+    lines = "\n".join(text[at : at + _LINE] for at in range(0, len(text), _LINE))
+    return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"

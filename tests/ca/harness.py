@@ -1,0 +1,225 @@
+"""What the tests of the ca need around it: a token issuer, an API server that knows pods, and the ca as a real process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from mesh.identity import Identity
+from svid.client import CaAddress
+from svid.material import PodRef, SvidMaterial
+from svid.tls import client_context
+
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+CA_IDENTITY = Identity("cluster.local", "istio-system", "heddle-ca")
+
+
+class TokenMint:
+    """Signs service account tokens as Kubernetes does. `change` alters or (None) removes claims."""
+
+    def __init__(self, algorithm: str = "ES256") -> None:
+        self.algorithm = algorithm
+        self.key: Any = (
+            ec.generate_private_key(ec.SECP256R1())
+            if algorithm.startswith("ES")
+            else rsa.generate_private_key(65537, 2048)
+        )
+
+    def jwks(self, key_id: str = "k1") -> dict[str, Any]:
+        kind = jwt.algorithms.ECAlgorithm if self.algorithm.startswith("ES") else jwt.algorithms.RSAAlgorithm
+        return {"keys": [{**json.loads(kind.to_jwk(self.key.public_key())), "kid": key_id, "alg": self.algorithm}]}
+
+    def claims(self, namespace: str, account: str, pod: PodRef | None, **change: Any) -> dict[str, Any]:
+        now = int(time.time())
+        bound: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": account, "uid": "sa-uid"}}
+        if pod is not None:
+            bound["pod"] = {"name": pod.name, "uid": pod.uid}
+        claims: dict[str, Any] = {
+            "iss": ISSUER,
+            "aud": ["istio-ca"],
+            "sub": f"system:serviceaccount:{namespace}:{account}",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 3600,
+            "kubernetes.io": bound,
+        }
+        claims.update(change)
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, namespace: str, account: str, pod: PodRef | None = None, **change: Any) -> str:
+        return self.sign(self.claims(namespace, account, pod, **change))
+
+    def sign(self, claims: dict[str, Any], key_id: str = "k1") -> str:
+        return jwt.encode(claims, self.key, algorithm=self.algorithm, headers={"kid": key_id})
+
+
+def unsigned(claims: dict[str, Any], header: dict[str, Any]) -> str:
+    """A JWT with any header and an empty signature."""
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
+    return ".".join([*parts, ""])
+
+
+@dataclass
+class ApiServer:
+    """Pods by GET, the issuer's keys, and TokenReview by the claims of tokens that `mint` signed."""
+
+    mint: TokenMint
+    pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    broken: bool = False
+
+    def __enter__(self) -> ApiServer:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                parts = self.path.split("/")
+                if outer.broken:
+                    self._say(500, {"message": "etcd is on fire"})
+                elif self.path == "/openid/v1/jwks":
+                    self._say(200, outer.mint.jwks())
+                elif (parts[4], parts[6]) in outer.pods:
+                    self._say(200, outer.pods[parts[4], parts[6]])
+                else:
+                    self._say(404, {"message": "not found"})
+
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._say(201, {"status": outer.review(review["spec"])})
+
+            def _say(self, status: int, body: Any) -> None:
+                raw = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, *_arguments: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add_pod(self, namespace: str, name: str, uid: str, account: str) -> PodRef:
+        self.pods[namespace, name] = {
+            "metadata": {"namespace": namespace, "name": name, "uid": uid},
+            "spec": {"serviceAccountName": account, "nodeName": "node-1"},
+        }
+        return PodRef(namespace, name, uid)
+
+    def review(self, spec: dict[str, Any]) -> dict[str, Any]:
+        try:
+            claims = jwt.decode(
+                spec["token"], self.mint.key.public_key(), algorithms=[self.mint.algorithm], audience=spec["audiences"]
+            )
+        except jwt.PyJWTError as error:
+            return {"authenticated": False, "error": str(error)}
+        pod = claims["kubernetes.io"].get("pod", {})
+        extra = {f"authentication.kubernetes.io/pod-{name}": [value] for name, value in pod.items()}
+        user = {"username": claims["sub"], "uid": "sa-uid", "extra": extra}
+        return {"authenticated": True, "user": user, "audiences": claims["aud"]}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class CaProcess:
+    """`python -m ca` on free ports of the loopback."""
+
+    def __init__(self, state: Path, api: ApiServer, *more: str) -> None:
+        self.state, self.port, self.metrics_port = state, free_port(), free_port()
+        self.log = state.with_name(state.name + ".log")
+        self._command = [
+            *(sys.executable, "-m", "ca", "--state", str(state), "--kube-api", api.url),
+            *("--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.metrics_port}", *more),
+        ]
+
+    def __enter__(self) -> CaProcess:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True, cwd=Path(__file__).parents[2]
+            )
+        deadline = time.monotonic() + 30
+        while self.plain("/readyz")[0] != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            time.sleep(0.05)
+
+    def __exit__(self, *_error: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(20)
+
+    def kill(self) -> None:
+        """As by the kernel: the arbiter and its worker at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
+
+    @property
+    def address(self) -> CaAddress:
+        return CaAddress("127.0.0.1", self.port, CA_IDENTITY)
+
+    @property
+    def roots(self) -> str:
+        return (self.state / "roots.pem").read_text()
+
+    def plain(self, path: str) -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        material: SvidMaterial | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> tuple[int, Any, dict[str, str]]:
+        """One request; status, decoded JSON body, headers."""
+        tls = context or client_context(self.roots, material)
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=10, context=tls)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            raw = response.read()
+            return response.status, json.loads(raw) if raw else None, dict(response.headers)
+        finally:
+            connection.close()
