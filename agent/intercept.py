@@ -134,7 +134,7 @@ def _apply(spec: InterceptionSpec, family: Family, machine: Machine) -> str:
 
 
 def _backends(family: Family, machine: Machine, *, only_in_use: bool = False) -> list[str]:
-    """Backends in the order to try them. To ask iptables-legacy makes its tables, so it is asked only if it has some."""
+    """Backends in the order to try. Asking iptables-legacy makes its tables, so it is asked only if it has some."""
     *others, legacy = _BACKENDS[family]
     if "nat" not in machine.legacy_tables(family):
         return others if only_in_use else [*others, legacy]

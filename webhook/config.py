@@ -1,0 +1,66 @@
+"""What injection depends on besides the pod. A value, so that the same pod and the same config give the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from mesh import ports
+from mesh.annotations import PodOptions
+from mesh.problems import FieldProblem, ObjectErrors, show
+from mesh.settings import CONTROL_NAMESPACE, MeshSettings, ProxyConfig
+
+DEFAULT_REVISION = "default"
+NEVER_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
+
+
+@dataclass(frozen=True)
+class InjectionConfig:
+    """`revision` is the one that namespaces and pods choose by `istio.io/rev`; addresses are `host:port`.
+
+    `by_default`: pods of namespaces without a label are injected too (Istio's enableNamespacesByDefault).
+    """
+
+    settings: MeshSettings = field(default_factory=MeshSettings)
+    revision: str = DEFAULT_REVISION
+    control_namespace: str = CONTROL_NAMESPACE
+    ca_address: str = f"heddle-ca.{CONTROL_NAMESPACE}.svc:{ports.CA}"
+    discovery_address: str = f"heddle-discovery.{CONTROL_NAMESPACE}.svc:{ports.DISCOVERY}"
+    by_default: bool = False
+
+    @cached_property
+    def proxy_defaults(self) -> Mapping[str, Any]:
+        """The mesh's ProxyConfig as JSON, under Istio's names."""
+        dumped: dict[str, Any] = self.settings.default_config.model_dump(mode="json", by_alias=True)
+        return dumped
+
+
+def proxy_config(config: InjectionConfig, options: PodOptions, about: str) -> Mapping[str, Any]:
+    """The ProxyConfig of one pod as JSON: the mesh's, replaced field by field by the pod's.
+
+    `proxyMetadata` is merged key by key, as Istio does. ObjectErrors names the fields of the pod's that are wrong.
+    """
+    if not options.proxy_config and options.status_port is None:
+        return config.proxy_defaults
+    wanted = dict(options.proxy_config or {})
+    if isinstance(wanted.get("proxyMetadata"), dict):
+        wanted["proxyMetadata"] = {**config.proxy_defaults["proxyMetadata"], **wanted["proxyMetadata"]}
+    if options.status_port is not None:
+        wanted["statusPort"] = options.status_port
+    try:
+        merged = ProxyConfig.model_validate({**config.proxy_defaults, **wanted})
+    except ValidationError as error:
+        path = ("metadata", "annotations", "proxy.istio.io/config")
+        raise ObjectErrors(
+            about,
+            [
+                FieldProblem((*path, *e["loc"]), e["msg"], "see ProxyConfig in Istio's reference", show(e["input"]))
+                for e in error.errors()
+            ],
+        ) from None
+    dumped: dict[str, Any] = merged.model_dump(mode="json", by_alias=True)
+    return dumped

@@ -1,0 +1,112 @@
+"""Whether a pod gets a sidecar, and why. Pure.
+
+Istio's order, from its page "Installing the Sidecar" and the selectors of its webhook: some pods never; then whoever
+says no wins, pod or namespace; then whoever says yes; `istio-injection` goes before `istio.io/rev`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION, parse_truth
+from mesh.errors import InvalidInput
+from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from webhook.config import NEVER_NAMESPACES, InjectionConfig
+
+PROXY_CONTAINER = "istio-proxy"
+
+
+class Decision(NamedTuple):
+    """`reason` is a sentence for people, without the pod's name."""
+
+    inject: bool
+    reason: str
+
+
+def never(pod: Mapping[str, Any], namespace: str, config: InjectionConfig) -> Decision | None:
+    """The refusal that no label can change; None when labels decide."""
+    if namespace in NEVER_NAMESPACES:
+        return Decision(False, f"namespace {namespace} is Kubernetes' own")
+    if namespace == config.control_namespace:
+        return Decision(False, f"namespace {namespace} is the control plane's own")
+    if pod["spec"].get("hostNetwork"):
+        return Decision(False, "it uses the host's network, where rules would intercept the whole node")
+    if is_injected(pod):
+        return Decision(False, "it has its sidecar already")
+    return None
+
+
+def decide(
+    pod: Mapping[str, Any], namespace: str, namespace_labels: Mapping[str, str], config: InjectionConfig
+) -> Decision:
+    """Whether `pod`, which is to run in `namespace`, gets a sidecar. `pod` is Kubernetes' JSON, validated."""
+    refusal = never(pod, namespace, config)
+    if refusal:
+        return refusal
+    said, where = _own_wish(pod)
+    if said is not None:
+        wish = _truth(said)
+        if wish is None:
+            return Decision(False, f'its {where} {INJECT} is {said!r}, which is neither "true" nor "false"')
+        if not wish:
+            return Decision(False, f"its {where} {INJECT} is {said!r}")
+    switch = namespace_labels.get(NAMESPACE_INJECTION)
+    if switch == "disabled":
+        return Decision(False, f"namespace {namespace} is labelled {NAMESPACE_INJECTION}=disabled")
+    if switch == "enabled":
+        return Decision(True, f"namespace {namespace} is labelled {NAMESPACE_INJECTION}=enabled")
+    revision = namespace_labels.get(REVISION)
+    if revision is not None:
+        return _by_revision(revision, f"namespace {namespace} is labelled", config)
+    if switch is not None:
+        return Decision(False, f"namespace {namespace} is labelled {NAMESPACE_INJECTION}={switch}, which means nothing")
+    return _without_namespace(pod, namespace, said, where, config)
+
+
+def is_injected(pod: Mapping[str, Any]) -> bool:
+    """Whether the injection was here before: its annotation alone, copied without the container, is not enough."""
+    if SIDECAR_STATUS_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
+        return False
+    spec = pod["spec"]
+    return any(
+        container["name"] == PROXY_CONTAINER
+        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    )
+
+
+def _without_namespace(
+    pod: Mapping[str, Any], namespace: str, said: str | None, where: str, config: InjectionConfig
+) -> Decision:
+    revision = (pod["metadata"].get("labels") or {}).get(REVISION)
+    if revision is not None:
+        return _by_revision(revision, "it is labelled", config)
+    if said is not None:
+        return Decision(True, f"its {where} {INJECT} is {said!r}")
+    if config.by_default:
+        return Decision(True, f"namespace {namespace} does not say otherwise, and the mesh injects by default")
+    return Decision(
+        False, f"neither it nor namespace {namespace} asks for it: label the namespace {NAMESPACE_INJECTION}=enabled"
+    )
+
+
+def _by_revision(revision: str, who: str, config: InjectionConfig) -> Decision:
+    if revision == config.revision:
+        return Decision(True, f"{who} {REVISION}={revision}")
+    return Decision(False, f"{who} {REVISION}={revision}, and this is revision {config.revision}")
+
+
+def _own_wish(pod: Mapping[str, Any]) -> tuple[str | None, str]:
+    meta = pod["metadata"]
+    for where in ("label", "annotation"):
+        said = (meta.get(f"{where}s") or {}).get(INJECT)
+        if said is not None:
+            return said, where
+    return None, ""
+
+
+def _truth(text: str) -> bool | None:
+    try:
+        return parse_truth(text)
+    except InvalidInput:
+        return None

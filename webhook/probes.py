@@ -1,0 +1,59 @@
+"""The app's probes, sent through the agent. Pure.
+
+Kubelet has no certificate, so a probe on the app's port would fail under STRICT mutual TLS. It asks the agent instead,
+at `/app-health/<container>/<kind>`, and the agent asks the app from inside the pod. Paths, and the JSON that tells the
+agent what to ask, are Istio's (ISTIO_KUBE_APP_PROBERS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Raw = dict[str, Any]
+
+KINDS = (("livenessProbe", "livez"), ("readinessProbe", "readyz"), ("startupProbe", "startupz"))
+
+
+def rewrite(container: Mapping[str, Any], agent_port: int, asked: Raw) -> Raw:
+    """`container` with its probes sent to the agent; what to ask instead is added to `asked`, by path.
+
+    Left alone: `exec` probes, probes of another host, and ports by a name that the container does not have.
+    """
+    changed: Raw = {}
+    for field, word in KINDS:
+        probe = container.get(field)
+        question = _question(probe, container) if isinstance(probe, dict) else None
+        if not probe or question is None:
+            continue
+        path = f"/app-health/{container['name']}/{word}"
+        asked[path] = question
+        rest = {key: value for key, value in probe.items() if key not in ("httpGet", "tcpSocket", "grpc")}
+        changed[field] = {"httpGet": {"path": path, "port": agent_port}, **rest}
+    return {**container, **changed} if changed else dict(container)
+
+
+def _question(probe: Mapping[str, Any], container: Mapping[str, Any]) -> Raw | None:
+    for how in ("httpGet", "tcpSocket", "grpc"):
+        action = probe.get(how)
+        if not isinstance(action, dict):
+            continue
+        port = _number(action.get("port"), container)
+        if port is None or action.get("host"):
+            return None
+        question: Raw = {how: {**action, "port": port}}
+        if "timeoutSeconds" in probe:
+            question["timeoutSeconds"] = probe["timeoutSeconds"]
+        return question
+    return None
+
+
+def _number(port: object, container: Mapping[str, Any]) -> int | None:
+    if isinstance(port, int):
+        return port
+    if isinstance(port, str) and port.isascii() and port.isdigit():
+        return int(port)
+    for declared in container.get("ports") or ():
+        if declared.get("name") == port and isinstance(declared.get("containerPort"), int):
+            return int(declared["containerPort"])
+    return None

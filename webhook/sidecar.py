@@ -1,0 +1,218 @@
+"""The containers and volumes that the injection adds, as Kubernetes' JSON. Pure.
+
+Names of containers, volumes, mounts and environment variables are Istio's where Istio has them; the variables are those
+that agent/settings.py reads. The root file system is read-only everywhere: what the agent writes goes to `istio-envoy`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh import ports
+from mesh.annotations import PodOptions
+from mesh.interception import InterceptionSpec, arguments
+from webhook.config import InjectionConfig
+from webhook.decision import PROXY_CONTAINER
+
+INIT_CONTAINER = "istio-init"
+READY_PATH = "/healthz/ready"
+TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 (a name, not a secret)
+TOKEN_SECONDS = 43200
+ROOTS_CONFIG_MAP = "istio-ca-root-cert"
+
+DEFAULT_REQUESTS = {"cpu": "100m", "memory": "128Mi"}
+DEFAULT_LIMITS = {"cpu": "2", "memory": "1Gi"}
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One pod's choices, all settled: what its annotations say on top of the mesh's settings."""
+
+    config: InjectionConfig
+    options: PodOptions
+    proxy: Mapping[str, Any]
+    grace_seconds: int
+    native: bool
+
+    @property
+    def image(self) -> str:
+        return self.options.proxy_image or self.config.settings.heddle.image
+
+    @property
+    def agent_port(self) -> int:
+        return int(self.proxy["statusPort"])
+
+
+def init_container(wanted: Wanted) -> Raw:
+    """`istio-init`: the only place with capabilities, and gone before anything else starts."""
+    return {
+        "name": INIT_CONTAINER,
+        "image": wanted.image,
+        "command": ["heddle-init"],
+        "args": arguments(interception(wanted)),
+        "resources": _resources(wanted.options),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsGroup": 0,
+            "runAsNonRoot": False,
+            "runAsUser": 0,
+        },
+    }
+
+
+def interception(wanted: Wanted) -> InterceptionSpec:
+    """What of this pod's traffic goes through the proxy."""
+    options = wanted.options
+    own = () if wanted.agent_port == ports.AGENT else (wanted.agent_port,)
+    return InterceptionSpec(
+        include_inbound_ports=options.include_inbound_ports,
+        exclude_inbound_ports=tuple(dict.fromkeys((*options.exclude_inbound_ports, *own))),
+        include_outbound_cidrs=options.include_outbound_cidrs,
+        exclude_outbound_cidrs=options.exclude_outbound_cidrs,
+        include_outbound_ports=options.include_outbound_ports,
+        exclude_outbound_ports=options.exclude_outbound_ports,
+        exclude_interfaces=options.exclude_interfaces,
+    )
+
+
+def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
+    """`istio-proxy`. `asked` is what the agent asks the app for kubelet, see webhook/probes.py.
+
+    As a native sidecar its startup probe holds back the app's containers until Envoy has its configuration.
+    """
+    container: Raw = {
+        "name": PROXY_CONTAINER,
+        "image": wanted.image,
+        "command": ["heddle-agent", "run"],
+        "env": _environment(wanted, asked),
+        "ports": [
+            {"name": "http-envoy-prom", "containerPort": ports.ENVOY_STATS, "protocol": "TCP"},
+            {"name": "status-port", "containerPort": ports.HEALTH, "protocol": "TCP"},
+            {"name": "http-agent", "containerPort": wanted.agent_port, "protocol": "TCP"},
+        ],
+        "readinessProbe": {
+            "httpGet": {"path": READY_PATH, "port": ports.HEALTH},
+            "initialDelaySeconds": wanted.options.readiness_initial_delay or 0,
+            "periodSeconds": wanted.options.readiness_period or 15,
+            "timeoutSeconds": 3,
+            "failureThreshold": wanted.options.readiness_failures or 4,
+        },
+        "resources": _resources(wanted.options),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsGroup": ports.PROXY_GID,
+            "runAsNonRoot": True,
+            "runAsUser": ports.PROXY_UID,
+        },
+        "volumeMounts": [
+            {"name": "istiod-ca-cert", "mountPath": "/var/run/secrets/istio", "readOnly": True},
+            {"name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": True},
+            {"name": "istio-envoy", "mountPath": "/etc/istio/proxy"},
+            {"name": "istio-podinfo", "mountPath": "/etc/istio/pod", "readOnly": True},
+        ],
+    }
+    if wanted.native:
+        container["restartPolicy"] = "Always"
+        container["startupProbe"] = {
+            "httpGet": {"path": READY_PATH, "port": ports.HEALTH},
+            "initialDelaySeconds": 0,
+            "periodSeconds": 1,
+            "timeoutSeconds": 3,
+            "failureThreshold": 600,
+        }
+    return container
+
+
+def volumes() -> list[Raw]:
+    """The volumes that `proxy_container` mounts.
+
+    `istio-envoy` holds the last good configuration and the sockets. It is memory, so that configuration with its
+    secrets never reaches the node's disk; it outlives a restart of the container, which is what it is for.
+    """
+    return [
+        {"name": "istio-envoy", "emptyDir": {"medium": "Memory"}},
+        {
+            "name": "istio-podinfo",
+            "downwardAPI": {
+                "items": [
+                    {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                    {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}},
+                ]
+            },
+        },
+        {
+            "name": "istio-token",
+            "projected": {
+                "sources": [
+                    {
+                        "serviceAccountToken": {
+                            "path": "istio-token",
+                            "expirationSeconds": TOKEN_SECONDS,
+                            "audience": TOKEN_AUDIENCE,
+                        }
+                    }
+                ]
+            },
+        },
+        {"name": "istiod-ca-cert", "configMap": {"name": ROOTS_CONFIG_MAP}},
+    ]
+
+
+def _environment(wanted: Wanted, asked: Mapping[str, Any]) -> list[Raw]:
+    config = wanted.config
+    environment: list[Raw] = [
+        _from_pod("POD_NAME", "metadata.name"),
+        _from_pod("POD_NAMESPACE", "metadata.namespace"),
+        _from_pod("POD_UID", "metadata.uid"),
+        _from_pod("INSTANCE_IP", "status.podIP"),
+        _from_pod("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        {"name": "TRUST_DOMAIN", "value": config.settings.trust_domain},
+        {"name": "CA_ADDR", "value": config.ca_address},
+        {"name": "DISCOVERY_ADDR", "value": config.discovery_address},
+        {"name": "CERTIFICATE_TTL", "value": config.settings.heddle.certificate_ttl},
+        {"name": "TERMINATION_GRACE_PERIOD_SECONDS", "value": str(wanted.grace_seconds)},
+        {"name": "PROXY_CONFIG", "value": _json(wanted.proxy)},
+    ]
+    if wanted.options.proxy_log_level:
+        environment.append({"name": "ENVOY_LOG_LEVEL", "value": wanted.options.proxy_log_level})
+    if asked:
+        environment.append({"name": "ISTIO_KUBE_APP_PROBERS", "value": _json(asked)})
+    taken = {variable["name"] for variable in environment}
+    environment.extend(
+        {"name": name, "value": str(value)}
+        for name, value in wanted.proxy["proxyMetadata"].items()
+        if name not in taken  # identity and addresses are not for a pod to choose
+    )
+    return environment
+
+
+def _from_pod(name: str, path: str) -> Raw:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def _resources(options: PodOptions) -> Raw:
+    """Istio's rule: one resource annotation replaces all defaults."""
+    requests = {"cpu": options.proxy_cpu, "memory": options.proxy_memory}
+    limits = {"cpu": options.proxy_cpu_limit, "memory": options.proxy_memory_limit}
+    if not any((*requests.values(), *limits.values())):
+        return {"requests": dict(DEFAULT_REQUESTS), "limits": dict(DEFAULT_LIMITS)}
+    asked = {
+        kind: {name: amount for name, amount in amounts.items() if amount}
+        for kind, amounts in (("requests", requests), ("limits", limits))
+    }
+    return {kind: amounts for kind, amounts in asked.items() if amounts}
