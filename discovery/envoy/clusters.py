@@ -36,6 +36,13 @@ _POLICIES = {
     Balance.PASSTHROUGH: "CLUSTER_PROVIDED",
     Balance.HASH: "RING_HASH",
 }
+# Every address of the name is an endpoint of its own. (The cluster types STRICT_DNS and LOGICAL_DNS are deprecated.)
+_DNS = {
+    "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
+    "dns_lookup_family": "V4_PREFERRED",
+    "dns_refresh_rate": "60s",
+    "respect_dns_ttl": True,
+}
 # Connections of an original-destination cluster to addresses that nobody asks for any more are dropped after this.
 _CLEANUP = "60s"
 
@@ -88,10 +95,7 @@ def _discovery(destination: Destination) -> Json:
             return {"type": "EDS", "eds_cluster_config": {"eds_config": config_source()}, **_balance(destination)}
         case Resolution.DNS:
             return {
-                "type": "STRICT_DNS",
-                "dns_lookup_family": "V4_PREFERRED",
-                "dns_refresh_rate": "60s",
-                "respect_dns_ttl": True,
+                "cluster_type": {"name": "envoy.clusters.dns", "typed_config": _DNS},
                 "load_assignment": _single(destination),
                 **_balance(destination),
             }

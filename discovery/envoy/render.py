@@ -20,8 +20,8 @@ __all__ = ["Resources", "assemble_routes", "render"]
 
 Resources = dict[ResourceType, dict[str, Rendered]]
 """type -> name -> (version, bytes). The version is a hash of the bytes. The bytes are the whole resource as a JSON
-object with its `@type`, as it stands in a DiscoveryResponse, except virtual hosts: they have no `@type`, since they only ever
-stand inside a route configuration (`assemble_routes` puts it together). Secrets are not rendered from plans."""
+object with its `@type`, as it stands in a DiscoveryResponse, except virtual hosts: they have no `@type`, since they
+only ever stand inside a route configuration (`assemble_routes` puts it together). Secrets do not come from plans."""
 
 _CAPACITY_BYTES = 64 * 1024 * 1024
 _SHARED = Memo(_CAPACITY_BYTES)
