@@ -1,17 +1,20 @@
 """What a workload holds once the ca has answered: its key, its chain, and the roots that it trusts.
 
 A certificate lives here as PEM, the form in which Envoy, `ssl` and the wire want it. Times are Unix seconds.
+
+`cryptography` is imported where it is used: the agent holds material without it, which saves it 8 MB (docs/adr/0060).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from typing import TYPE_CHECKING
 
 from mesh.errors import InvalidInput
 from mesh.identity import Identity, parse_identity
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
     The certificate itself is the authority for serial, times and identity. It must be for our key (SPIFFE X509-SVID
     section 5 leaves proof of possession to the issuer; a ca that mixes up two answers must not pass unnoticed).
     """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
     if not isinstance(body, dict):
         raise InvalidInput("the ca's answer is not a JSON object")
     chain, bundle = body.get("chain"), body.get("bundle")
@@ -99,6 +105,8 @@ def bundle_from_json(body: object) -> TrustBundle:
 
 
 def _public_der(key: object) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
     encoded: bytes = key.public_bytes(  # type: ignore[attr-defined]  # every public key type has it; there is no common base
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -106,6 +114,8 @@ def _public_der(key: object) -> bytes:
 
 
 def _identity(leaf: x509.Certificate) -> Identity:
+    from cryptography import x509
+
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
