@@ -7,11 +7,15 @@ and service account. The key lives in the engine's memory; readers get the publi
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from local.store import Store
+from mesh.errors import Unauthenticated
+from mesh.objects import Key
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 KEY_ID = "local-1"
@@ -59,5 +63,50 @@ class TokenIssuer:
         public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key()))
         return {"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "ES256"}]}
 
-    def public_pem(self) -> str:
-        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    def claims(self, token: str, audiences: Sequence[str], now: float) -> dict[str, Any]:
+        """The claims of a token of ours for one of `audiences` that holds at `now`; Unauthenticated otherwise."""
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._key.public_key(),
+                algorithms=["ES256"],
+                audience=list(audiences),
+                issuer=ISSUER,
+                options={
+                    "require": ["exp", "iat", "sub"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.InvalidTokenError as error:
+            raise Unauthenticated(f"the token is not valid: {error}") from error
+        if not claims["iat"] <= now < claims["exp"]:
+            raise Unauthenticated("the token has expired or is not valid yet")
+        return claims
+
+
+def reviewer(issuer: TokenIssuer, store: Store, now: Callable[[], float]) -> Callable[[str, list[str]], dict[str, Any]]:
+    """What answers a TokenReview: the token holds, and the service account and pod it is bound to are still there."""
+
+    def review(token: str, audiences: list[str]) -> dict[str, Any]:
+        claims = issuer.claims(token, audiences or [ISSUER], now())
+        bound = claims["kubernetes.io"]
+        namespace, account, pod = bound["namespace"], bound["serviceaccount"], bound.get("pod")
+        extra = {}
+        for kind, reference in (("ServiceAccount", account), ("Pod", pod)):
+            if reference is None:
+                continue
+            raw = store.get(kind, Key(namespace, reference["name"]))
+            if raw is None or raw["metadata"]["uid"] != reference["uid"]:
+                raise Unauthenticated(f"the {kind} that the token is bound to no longer exists")
+        if pod is not None:
+            extra = {
+                "authentication.kubernetes.io/pod-name": [pod["name"]],
+                "authentication.kubernetes.io/pod-uid": [pod["uid"]],
+            }
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+        user = {"username": claims["sub"], "uid": account["uid"], "groups": groups, "extra": extra}
+        return {"authenticated": True, "user": user, "audiences": claims["aud"]}
+
+    return review

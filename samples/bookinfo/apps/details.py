@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service import me, serve
+from service import hop, serve
 
 BOOK = {
     "title": "The Comedy of Errors",
@@ -16,10 +16,10 @@ BOOK = {
 }
 
 
-def details(path: str, _headers: Mapping[str, str]) -> tuple[int, object]:
+def details(path: str, headers: Mapping[str, str]) -> tuple[int, object]:
     if not path.startswith("/details/"):
         return 404, {"error": f"nothing at {path}; try /details/0"}
-    return 200, {"id": path.removeprefix("/details/"), **BOOK, "hops": [me()]}
+    return 200, {"id": path.removeprefix("/details/"), **BOOK, "hops": [hop(headers)]}
 
 
 serve(details)

@@ -10,7 +10,7 @@ import html
 import os
 from collections.abc import Mapping
 
-from service import fetch, me, serve
+from service import fetch, hop, serve
 
 
 def address(service: str) -> str:
@@ -21,7 +21,7 @@ def address(service: str) -> str:
 def product(headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
     details_status, details = fetch(f"{address('details')}/details/0", headers)
     reviews_status, reviews = fetch(f"{address('reviews')}/reviews/0", headers)
-    hops = [me(), *_hops(details), *_hops(reviews)]
+    hops = [hop(headers), *_hops(details), *_hops(reviews)]
     worst = max(details_status, reviews_status)
     return worst, {"details": details, "reviews": reviews, "hops": hops}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from service import fetch, me, serve
+from service import fetch, hop, me, serve
 
 VERSION = os.environ.get("SERVICE_VERSION", "v1")
 COLOUR = {"v2": "black", "v3": "red"}.get(VERSION)
@@ -24,7 +24,7 @@ def reviews(path: str, headers: Mapping[str, str]) -> tuple[int, object]:
         return 404, {"error": f"nothing at {path}; try /reviews/0"}
     book = path.removeprefix("/reviews/")
     entries: list[dict[str, object]] = [{"reviewer": name, "text": text} for name, text in TEXTS.items()]
-    hops: list[object] = [me()]
+    hops: list[object] = [hop(headers)]
     if COLOUR:
         status, answer = fetch(f"{RATINGS}/ratings/{book}", headers)
         stars = answer.get("ratings")

@@ -25,6 +25,15 @@ def me() -> str:
     return os.environ.get("HOSTNAME") or os.uname().nodename
 
 
+def hop(headers: Mapping[str, str]) -> dict[str, str]:
+    """This stop of the request: the pod, and the peers of its connection as the sidecar wrote them down.
+
+    `peers` is Envoy's x-forwarded-client-cert: `By` is who this side proved to be, `URI` who the caller proved to be.
+    """
+    peers = headers.get("x-forwarded-client-cert", "").rpartition(",")[2]
+    return {"pod": me(), "peers": peers}
+
+
 def fetch(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]:
     """GET a JSON object; an answer that is not 200 comes back as its status and an empty object."""
     passed = {name: headers[name] for name in PASSED_ON if name in headers}

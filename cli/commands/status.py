@@ -1,0 +1,81 @@
+"""`heddle status`: has every proxy applied what is current, since when, and if not, why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.mesh_access import Mesh, connect
+from cli.output import age, columns, output_option, show
+from mesh.errors import HeddleError
+
+TYPES = ("clusters", "endpoints", "listeners", "routes", "virtualHosts", "secrets")
+
+
+@click.command("status")
+@click.option(
+    "--wait", "wait_seconds", type=float, default=0, help="Wait so many seconds for every proxy to be current."
+)
+@output_option
+def command(wait_seconds: float, output: str) -> None:
+    """Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.
+
+    Exit code 0 when every proxy has applied what is current, otherwise 3.
+    """
+    status = read(connect(), wait_seconds)
+    show(status, output, table)
+    if not status["ready"]:
+        raise click.exceptions.Exit(3)
+
+
+def read(mesh: Mesh, wait_seconds: float = 0) -> dict[str, Any]:
+    """Discovery's status with the engine's own problems added. Without discovery: not ready, and why."""
+    engine = mesh.get("/status")
+    problems = [{"object": "", "field": "", "message": text, "hint": ""} for text in engine["problems"]]
+    try:
+        query = f"?observed={engine['resourceVersion']}&wait={min(wait_seconds, 60):g}" if wait_seconds else ""
+        status: dict[str, Any] = mesh.discovery(f"/v1/status{query}")
+    except HeddleError as error:
+        problems.insert(0, {"object": "discovery", "field": "", "message": str(error), "hint": ""})
+        return {"ready": False, "proxies": [], "problems": problems, "components": engine["components"]}
+    return {**status, "problems": problems + status["problems"], "components": engine["components"]}
+
+
+def table(status: dict[str, Any]) -> str:
+    """For people: one line a proxy, then every rejection and problem in full."""
+    parts = [columns(("proxy", *TYPES, "since"), map(_row, status["proxies"]))]
+    for proxy in status["proxies"]:
+        for name, state in proxy["types"].items():
+            parts += [
+                f"REJECTED by {proxy['namespace']}/{proxy['pod']}: {name} {rejected['name']} "
+                f"(for {age(rejected['since'])}): {rejected['message']}"
+                for rejected in state.get("rejected", ())
+            ]
+    parts += [f"PROBLEM {_problem(problem)}" for problem in status["problems"]]
+    stopped = [f"{name} is {state}" for name, state in status.get("components", {}).items() if state != "running"]
+    parts += [f"CONTROL PLANE: {line}" for line in stopped]
+    parts.append("ready: every proxy has applied what is current" if status["ready"] else "not ready")
+    return "\n".join(parts)
+
+
+def _row(proxy: dict[str, Any]) -> tuple[object, ...]:
+    cells = []
+    newest = ""
+    for name in TYPES:
+        state = proxy["types"].get(name)
+        if state is None:
+            cells.append("-")
+            continue
+        newest = max(newest, state.get("since") or "")
+        if state.get("rejected"):
+            cells.append("REJECTED")
+        else:
+            cells.append("current" if state["applied"] == state["current"] else "pending")
+    return f"{proxy['namespace']}/{proxy['pod']}", *cells, age(newest)
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    where = ": ".join(part for part in (str(problem.get("object", "")), str(problem.get("field", ""))) if part)
+    hint = f" ({problem['hint']})" if problem.get("hint") else ""
+    return f"{where + ': ' if where else ''}{problem['message']}{hint}"

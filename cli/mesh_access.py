@@ -1,0 +1,86 @@
+"""Reaches a running mesh: for now the embedded one, by its engine's Unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from mesh.errors import HeddleError, Unavailable
+
+TIMEOUT_SECONDS = 80.0  # longer than the longest held request behind it
+
+
+class Answered(HeddleError):
+    """An error that the mesh answered with; its status and words are the answer's."""
+
+    def __init__(self, status: int, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.status = status
+
+
+def state_dir() -> Path:
+    """Where the embedded mesh keeps its sockets and logs: $HEDDLE_STATE, or a directory of this user's."""
+    chosen = os.environ.get("HEDDLE_STATE")
+    if chosen:
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/run/heddle-local")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "heddle-local" if runtime else Path(f"/tmp/heddle-local-{os.geteuid()}")  # noqa: S108
+
+
+class Mesh:
+    """One running mesh. Every method raises Unavailable, with the way out, when there is none."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def get(self, path: str) -> Any:
+        """The engine's JSON answer to `GET path`."""
+        return self._ask("GET", path)
+
+    def post(self, path: str) -> Any:
+        return self._ask("POST", path)
+
+    def discovery(self, path: str) -> Any:
+        """Discovery's answer, asked for with the operator's identity."""
+        return self.get(f"/control/discovery{path}")
+
+    def ca(self, path: str) -> Any:
+        """The ca's answer, asked for with the operator's identity."""
+        return self.get(f"/control/ca{path}")
+
+    def _ask(self, method: str, path: str) -> Any:
+        connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_SECONDS)
+        try:
+            connection.sock = self._connect()
+            connection.request(method, path)
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(
+                f"no mesh answers at {self.state}: {error}",
+                hint="start one with `heddle local up -f DIR`, or name its directory in HEDDLE_STATE",
+            ) from error
+        finally:
+            connection.close()
+        body = json.loads(text) if text else {}
+        if answer.status >= 400:
+            error = body.get("error", {})
+            message = error.get("message", f"the mesh answered {answer.status}")
+            raise Answered(answer.status, message, field=error.get("field"), hint=error.get("hint"))
+        return body
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(TIMEOUT_SECONDS)
+        connection.connect(str(self.state / "engine.sock"))
+        return connection
+
+
+def connect() -> Mesh:
+    return Mesh(state_dir())
