@@ -51,7 +51,9 @@ def static_bootstrap(resources: Resources, secrets: Iterable[Json] = (), admin_p
     """A bootstrap with all of `resources` static; `secrets` (mesh.sds) by name. What refers to a secret that is not
     given fails in Envoy, as it should."""
     clusters = [_static_cluster(json.loads(text), resources) for _, text in resources[ResourceType.CLUSTERS].values()]
-    listeners = [_static_listener(json.loads(text), resources) for _, text in resources[ResourceType.LISTENERS].values()]
+    listeners = [
+        _static_listener(json.loads(text), resources) for _, text in resources[ResourceType.LISTENERS].values()
+    ]
     return {
         "node": {"id": "test", "cluster": "test"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
@@ -167,3 +169,18 @@ class RunningEnvoy:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+
+def bind_listeners(bootstrap: Json, ports: dict[str, list[int]]) -> Json:
+    """`bootstrap` with only the listeners of `ports`, each bound to its ports of 127.0.0.1: without interception, a
+    connection's original destination is where it was made to."""
+    kept = []
+    for listener in bootstrap["static_resources"]["listeners"]:
+        if listener["name"] in ports:
+            first, *more = [
+                {"socket_address": {"address": "127.0.0.1", "port_value": port}} for port in ports[listener["name"]]
+            ]
+            listener = {**listener, "address": first, "additional_addresses": [{"address": each} for each in more]}
+            listener.pop("bind_to_port", None)
+            kept.append(listener)
+    return {**bootstrap, "static_resources": {**bootstrap["static_resources"], "listeners": kept}}

@@ -1,4 +1,4 @@
-"""Plans for tests: from YAML, field by field as in `discovery.plan.model`, with what a test does not care about filled in."""
+"""Plans for tests: from YAML, field by field as in `discovery.plan.model`; what a test does not name is filled in."""
 
 from __future__ import annotations
 

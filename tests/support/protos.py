@@ -20,7 +20,7 @@ VIRTUAL_HOST = PREFIX + "envoy.config.route.v3.VirtualHost"
 
 
 def parse(resource: dict[str, Any] | bytes, type_url: str = "") -> Message:
-    """The message that `resource` (a JSON object with `@type`, or of `type_url`) is; json_format.ParseError if it is not."""
+    """The message that `resource` is (by its `@type`, or of `type_url`); json_format.ParseError if it is not."""
     value = json.loads(resource) if isinstance(resource, bytes) else resource
     # Through JSON once, so that tuples and the like are what Envoy will see.
     value = json.loads(json.dumps(value))

@@ -31,9 +31,11 @@ def _resources(name: str) -> tuple[Resources, Resources]:
 
 
 def _readable(value: Any) -> Any:
-    """Every ConfigSource is the same: `agent` stands for it."""
+    """Every ConfigSource is the same, and every access log: `agent` and `access log` stand for them."""
     if value == config_source():
         return "agent"
+    if isinstance(value, dict) and value.get("name") == "envoy.access_loggers.file":
+        return {**value, "typed_config": "access log"}
     if isinstance(value, dict):
         return {key: _readable(each) for key, each in value.items()}
     return [_readable(each) for each in value] if isinstance(value, list) else value
