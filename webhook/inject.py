@@ -46,14 +46,14 @@ LOW_PORTS = "net.ipv4.ip_unprivileged_port_start"
 _LONGEST_LABEL = 63
 
 
-def inject(pod: Mapping[str, Any], config: InjectionConfig) -> Raw:
+def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "") -> Raw:
     """The pod with its proxy; a pod that has one already comes back as it is.
 
-    ObjectErrors when an annotation does not parse.
+    ObjectErrors when an annotation does not parse; it calls the pod `about`, or by its name.
     """
     if is_injected(pod):
         return dict(pod)
-    options, wanted = _wanted(pod, config)
+    options, wanted = _wanted(pod, config, about)
     gateway = options.template == "gateway"
     spec: Raw = dict(pod["spec"])
     containers, inits = list(spec.get("containers") or ()), list(spec.get("initContainers") or ())
@@ -119,8 +119,8 @@ def pod_name(pod: Mapping[str, Any], namespace: str = "") -> str:
     return f"Pod {namespace}/{name}" if namespace else f"Pod {name}"
 
 
-def _wanted(pod: Mapping[str, Any], config: InjectionConfig) -> tuple[PodOptions, Wanted]:
-    about = pod_name(pod)
+def _wanted(pod: Mapping[str, Any], config: InjectionConfig, about: str = "") -> tuple[PodOptions, Wanted]:
+    about = about or pod_name(pod)
     options = parse_options(pod["metadata"].get("annotations") or {}, about)
     native = config.settings.heddle.native_sidecars if options.native_sidecar is None else options.native_sidecar
     grace = pod["spec"].get("terminationGracePeriodSeconds")

@@ -1,0 +1,95 @@
+"""The webhook's HTTP: `POST /inject` for API servers, `/healthz`, `/readyz` and `/metrics` for everyone.
+
+`create_app` is served over HTTPS; `create_health_app` has the last three only and is served in plain HTTP as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from mesh.errors import HeddleError
+from webhook.config import InjectionConfig
+from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.review import MAX_BODY, NamespaceLabels, Outcome, Result, refusal, review
+
+_JSON = "application/json"
+
+log = structlog.get_logger("webhook")
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """Everything that the app works with. `not_ready` returns what is missing, empty when nothing is."""
+
+    config: Callable[[], InjectionConfig]
+    namespace_labels: NamespaceLabels
+    not_ready: Callable[[], str]
+    metrics: Metrics
+
+
+def create_app(deps: Deps) -> Flask:
+    """The Flask application for HTTPS."""
+    app = create_health_app(deps)
+    # What is over the limit by its own word is refused before it is read.
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+
+    @app.post("/inject")
+    def inject() -> Response:
+        outcome = _review(deps, request.get_data(cache=False))
+        deps.metrics.counted(outcome.result)
+        log.info(outcome.result.value, pod=outcome.about, reason=outcome.reason)
+        return Response(outcome.body, mimetype=_JSON)
+
+    @app.errorhandler(HeddleError)
+    def refused(error: HeddleError) -> Response:
+        return _refused(deps, error.status, error.as_json())
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        code = (error.name or "").lower().replace(" ", "-")
+        return _refused(deps, error.code or 500, {"code": code, "message": error.description or error.name})
+
+    return app
+
+
+def create_health_app(deps: Deps) -> Flask:
+    """`/healthz`: this process answers. `/readyz`: it can decide about pods."""
+    app = Flask("webhook", static_folder=None)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        missing = deps.not_ready()
+        return Response(f"{missing or 'ok'}\n", 503 if missing else 200, mimetype="text/plain")
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(deps.metrics.text(), content_type=CONTENT_TYPE)
+
+    return app
+
+
+def _review(deps: Deps, body: bytes) -> Outcome:
+    try:
+        return review(body, request.content_type or "", deps.namespace_labels, deps.config())
+    except HeddleError:
+        raise
+    except Exception as error:  # a pod that we cannot handle is refused with a reason, not by a broken answer
+        log.exception("injection failed")
+        return refusal(body, f"the injection failed on this pod: {type(error).__name__}: {error}")
+
+
+def _refused(deps: Deps, status: int, error: dict[str, str]) -> Response:
+    if request.path == "/inject":
+        deps.metrics.counted(Result.DENIED)
+        log.warning("request refused", status=status, error=error["message"])
+    return Response(orjson.dumps({"error": error}), status, mimetype=_JSON)

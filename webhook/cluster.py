@@ -1,0 +1,105 @@
+"""What the webhook knows of the cluster: labels of namespaces, and the mesh's settings. Kept current by a watch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from kube.source import Changed, Event, Listed, Watched, list_path
+from mesh.errors import InvalidInput, NotFound, Unavailable
+from mesh.objects import Namespace, parse_config_map, parse_namespace
+from mesh.settings import MeshSettings, parse_mesh_settings
+from webhook.config import InjectionConfig
+
+SETTINGS_NAME = "istio"
+SETTINGS_KEY = "mesh"
+NAMESPACES = "Namespace"
+SETTINGS = "ConfigMap"
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+
+log = structlog.get_logger("webhook")
+
+
+def watched(control_namespace: str) -> tuple[Watched, ...]:
+    """What to give to a `kube.source.Source`."""
+    settings = list_path("", "v1", "configmaps", control_namespace)
+    return (
+        Watched(NAMESPACES, list_path("", "v1", "namespaces")),
+        Watched(SETTINGS, settings, {"fieldSelector": f"metadata.name={SETTINGS_NAME}"}),
+    )
+
+
+class Cluster:
+    """`on_event` is a Source's listener. `get` reads one object, for a namespace that the watch has not shown yet."""
+
+    def __init__(self, base: InjectionConfig, get: Callable[[str], Any]) -> None:
+        self._base = base
+        self._get = get
+        self._labels: dict[str, Mapping[str, str]] = {}
+        self._config = base
+
+    @property
+    def config(self) -> InjectionConfig:
+        """The base, with the mesh's settings as they are now."""
+        return self._config
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Labels of the namespace. A pod comes before its new namespace's event, so the API server is asked then."""
+        known = self._labels.get(name)
+        if known is not None:
+            return known
+        if not _NAMESPACE.match(name):
+            raise InvalidInput(f"{name!r} is not the name of a namespace", field="request.namespace")
+        try:
+            return parse_namespace(self._get(f"/api/v1/namespaces/{name}")).meta.labels
+        except NotFound:
+            raise Unavailable(f"namespace {name} is not known yet", hint="try again") from None
+
+    def on_event(self, event: Event) -> None:
+        """Called from one thread a kind; each kind touches its own part, and parts are replaced whole."""
+        if isinstance(event, Listed):
+            self._listed(event)
+        elif isinstance(event, Changed):
+            if event.kind == NAMESPACES:
+                self._namespace(parse_namespace(event.object), deleted=event.deleted)
+            elif event.object.get("metadata", {}).get("name") == SETTINGS_NAME:
+                self._settings(None if event.deleted else event.object)
+
+    def _listed(self, event: Listed) -> None:
+        if event.kind == NAMESPACES:
+            namespaces = map(parse_namespace, event.objects)
+            self._labels = {namespace.meta.name: namespace.meta.labels for namespace in namespaces}
+            return
+        ours = [raw for raw in event.objects if raw.get("metadata", {}).get("name") == SETTINGS_NAME]
+        self._settings(ours[0] if ours else None)
+
+    def _namespace(self, namespace: Namespace, *, deleted: bool) -> None:
+        if deleted:
+            self._labels.pop(namespace.meta.name, None)
+        else:
+            self._labels[namespace.meta.name] = namespace.meta.labels
+
+    def _settings(self, raw: Mapping[str, Any] | None) -> None:
+        """A mistake in the settings leaves the ones before in force."""
+        try:
+            text = parse_config_map(raw).data.get(SETTINGS_KEY, "") if raw else ""
+            settings = parse_mesh_settings(text) if text else MeshSettings()
+        except InvalidInput as error:
+            log.error("mesh settings not taken over, the ones before stay in force", error=str(error))
+            return
+        # The trust domain comes with the certificates, by the command line; what pods are told must be the same.
+        given = settings.model_fields_set
+        if "trust_domain" in given and settings.trust_domain != self._base.settings.trust_domain:
+            log.error(
+                "mesh settings name another trust domain than this webhook was started with",
+                settings=settings.trust_domain,
+                started_with=self._base.settings.trust_domain,
+            )
+        settings = settings.model_copy(update={"trust_domain": self._base.settings.trust_domain})
+        self._config = replace(self._base, settings=settings)
+        log.info("mesh settings taken over", ignored=settings.ignored_fields())

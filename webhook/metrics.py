@@ -1,0 +1,44 @@
+"""Counters of the webhook, under Istio's names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from webhook.review import Result
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The webhook's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = self._counter("requests", "Injection requests")
+        self._by_result = {
+            Result.INJECTED: self._counter("success", "Pods that got a sidecar"),
+            Result.SKIPPED: self._counter("skip", "Pods that were let through as they are"),
+            Result.DENIED: self._counter("failure", "Requests refused, malformed ones included"),
+        }
+        self._expiry = Gauge(
+            "heddle_webhook_certificate_expiry_timestamp_seconds",
+            "When the serving certificate ends",
+            registry=self._registry,
+        )
+
+    def counted(self, result: Result) -> None:
+        """One request was answered."""
+        self._requests.inc()
+        self._by_result[result].inc()
+
+    def certificate_ends(self, at: float) -> None:
+        """Unix seconds."""
+        self._expiry.set(at)
+
+    def text(self) -> bytes:
+        """The exposition format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, doc: str) -> Counter:
+        return Counter(f"sidecar_injection_{name}", doc, registry=self._registry)

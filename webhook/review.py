@@ -1,0 +1,170 @@
+"""AdmissionReview v1 in, AdmissionReview v1 out. Pure: bytes and a lookup of namespaces in, bytes and an outcome out.
+
+What is wrong with the request is an HTTP status; what is wrong with the pod is an admission answer, which whoever
+creates the pod gets to read.
+Source: Kubernetes' "Dynamic Admission Control" (request and response, patches, warnings), RFC 6902.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
+from mesh.problems import ObjectErrors
+from webhook.config import InjectionConfig
+from webhook.decision import Decision, decide, never
+from webhook.inject import advice, inject, pod_name
+from webhook.patch import check_patch, make_patch
+from webhook.shape import check_pod
+
+API_VERSION = "admission.k8s.io/v1"
+KIND = "AdmissionReview"
+MAX_BODY = 3 << 20  # bytes: the API server's own limit for an object
+_LONGEST_WARNINGS = 10
+
+NamespaceLabels = Callable[[str], Mapping[str, str]]
+"""Labels of a namespace by name; raises HeddleError (Unavailable) when they are not known."""
+
+Raw = dict[str, Any]
+
+
+class Result(StrEnum):
+    """What became of a request; `skipped` is allowed without a change."""
+
+    INJECTED = "injected"
+    SKIPPED = "skipped"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer, as bytes, and what to log of it."""
+
+    body: bytes
+    result: Result
+    about: str
+    reason: str
+
+
+def review(body: bytes, content_type: str, namespace_labels: NamespaceLabels, config: InjectionConfig) -> Outcome:
+    """Answer one request. Raises Unsupported (415), TooLarge (413) or InvalidInput (400) for one that is no review."""
+    envelope = _envelope(body, content_type)
+    request = _request(envelope)
+    uid = request["uid"]
+    ignored = _not_for_us(request)
+    if ignored:
+        return _allowed(uid, Decision(False, ignored), str(request.get("name") or ""))
+    namespace = request.get("namespace") or ""
+    about = f"Pod {namespace}/{request.get('name') or '*'}" if namespace else "Pod"
+    try:
+        pod = check_pod(request.get("object"), about)
+        about = pod_name(pod, namespace)
+        return _answer(uid, pod, body, namespace, namespace_labels, config, about)
+    except InvalidInput as error:
+        return _denied(uid, about, error)
+
+
+def refusal(body: bytes, message: str) -> Outcome:
+    """The answer to a review, known to be one, that went wrong in a way that nobody foresaw."""
+    uid = orjson.loads(body)["request"]["uid"]
+    return _denied(uid, "Pod", HeddleError(message))
+
+
+def _answer(
+    uid: str,
+    pod: Raw,
+    body: bytes,
+    namespace: str,
+    namespace_labels: NamespaceLabels,
+    config: InjectionConfig,
+    about: str,
+) -> Outcome:
+    namespace = namespace or pod["metadata"].get("namespace") or "default"
+    decision = never(pod, namespace, config) or decide(pod, namespace, namespace_labels(namespace), config)
+    if not decision.inject:
+        return _allowed(uid, decision, about)
+    injected = inject(pod, config, about)
+    patch = make_patch(pod, injected)
+    # A copy that shares nothing with the pod, by way of the only thing that is certain to be unchanged: what was sent.
+    check_patch(patch, orjson.loads(body)["request"]["object"], injected)
+    return _allowed(uid, decision, about, patch, advice(pod, config))
+
+
+def _envelope(body: bytes, content_type: str) -> Raw:
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Unsupported(f"the content type is {content_type or 'missing'}", hint="send application/json")
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"the review has {len(body)} bytes, more than {MAX_BODY}")
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from None
+    if not isinstance(envelope, dict):
+        raise InvalidInput("the body is not an AdmissionReview", hint="send a JSON object")
+    return envelope
+
+
+def _request(envelope: Raw) -> Raw:
+    kind, version = envelope.get("kind"), envelope.get("apiVersion")
+    if kind != KIND or version != API_VERSION:
+        raise InvalidInput(
+            f"{version} {kind} is not spoken here",
+            field="apiVersion" if kind == KIND else "kind",
+            hint=f"send {API_VERSION} {KIND} (admissionReviewVersions: [v1])",
+        )
+    request = envelope.get("request")
+    if not isinstance(request, dict):
+        raise InvalidInput("is missing", field="request")
+    for name, required in (("uid", True), ("namespace", False), ("name", False), ("operation", False)):
+        value = request.get(name)
+        if (required and not value) or (value is not None and not isinstance(value, str)):
+            raise InvalidInput("must be text", field=f"request.{name}")
+    for name in ("kind", "resource"):
+        if not isinstance(request.get(name) or {}, dict):
+            raise InvalidInput("must be an object", field=f"request.{name}")
+    return request
+
+
+def _not_for_us(request: Raw) -> str:
+    """Why a request is let through unread; empty when it is the creation of a pod."""
+    kind, resource = request.get("kind") or {}, request.get("resource") or {}
+    if (kind.get("group") or "", kind.get("kind")) != ("", "Pod") or resource.get("resource", "pods") != "pods":
+        return f"only pods get a sidecar, this is {kind.get('kind') or 'nothing with a kind'}"
+    if request.get("subResource"):
+        return f"this is about {request['subResource']} of a pod"
+    if request.get("operation") != "CREATE":
+        return f"pods get their sidecar when they are created, this is {request.get('operation') or 'no operation'}"
+    return ""
+
+
+def _allowed(
+    uid: str, decision: Decision, about: str, patch: list[Raw] | None = None, warnings: list[str] | None = None
+) -> Outcome:
+    response: Raw = {"uid": uid, "allowed": True}
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(orjson.dumps(patch)).decode()
+    if warnings:
+        response["warnings"] = warnings[:_LONGEST_WARNINGS]
+    result = Result.INJECTED if decision.inject else Result.SKIPPED
+    return Outcome(_envelope_of(response), result, about, decision.reason)
+
+
+def _denied(uid: str, about: str, error: HeddleError) -> Outcome:
+    message = str(error) if isinstance(error, ObjectErrors) else f"{about}: {error}"
+    response = {
+        "uid": uid,
+        "allowed": False,
+        "status": {"status": "Failure", "message": message, "reason": "BadRequest", "code": error.status},
+    }
+    return Outcome(_envelope_of(response), Result.DENIED, about, message)
+
+
+def _envelope_of(response: Raw) -> bytes:
+    return orjson.dumps({"apiVersion": API_VERSION, "kind": KIND, "response": response})
