@@ -94,7 +94,8 @@ def check_documents(
             checked += 1
             istio_object, found = parse_with_warnings(document.raw, namespace)
         except ObjectErrors as error:
-            errors.extend(_finding(document, namespace, each) for each in error.problems)
+            found_here = [_finding(document, namespace, each) for each in error.problems]
+            errors.extend(sorted(found_here, key=lambda finding: finding.line))
             continue
         parsed[number] = istio_object
         found = (*found, *unhonoured_problems(istio_object.spec))

@@ -94,8 +94,7 @@ def parse_object(
     problems.extend(more)
     name, home = metadata.get("name"), metadata.get("namespace") or namespace
     if spec is None or any(not each.warning for each in problems):
-        about = f"{kind} {home}/{name}"
-        raise ObjectErrors(about, [each for each in problems if not each.warning])
+        raise ObjectErrors(f"{kind} {home}/{name or '?'}", [each for each in problems if not each.warning])
     istio_object = IstioObject(
         kind=kind,
         namespace=str(home),
@@ -250,8 +249,9 @@ def _envelope_problems(raw: Mapping[str, Any]) -> Iterator[FieldProblem]:
             meant = nearest(str(key), _TOP_LEVEL)
             hint = f"did you mean {meant}?" if meant else f"known here: {', '.join(_TOP_LEVEL)}"
             yield problem(str(key), says=f"there is no field {str(key)!r}", hint=hint)
-    if not isinstance(raw.get("metadata"), Mapping):
-        yield problem("metadata", says="the object has no metadata", hint="add metadata.name")
+    metadata = raw.get("metadata")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        yield problem("metadata", says=f"a mapping is expected, and this is {show(metadata)}", hint="add metadata.name")
 
 
 def _metadata_problems(metadata: Mapping[str, Any]) -> Iterator[FieldProblem]:

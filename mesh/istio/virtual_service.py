@@ -94,7 +94,10 @@ class HTTPRoute(Model):
     def rules(self) -> Rules:
         yield from _one_action(self)
         yield from check_weights(self.route)
-        yield from check.check_duration(("timeout",), self.timeout)
+        if self.timeout == 0:
+            yield problem("timeout", says="0s is no time", hint="remove the field: without it, nothing times out")
+        else:
+            yield from check.check_duration(("timeout",), self.timeout)
         yield from _one_authority(self)
         if self.mirror is not None and self.mirrors:
             yield problem("mirrors", says="mirror and mirrors exclude each other", hint="keep mirrors")
@@ -168,7 +171,12 @@ class VirtualService(Model):
 
     def rules(self) -> Rules:
         if not self.hosts:
-            yield problem("hosts", says="there is no host to route for", hint="name at least one, such as reviews")
+            hint = "name at least one, such as reviews"
+            if self.http and not (self.gateways or self.tcp or self.tls or "hosts" in self.model_fields_set):
+                says = "without hosts only VirtualServices that delegate to it use it, and Heddle does not delegate yet"
+                yield problem("hosts", says=says, hint=hint, warning=True)
+            else:
+                yield problem("hosts", says="there is no host to route for", hint=hint)
         for index, host in enumerate(self.hosts):
             yield from _virtual_host(index, host, self)
         if not self.http and not self.tls and not self.tcp:
