@@ -140,8 +140,8 @@ class OutlierDetection:
 
 
 class Resolution(StrEnum):
-    """ENDPOINTS: by endpoint set. ORIGINAL: to where the caller was going. DNS: a host name. LOCAL: the app in this pod.
-    NOWHERE: refuses."""
+    """ENDPOINTS: by endpoint set. ORIGINAL: to where the caller was going. DNS: a host name. LOCAL: the app in this
+    pod. NOWHERE: refuses."""
 
     ENDPOINTS = "endpoints"
     ORIGINAL = "original"
@@ -271,12 +271,13 @@ class DirectResponse:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Percentages from 0 to 100."""
+    """Percentages from 0 to 100. `abort_grpc_status` is a status by name (`UNAVAILABLE`), instead of `abort_status`."""
 
     delay: float | None = None
     delay_percent: float = 0.0
     abort_status: int | None = None
     abort_percent: float = 0.0
+    abort_grpc_status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +359,7 @@ class InboundPort:
 
 @dataclass(frozen=True, slots=True)
 class GatewayTls:
-    """`credential`: name of the Secret in the gateway's namespace. `passthrough`: not terminated here, matched by SNI."""
+    """`credential`: name of the Secret in the gateway's namespace. `passthrough`: not ended here, matched by SNI."""
 
     credential: str = ""
     certificate_file: str = ""

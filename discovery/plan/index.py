@@ -1,0 +1,81 @@
+"""What all proxies share: every object of a snapshot under the names by which plans ask for it.
+
+Each part is made again only when the mappings that it comes from are other objects than before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+from discovery.plan.endpoints import AllBackends, all_backends
+from discovery.plan.memo import Memo, Scopes
+from discovery.plan.model import Problem
+from discovery.plan.origins import age, unhonoured_fields
+from discovery.plan.peer_authentication import PeerPolicies, peer_policies
+from discovery.plan.rules import Rules, rules_of
+from discovery.plan.services import Services, services_of
+from discovery.plan.virtual_services import VirtualServices, virtual_services_of
+from mesh.istio.base import IstioObject
+from mesh.istio.gateway import Gateway
+from mesh.settings import CLUSTER_DOMAIN
+from mesh.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    services: Services
+    virtual_services: VirtualServices
+    rules: Rules
+    gateways: tuple[IstioObject[Gateway], ...]
+    """Oldest first."""
+    peers: PeerPolicies
+    backends: AllBackends
+    source_labels: frozenset[str]
+    """Label keys of clients that some route asks for: proxies that agree in them get the same routes."""
+    problems: tuple[Problem, ...]
+
+
+def index(snapshot: Snapshot, scopes: Scopes) -> Index:
+    settings = snapshot.settings
+    root, trust_domain = settings.root_namespace, settings.trust_domain
+    service_objects = snapshot.services
+    virtual_objects = snapshot.of("VirtualService")
+    rule_objects = snapshot.of("DestinationRule")
+    gateway_objects = snapshot.of("Gateway")
+    peer_objects = snapshot.of("PeerAuthentication")
+    services = scopes.build(
+        "services", (service_objects,), lambda memo, _: services_of(memo, service_objects, CLUSTER_DOMAIN)
+    )
+    virtual_services = scopes.build(
+        "virtual services",
+        (virtual_objects,),
+        lambda memo, _: virtual_services_of(memo, virtual_objects.values(), CLUSTER_DOMAIN),
+    )
+    rules = scopes.build(
+        "rules", (rule_objects, root), lambda memo, _: rules_of(memo, rule_objects.values(), CLUSTER_DOMAIN, root)
+    )
+    gateways = scopes.build("gateways", (gateway_objects,), lambda *_: tuple(sorted(gateway_objects.values(), key=age)))
+    peers = scopes.build("peers", (peer_objects, root), lambda memo, _: peer_policies(peer_objects.values(), root))
+
+    def backends(memo: Memo, before: AllBackends | None) -> AllBackends:
+        return all_backends(memo, before, snapshot.slices, snapshot.pods, peers, trust_domain)
+
+    found = scopes.build("backends", (snapshot.slices, snapshot.pods, peers, trust_domain), backends)
+
+    def whole(memo: Memo, _: Index | None) -> Index:
+        unused = chain.from_iterable(
+            memo(unhonoured_fields, thing) for thing in (*gateway_objects.values(), *peer_objects.values())
+        )
+        return Index(
+            services=services,
+            virtual_services=virtual_services,
+            rules=rules,
+            gateways=gateways,
+            peers=peers,
+            backends=found,
+            source_labels=virtual_services.source_labels,
+            problems=(*virtual_services.problems, *rules.problems, *peers.problems, *unused),
+        )
+
+    return scopes.build("index", (services, virtual_services, rules, gateways, peers, found), whole)

@@ -1,0 +1,90 @@
+"""Keeping what was computed for as long as its inputs stay.
+
+Every function here is pure: a result is found again only by the very arguments that made it, so that no change can be
+missed. Arguments are compared by identity where they are objects of a snapshot (which hash by identity) and by value
+where they are texts, numbers or frozen values. Nothing is kept longer than until the next build of its scope, so that
+memory follows the mesh, not its history.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import is_
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+_MISSING = object()
+MOST_SCOPES = 4096
+"""Scopes kept at once (an index, one per client namespace, one per gateway); the longest unused goes first."""
+
+
+class Memo:
+    """Results of one build, by function and arguments, and those of the build before it.
+
+    What a build does not ask for is forgotten with it.
+    """
+
+    __slots__ = ("_before", "_now")
+
+    def __init__(self, before: Memo | None = None) -> None:
+        self._before: dict[Any, Any] = before._now if before else {}
+        self._now: dict[Any, Any] = {}
+
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`function(*arguments)`, or what it was the last time. All arguments must hash."""
+        key = (function, *arguments)
+        found = self._now.get(key, _MISSING)
+        if found is _MISSING:
+            found = self._before.get(key, _MISSING)
+            if found is _MISSING:
+                found = function(*arguments)
+            self._now[key] = found
+        return cast(T, found)
+
+    def sealed(self) -> Memo:
+        """This memo without the build before it."""
+        self._before = {}
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    inputs: tuple[Any, ...]
+    memo: Memo
+    result: Any
+
+
+class Scopes:
+    """The last build of each scope: given again while all inputs are the same objects, otherwise its memo is reused."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Any, _Kept] = OrderedDict()
+
+    def build(self, scope: Any, inputs: tuple[Any, ...], make: Callable[[Memo, T | None], T]) -> T:
+        """`make(memo, previous)`; `previous` is the scope's last result, from which `make` may take parts over."""
+        last = self._kept.get(scope)
+        if last is not None:
+            self._kept.move_to_end(scope)
+            if len(last.inputs) == len(inputs) and all(map(is_, last.inputs, inputs)):
+                return cast(T, last.result)
+        memo = Memo(last.memo if last else None)
+        result = make(memo, last.result if last else None)
+        self._kept[scope] = _Kept(inputs, memo.sealed(), result)
+        while len(self._kept) > MOST_SCOPES:
+            self._kept.popitem(last=False)
+        return result
+
+
+def changed_keys(before: Mapping[K, Any], now: Mapping[K, Any]) -> set[K]:
+    """Keys whose values are not the same objects in both."""
+    if before is now:
+        return set()
+    if len(before) == len(now) and all(map(is_, before, now)):  # a copy with some values replaced: no key is hashed
+        return {key for key, old, new in zip(now, before.values(), now.values(), strict=True) if old is not new}
+    return {key for key, value in now.items() if before.get(key) is not value} | {k for k in before if k not in now}

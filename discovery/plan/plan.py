@@ -1,0 +1,194 @@
+"""From a snapshot to the plan of one proxy.
+
+    plan(snapshot, proxy_of(snapshot, Key("default", "reviews-v1-0")))
+
+Pure: the same snapshot and proxy give an equal plan. What proxies share is computed once a change, and parts that a
+change does not touch are the very same objects as before it (docs/adr/0030).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+from discovery.plan.destinations import ALWAYS, Memory, nobody_answers, provide
+from discovery.plan.endpoints import NOBODY, Backends
+from discovery.plan.gateway import Opened, opened
+from discovery.plan.inbound import Inbound, container_ports, inbound
+from discovery.plan.index import Index, index
+from discovery.plan.memo import Memo, Scopes
+from discovery.plan.model import (
+    Destination,
+    EndpointSet,
+    OutboundListener,
+    Plan,
+    Problem,
+    Proxy,
+    Role,
+)
+from discovery.plan.origins import unique
+from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listener
+from discovery.plan.peer_authentication import PeerModes
+from discovery.plan.services import Entry
+from discovery.plan.virtual_services import mesh_hosts
+from mesh.errors import NotFound
+from mesh.identity import Identity
+from mesh.objects import Key
+from mesh.settings import OutboundMode
+from mesh.snapshot import Snapshot
+
+TEMPLATES_ANNOTATION = "inject.istio.io/templates"
+GATEWAY_TEMPLATE = "gateway"
+SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
+
+_SHARED = Scopes()
+_by_name = attrgetter("name")
+_NO_INBOUND = Inbound((), (), (), ())
+
+
+def proxy_of(snapshot: Snapshot, key: Key) -> Proxy:
+    """The proxy in pod `key`; NotFound while the pod is not known.
+
+    It is a gateway when its annotation `inject.istio.io/templates` holds `gateway`, as on every gateway that is
+    deployed by injection: https://istio.io/latest/docs/setup/additional-setup/gateway/
+    """
+    pod = snapshot.pods.get(key)
+    if pod is None:
+        raise NotFound(f"there is no pod {key}", hint="it may be known in a moment: try again")
+    labels = pod.meta.labels
+    templates = pod.meta.annotations.get(TEMPLATES_ANNOTATION, "").split(",")
+    return Proxy(
+        namespace=key.namespace,
+        pod=key.name,
+        ip=pod.ip,
+        identity=Identity(snapshot.settings.trust_domain, key.namespace, pod.service_account),
+        role=Role.GATEWAY if GATEWAY_TEMPLATE in (part.strip() for part in templates) else Role.SIDECAR,
+        labels=tuple(sorted(labels.items())),
+        service=next((labels[name] for name in SERVICE_LABELS if labels.get(name)), key.name),
+    )
+
+
+def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan:
+    """What `proxy` should do. `scopes` holds what earlier plans may lend (by default: those of this process)."""
+    scopes = _SHARED if scopes is None else scopes
+    found = index(snapshot, scopes)
+    labels = tuple(pair for pair in proxy.labels if pair[0] in found.source_labels)
+    view = View(proxy.namespace, proxy.role, labels)
+    routes = _routing(scopes, found, view)
+    clusters = _clusters(scopes, found, routes, view, snapshot.settings.enable_auto_mtls)
+    arriving = _inbound(snapshot, found, proxy)
+    entering = opened(scopes, found, routes, proxy, snapshot)
+    return Plan(
+        proxy=proxy,
+        outbound=_outbound(routes, clusters, proxy),
+        inbound=arriving.ports,
+        inbound_default=_modes(found, proxy).default,
+        gateways=entering.listeners,
+        route_tables=tuple(sorted((*routes.tables, *arriving.tables, *entering.tables), key=_by_name)),
+        destinations=_destinations(clusters, arriving, entering),
+        endpoints=clusters.endpoints,
+        allow_any=snapshot.settings.outbound_traffic_policy.mode is OutboundMode.ALLOW_ANY,
+        access_log=snapshot.settings.access_log_file,
+        problems=unique(
+            (*found.problems, *routes.problems, *clusters.problems, *arriving.problems, *entering.problems)
+        ),
+    )
+
+
+def _routing(scopes: Scopes, found: Index, view: View) -> Routing:
+    mesh = scopes.build(
+        ("mesh hosts", view.namespace),
+        (found.virtual_services,),
+        lambda memo, _: mesh_hosts(found.virtual_services, view.namespace),
+    )
+    return scopes.build(
+        ("routing", view),
+        (found.services, found.rules, mesh),
+        lambda memo, _: routing(memo, found.services, found.rules, mesh, view),
+    )
+
+
+# ---- destinations with their endpoints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clusters:
+    destinations: tuple[Destination, ...]
+    endpoints: tuple[EndpointSet, ...]
+    listeners: tuple[OutboundListener, ...]
+    """Of headless services; by endpoint, so they come and go with them."""
+    problems: tuple[Problem, ...]
+    memory: Memory
+
+
+def _clusters(scopes: Scopes, found: Index, routes: Routing, view: View, auto_mtls: bool) -> Clusters:
+    backends = found.backends.of
+
+    def make(memo: Memo, before: Clusters | None) -> Clusters:
+        known = before.memory if before else {}
+        memory: Memory = {want: provide(want, backends, known, view.role, auto_mtls) for want in routes.wanted}
+        return Clusters(
+            destinations=_sorted_destinations(memory, routes),
+            endpoints=_sorted_endpoints(memory),
+            listeners=_headless(memo, routes.headless, backends),
+            problems=tuple(_unanswered(memo, routes.entries, backends)),
+            memory=memory,
+        )
+
+    return scopes.build(("clusters", view, auto_mtls), (routes, found.backends), make)
+
+
+def _sorted_destinations(memory: Memory, routes: Routing) -> tuple[Destination, ...]:
+    provided = [made.destination for made in memory.values()]
+    return tuple(sorted((*provided, *routes.nowhere, *ALWAYS), key=_by_name))
+
+
+def _sorted_endpoints(memory: Memory) -> tuple[EndpointSet, ...]:
+    return tuple(sorted((made.endpoints for made in memory.values() if made.endpoints is not None), key=_by_name))
+
+
+def _headless(
+    memo: Memo, headless: tuple[Headless, ...], backends: Mapping[Key, Backends]
+) -> tuple[OutboundListener, ...]:
+    listeners: dict[str, OutboundListener] = {}
+    for one in headless:
+        for endpoint in backends.get(one.entry.key, NOBODY).endpoints.get(one.port.name, ()):
+            listener = memo(tcp_listener, endpoint.address, one.port, one.targets, (one.entry.origin,))
+            listeners.setdefault(listener.name, listener)
+    return tuple(listeners.values())
+
+
+def _unanswered(memo: Memo, entries: tuple[Entry, ...], backends: Mapping[Key, Backends]) -> list[Problem]:
+    found = (memo(nobody_answers, entry, backends.get(entry.key, NOBODY)) for entry in entries)
+    return [problem for problem in found if problem is not None]
+
+
+# ---- putting it together
+
+
+def _outbound(routes: Routing, clusters: Clusters, proxy: Proxy) -> tuple[OutboundListener, ...]:
+    # A pod that dials its own address never passes the outbound listeners.
+    others = (listener for listener in clusters.listeners if listener.address != proxy.ip)
+    return tuple(sorted({one.name: one for one in (*others, *routes.listeners)}.values(), key=_by_name))
+
+
+def _modes(found: Index, proxy: Proxy) -> PeerModes:
+    return found.peers.of_workload(proxy.namespace, dict(proxy.labels))
+
+
+def _inbound(snapshot: Snapshot, found: Index, proxy: Proxy) -> Inbound:
+    """Gateways have none: their ports are those of their Gateway objects."""
+    pod = snapshot.pods.get(Key(proxy.namespace, proxy.pod))
+    if pod is None or proxy.role is Role.GATEWAY:
+        return _NO_INBOUND
+    entries = tuple(entry for entry in found.services.of_pod(pod) if not entry.is_external)
+    workload = f"{proxy.namespace}/{proxy.pod}"
+    return inbound(workload, proxy.ip, entries, container_ports(pod), _modes(found, proxy))
+
+
+def _destinations(clusters: Clusters, arriving: Inbound, entering: Opened) -> tuple[Destination, ...]:
+    if not arriving.destinations and not entering.destinations:
+        return clusters.destinations
+    everything = (*clusters.destinations, *arriving.destinations, *entering.destinations)
+    return tuple(sorted({one.name: one for one in everything}.values(), key=_by_name))
