@@ -1,4 +1,4 @@
-"""Secrets as Envoy's SDS wants them: certificates with their keys, and trust bundles. Pure; PEM texts in, plain dicts out."""
+"""Secrets as Envoy's SDS wants them: certificates with their keys, and trust bundles. PEM texts in, plain dicts out."""
 
 from __future__ import annotations
 
