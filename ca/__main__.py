@@ -20,9 +20,10 @@ from ca.issue import Issuance
 from ca.ledger import Ledger
 from ca.logs import GunicornLog, configure
 from ca.metrics import HealthServer, Metrics
-from ca.pods import ask_api
+from ca.pods import PodWatch, ask_api
 from ca.serving import Serving
 from ca.settings import DAY, CaSettings
+from ca.worker import Worker
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import HeddleError, InvalidInput
@@ -62,7 +63,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         for name, value in {
             "bind": self._options.listen,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "workers": 1,
             "threads": self._options.threads,
             "keepalive": 60,
@@ -92,6 +93,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._serving = Serving(issuance, settings, changed)
         self._serving.start()
         client = connect(options.kube_api)
+        pods = PodWatch(ask_api(client))
+        pods.start(client)
         HealthServer(_address(options.metrics_listen), metrics, lambda: None)
         structlog.get_logger("ca").info(
             "ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned
@@ -99,7 +102,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return create_app(
             Deps(
                 settings=settings,
-                callers=Callers(settings, _verifier(options, settings, client), ask_api(client)),
+                callers=Callers(settings, _verifier(options, settings, client), pods),
                 issuance=issuance,
                 ledger=self._ledger,
                 bundle=lambda: authority.bundle,

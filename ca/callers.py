@@ -32,8 +32,8 @@ class PodFacts:
     node: str
 
 
-# (namespace, name) -> the pod that exists under this name now, or None. Raises Unavailable when nobody can tell.
-PodLookup = Callable[[str, str], PodFacts | None]
+# (namespace, name, uid asked for) -> the pod of this name now, or None. Raises Unavailable when nobody can tell.
+PodLookup = Callable[[str, str, str], PodFacts | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Callers:
         return Caller(kind, identity)
 
     def _with_pod(self, kind: str, identity: Identity, namespace: str, name: str, uid: str) -> Caller:
-        facts = self._pods(namespace, name)
+        facts = self._pods(namespace, name, uid)
         if facts is None or facts.uid != uid or not uid:
             raise Forbidden(f"pod {namespace}/{name} with uid {uid} does not exist (any more)")
         if (namespace, facts.service_account) != (identity.namespace, identity.service_account):

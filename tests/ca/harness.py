@@ -1,10 +1,11 @@
-"""What the tests of the ca need around it: a token issuer, an API server that knows pods, and the ca as a real process."""
+"""Around the ca, for its tests: a token issuer, an API server that knows pods, and the ca as a real process."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import queue
 import signal
 import socket
 import ssl
@@ -82,19 +83,25 @@ class ApiServer:
     mint: TokenMint
     pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     broken: bool = False
+    watchers: list[queue.Queue[dict[str, Any] | None]] = field(default_factory=list)
 
     def __enter__(self) -> ApiServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet
 
             def do_GET(self) -> None:
                 parts = self.path.split("/")
-                if outer.broken:
+                if "watch=true" in self.path:
+                    self._watch()
+                elif outer.broken:
                     self._say(500, {"message": "etcd is on fire"})
                 elif self.path == "/openid/v1/jwks":
                     self._say(200, outer.mint.jwks())
+                elif self.path.startswith("/api/v1/pods"):
+                    self._say(200, {"metadata": {"resourceVersion": "1"}, "items": list(outer.pods.values())})
                 elif (parts[4], parts[6]) in outer.pods:
                     self._say(200, outer.pods[parts[4], parts[6]])
                 else:
@@ -103,6 +110,20 @@ class ApiServer:
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 self._say(201, {"status": outer.review(review["spec"])})
+
+            def _watch(self) -> None:
+                """Events since now, until the client goes or the server ends."""
+                events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+                outer.watchers.append(events)
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.flush()
+                while (event := events.get()) is not None:
+                    raw = json.dumps(event).encode() + b"\n"
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+                    self.wfile.flush()
+                self.wfile.write(b"0\r\n\r\n")
 
             def _say(self, status: int, body: Any) -> None:
                 raw = json.dumps(body).encode()
@@ -114,20 +135,31 @@ class ApiServer:
             def log_message(self, *_arguments: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         return self
 
     def __exit__(self, *_error: object) -> None:
+        for events in self.watchers:
+            events.put(None)
         self._server.shutdown()
         self._server.server_close()
 
     def add_pod(self, namespace: str, name: str, uid: str, account: str) -> PodRef:
         self.pods[namespace, name] = {
-            "metadata": {"namespace": namespace, "name": name, "uid": uid},
+            "metadata": {"namespace": namespace, "name": name, "uid": uid, "resourceVersion": "2"},
             "spec": {"serviceAccountName": account, "nodeName": "node-1"},
         }
+        self._tell("MODIFIED", self.pods[namespace, name])
         return PodRef(namespace, name, uid)
+
+    def remove_pod(self, namespace: str, name: str) -> None:
+        self._tell("DELETED", self.pods.pop((namespace, name)))
+
+    def _tell(self, kind: str, pod: dict[str, Any]) -> None:
+        for events in self.watchers:
+            events.put({"type": kind, "object": pod})
 
     def review(self, spec: dict[str, Any]) -> dict[str, Any]:
         try:
