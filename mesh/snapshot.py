@@ -13,6 +13,11 @@ from mesh.settings import MeshSettings
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[Any, Any]:
+    """The one empty mapping: what is absent stays the same object from snapshot to snapshot."""
+    return _EMPTY
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """One consistent view. `istio` maps a kind (`VirtualService` ...) to its objects (`mesh.istio.base.IstioObject`).
@@ -21,12 +26,12 @@ class Snapshot:
     """
 
     settings: MeshSettings = field(default_factory=MeshSettings)
-    namespaces: Mapping[str, Namespace] = _EMPTY
-    pods: Mapping[Key, Pod] = _EMPTY
-    services: Mapping[Key, Service] = _EMPTY
-    slices: Mapping[Key, EndpointSlice] = _EMPTY
-    secrets: Mapping[Key, Secret] = _EMPTY
-    istio: Mapping[str, Mapping[Key, Any]] = _EMPTY
+    namespaces: Mapping[str, Namespace] = field(default_factory=_nothing)
+    pods: Mapping[Key, Pod] = field(default_factory=_nothing)
+    services: Mapping[Key, Service] = field(default_factory=_nothing)
+    slices: Mapping[Key, EndpointSlice] = field(default_factory=_nothing)
+    secrets: Mapping[Key, Secret] = field(default_factory=_nothing)
+    istio: Mapping[str, Mapping[Key, Any]] = field(default_factory=_nothing)
     resource_version: int = 0
 
     def of(self, kind: str) -> Mapping[Key, Any]:
