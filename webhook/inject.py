@@ -46,9 +46,10 @@ LOW_PORTS = "net.ipv4.ip_unprivileged_port_start"
 _LONGEST_LABEL = 63
 
 
-def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "") -> Raw:
+def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "", workload: str = "") -> Raw:
     """The pod with its proxy; a pod that has one already comes back as it is.
 
+    `workload` is the name of what the pod is made from, where its owner references do not say so yet.
     ObjectErrors when an annotation does not parse; it calls the pod `about`, or by its name.
     """
     if is_injected(pod):
@@ -83,7 +84,7 @@ def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "") -> 
     if inits:
         spec["initContainers"] = inits
     spec["volumes"] = [*(v for v in spec.get("volumes") or () if v["name"] not in taken), *added]
-    return {**pod, "metadata": _metadata(pod, wanted, gateway=gateway), "spec": spec}
+    return {**pod, "metadata": _metadata(pod, wanted, workload, gateway=gateway), "spec": spec}
 
 
 def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
@@ -156,12 +157,13 @@ def _allow_low_ports(context: Mapping[str, Any]) -> Raw:
     return {**context, "sysctls": [*sysctls, {"name": LOW_PORTS, "value": "0"}]}
 
 
-def _metadata(pod: Mapping[str, Any], wanted: Wanted, *, gateway: bool) -> Raw:
+def _metadata(pod: Mapping[str, Any], wanted: Wanted, workload: str, *, gateway: bool) -> Raw:
     meta = pod["metadata"]
     labels, annotations = dict(meta.get("labels") or {}), dict(meta.get("annotations") or {})
     labels.setdefault(TLS_MODE_LABEL, "istio")
     labels.setdefault(
-        NAME_LABEL, labels.get("app.kubernetes.io/name") or labels.get("app") or _as_label(_workload_name(pod))
+        NAME_LABEL,
+        labels.get("app.kubernetes.io/name") or labels.get("app") or _as_label(workload or _workload_name(pod)),
     )
     labels.setdefault(REVISION_LABEL, labels.get("app.kubernetes.io/version") or labels.get("version") or "latest")
     annotations.setdefault(REVISION, wanted.config.revision)
