@@ -145,7 +145,7 @@ class TCPSettings(Model):
     max_connections: Int = 0
     connect_timeout: Duration | None = None
     tcp_keepalive: TcpKeepalive | None = None
-    max_connection_duration: Duration | None = None
+    max_connection_duration: Duration | None = planned()
     idle_timeout: Duration | None = None
 
     def rules(self) -> Rules:
@@ -167,9 +167,9 @@ class HTTPSettings(Model):
     max_requests_per_connection: Int = 0
     max_retries: Int = 0
     idle_timeout: Duration | None = None
-    h2_upgrade_policy: H2UpgradePolicy = H2UpgradePolicy.DEFAULT
-    use_client_protocol: Flag = False
-    max_concurrent_streams: Int = 0
+    h2_upgrade_policy: H2UpgradePolicy = planned(H2UpgradePolicy.DEFAULT)
+    use_client_protocol: Flag = planned(False)
+    max_concurrent_streams: Int = planned(0)
 
     def rules(self) -> Rules:
         counts = ("http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection", "max_retries")
@@ -193,8 +193,8 @@ class OutlierDetection(Model):
     """None where Istio's default applies (5 for `consecutive_5xx_errors`); 0 turns a detector off."""
 
     consecutive_errors: Int = 0
-    split_external_local_origin_errors: Flag = False
-    consecutive_local_origin_failures: UInt | None = None
+    split_external_local_origin_errors: Flag = planned(False)
+    consecutive_local_origin_failures: UInt | None = planned()
     consecutive_gateway_errors: UInt | None = None
     consecutive_5xx_errors: UInt | None = None
     interval: Duration | None = None

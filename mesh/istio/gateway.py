@@ -73,12 +73,12 @@ class ServerTLSSettings(Model):
     credential_names: tuple[Text, ...] = planned(())
     ca_cert_credential_name: Text = planned("")
     tls_certificates: tuple[TLSCertificate, ...] = planned(())
-    subject_alt_names: tuple[Text, ...] = ()
+    subject_alt_names: tuple[Text, ...] = planned(())
     verify_certificate_spki: tuple[Text, ...] = planned(())
     verify_certificate_hash: tuple[Text, ...] = planned(())
     min_protocol_version: TLSProtocol = TLSProtocol.TLS_AUTO
     max_protocol_version: TLSProtocol = TLSProtocol.TLS_AUTO
-    cipher_suites: tuple[Text, ...] = ()
+    cipher_suites: tuple[Text, ...] = planned(())
 
     def rules(self) -> Rules:
         versions = list(TLSProtocol)
@@ -110,7 +110,7 @@ class Server(Model):
     hosts: tuple[Text, ...]
     tls: ServerTLSSettings | None = None
     default_endpoint: Text = planned("")
-    name: Text = planned("")
+    name: Text = ""
 
     def rules(self) -> Rules:
         if self.bind.startswith("unix://"):
