@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Counts:
-    """What came back. `answers` counts what `label` made of each good answer; `failures` what went wrong, by its words."""
+    """What came back: `answers` by what `label` made of each good one, `failures` by their words."""
 
     answers: collections.Counter[str] = field(default_factory=collections.Counter)
     failures: collections.Counter[str] = field(default_factory=collections.Counter)

@@ -70,9 +70,9 @@ class Mesh:
             connection.close()
         body = json.loads(text) if text else {}
         if answer.status >= 400:
-            error = body.get("error", {})
-            message = error.get("message", f"the mesh answered {answer.status}")
-            raise Answered(answer.status, message, field=error.get("field"), hint=error.get("hint"))
+            said = body.get("error", {})
+            message = said.get("message", f"the mesh answered {answer.status}")
+            raise Answered(answer.status, message, field=said.get("field"), hint=said.get("hint"))
         return body
 
     def _connect(self) -> socket.socket:

@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
     sign, left = ("-", -seconds) if seconds < 0 else ("", seconds)
     if left < 1:
         return f"{sign}{round(left * 1000)}ms"
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)
         if count or parts:

@@ -20,6 +20,8 @@ from mesh.errors import Gone, HeddleError, InvalidInput, NotFound, Unauthenticat
 from mesh.kinds import KINDS, Kind
 from mesh.objects import Key
 
+AUDIENCE = "https://kubernetes.default.svc"
+"""Of a token that names no audience."""
 QUIET_SECONDS = 5.0
 """After so long without an event a watch gets a bookmark, which also finds out whether the reader is still there."""
 

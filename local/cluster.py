@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Protocol
 
 import structlog
@@ -24,10 +25,10 @@ log = structlog.get_logger("heddle.local")
 
 
 class PodRunner(Protocol):
-    """What runs pods (local.pods.Kubelet)."""
+    """What runs pods (local.kubelet.Kubelet)."""
 
     def run(self, pod: Raw) -> None: ...
-    def stop(self, namespace: str, name: str) -> None: ...
+    def stop(self, namespace: str, name: str) -> Future[None]: ...
     def refresh_volumes(self) -> None: ...
 
 
@@ -130,7 +131,7 @@ class Controllers:
 
     def _end_pod(self, key: Key) -> None:
         try:
-            self._runner.stop(key.namespace, key.name)
+            self._runner.stop(key.namespace, key.name).result()
         except HeddleError as error:
             log.warning("pod did not end properly", pod=str(key), error=str(error))
         finally:

@@ -1,7 +1,7 @@
 """What the `heddle` command asks the engine: HTTP on a Unix socket that only its owner can open.
 
 `GET /status`, `GET /objects/<kind>`, `GET /logs/<namespace>/<pod>[/<container>]`, `GET /control/{discovery,ca}/<path>`,
-`POST /down`, `POST /components/<name>/{start,stop,kill}`.
+`POST /down`, `POST /capture/<namespace>/<pod>/{start,stop}`, `POST /components/<name>/{start,stop,kill}`.
 Running a command in a pod needs the caller's own terminal, so it has a socket of its own (`local.exec`).
 """
 
@@ -29,6 +29,7 @@ def create_app(
     operator: Operator,
     status: Callable[[], dict[str, Any]],
     log_path: Callable[[str, str, str], Path],
+    capture: Callable[[str, str, str], dict[str, Any]],
     down: Callable[[], None],
 ) -> Flask:
     app = Flask(__name__)
@@ -73,6 +74,12 @@ def create_app(
             case _:
                 raise NotFound(f"cannot {verb!r} a component", hint="start, stop or kill")
         return _json({"components": components.states()})
+
+    @app.post("/capture/<namespace>/<pod>/<verb>")
+    def packets(namespace: str, pod: str, verb: str) -> Response:
+        if verb not in ("start", "stop"):
+            raise NotFound(f"cannot {verb!r} a capture", hint="start or stop")
+        return _json(capture(namespace, pod, verb))
 
     @app.post("/down")
     def go_down() -> Response:

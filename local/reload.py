@@ -87,7 +87,7 @@ class Manifests:
         return self._store.version
 
     def follow(self, on_change: Callable[[int, list[Path]], None], stop: threading.Event) -> None:
-        """Load again after every change, until `stop`; `on_change` gets the store's version before and the files."""
+        """Load again after every change, until `stop`; `on_change` gets the store's version then and the files."""
         for changes in watchfiles.watch(
             *self._paths,
             stop_event=stop,
@@ -109,7 +109,7 @@ class Manifests:
                 continue
             log.info("manifests read again", files=[str(f) for f in files], seconds=round(time.monotonic() - began, 4))
             if self._store.version != before:
-                on_change(before, files)
+                on_change(self._store.version, files)
 
     def _apply(self, wanted: Desired) -> None:
         refused = {(problem.kind, problem.key) for problem in wanted.refused}

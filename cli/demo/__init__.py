@@ -1,0 +1,1 @@
+"""What `heddle demo` does and says."""
