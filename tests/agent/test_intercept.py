@@ -1,0 +1,197 @@
+"""heddle-init: in a real network namespace where iptables works, with its real words where it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.intercept import Answer, Machine, clean, intercept, ipv6_addresses, main, run_program
+from mesh.errors import MissingPrerequisite
+from mesh.interception import Family, InterceptionSpec, arguments, missing
+from tests.mesh.network import Namespace, run
+
+SPEC = InterceptionSpec(exclude_outbound_cidrs=("10.1.0.0/16", "fd00:1::/32"), exclude_inbound_ports=(22,))
+
+
+@pytest.fixture
+def pod() -> Iterator[Namespace]:
+    namespace = Namespace()
+    yield namespace
+    namespace.close()
+
+
+def saved(pod: Namespace, program: str = "iptables") -> str:
+    return run("nsenter", f"--net=/run/netns/{pod.name}", f"{program}-save", "-t", "nat")
+
+
+def rules_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("-A")]
+
+
+@pytest.mark.root
+def test_twice_is_once(pod: Namespace) -> None:
+    pod.ip("addr", "add", "fd00::5/64", "dev", "lo", "nodad")
+    assert pod.heddle_init(*arguments(SPEC)).returncode == 0
+    once = rules_of(saved(pod)), rules_of(saved(pod, "ip6tables"))
+    assert missing(SPEC, Family.V4, saved(pod)) == ()
+    assert missing(SPEC, Family.V6, saved(pod, "ip6tables")) == ()
+    assert pod.heddle_init(*arguments(SPEC)).returncode == 0
+    assert (rules_of(saved(pod)), rules_of(saved(pod, "ip6tables"))) == once
+
+
+@pytest.mark.root
+def test_other_rules_replace_the_ones_before_and_leave_foreign_ones(pod: Namespace) -> None:
+    netns = f"--net=/run/netns/{pod.name}"
+    run("nsenter", netns, "iptables", "-t", "nat", "-A", "OUTPUT", "-p", "udp", "-j", "ACCEPT")
+    pod.heddle_init(*arguments(SPEC))
+    pod.heddle_init("--inbound-ports=80")
+    assert missing(InterceptionSpec(include_inbound_ports=(80,)), Family.V4, saved(pod)) == ()
+    assert pod.heddle_init("--clean").returncode == 0
+    assert rules_of(saved(pod)) == ["-A OUTPUT -p udp -j ACCEPT"]
+    assert "ISTIO" not in saved(pod)
+
+
+@pytest.mark.root
+def test_a_pod_without_ipv6(pod: Namespace) -> None:
+    run("nsenter", f"--net=/run/netns/{pod.name}", "sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
+    done = pod.heddle_init()
+    assert done.returncode == 0
+    assert "no IPv6; nothing to do" in done.stderr
+
+
+@pytest.mark.root
+def test_the_backend_that_holds_our_chains_is_used_again(pod: Namespace, tmp_path: Path) -> None:
+    for name in ("iptables", "ip6tables"):
+        for tool in ("save", "restore"):
+            (tmp_path / f"{name}-{tool}").symlink_to(f"/usr/sbin/{name}-legacy-{tool}")
+            (tmp_path / f"{name}-legacy-{tool}").symlink_to(f"/usr/sbin/{name}-legacy-{tool}")
+    assert pod.heddle_init(path=str(tmp_path)).returncode == 0
+    assert rules_of(saved(pod, "iptables-legacy"))
+    again = pod.heddle_init("--inbound-ports=81")
+    assert "(iptables-legacy)" in again.stderr
+    assert missing(InterceptionSpec(include_inbound_ports=(81,)), Family.V4, saved(pod, "iptables-legacy")) == ()
+    assert rules_of(saved(pod, "iptables-nft")) == []
+
+
+@pytest.mark.root
+def test_asking_makes_no_legacy_tables(pod: Namespace) -> None:
+    pod.heddle_init()
+    assert run("nsenter", f"--net=/run/netns/{pod.name}", "cat", "/proc/net/ip_tables_names") == ""
+
+
+@pytest.mark.root
+def test_without_iptables(pod: Namespace, tmp_path: Path) -> None:
+    done = pod.heddle_init(path=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == (
+        "heddle-init: iptables is not installed where heddle-init runs (use Heddle's image, or install iptables)\n"
+    )
+
+
+@pytest.mark.root
+def test_without_the_capabilities(pod: Namespace) -> None:
+    drop = ["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+    command = ["nsenter", f"--net=/run/netns/{pod.name}", *drop, sys.executable, "-m", "agent.intercept"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "the rules may not be written" in done.stderr
+    assert "enable node interception" in done.stderr
+    assert rules_of(saved(pod)) == []
+
+
+def world(save: Answer, restore: Answer) -> Machine:
+    """A machine on which iptables always says the same."""
+
+    def answer(command: list[str], _text: str) -> Answer:
+        return restore if command[0].endswith("-restore") else save
+
+    return Machine(answer, lambda _family: [], list, lambda: None)
+
+
+OK = Answer(0, "", "")
+
+
+# What iptables 1.8 says, in its two backends, when the kernel lacks something.
+@pytest.mark.parametrize(
+    "words",
+    [
+        "iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'nat'\nError occurred at "
+        "line: 1\nTry `iptables-restore -h' or 'iptables-restore --help' for more information. "
+        "can't initialize iptables table `nat': Table does not exist (do you need to insmod?)",
+        "iptables-restore v1.8.9 (nf_tables): \nline 6: RULE_APPEND failed (No such file or directory): rule in chain "
+        "ISTIO_REDIRECT",
+        "Warning: Extension REDIRECT revision 0 not supported, missing kernel module?\niptables-restore: line 5 failed",
+        "iptables-restore: line 27 failed: No chain/target/match by that name.",
+    ],
+)
+def test_without_the_modules(words: str) -> None:
+    with pytest.raises(MissingPrerequisite) as caught:
+        intercept(SPEC, world(OK, Answer(1, "", words)))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert "the kernel lacks a module" in sentence
+    assert "modprobe -a xt_REDIRECT xt_owner" in sentence
+    assert "or enable node interception" in sentence
+
+
+def test_another_complaint_is_passed_on() -> None:
+    with pytest.raises(MissingPrerequisite, match="the rules were not accepted: iptables says: line 3 failed"):
+        intercept(SPEC, world(OK, Answer(2, "", "line 3 failed\n")))
+
+
+def test_success_is_not_believed() -> None:
+    with pytest.raises(MissingPrerequisite, match=r"reports success, but \d+ rules are not in force, the first: -A"):
+        intercept(SPEC, world(OK, OK))
+
+
+def test_ipv6_rules_are_needed_where_there_is_ipv6() -> None:
+    machine = Machine(run_program_of_v4, lambda _f: [], lambda: ["fd000000000000000000000000000005"], lambda: None)
+    with pytest.raises(MissingPrerequisite, match="ip6tables"):
+        intercept(InterceptionSpec(), machine)
+
+
+def run_program_of_v4(command: list[str], text: str) -> Answer:
+    """iptables that remembers, and ip6tables of a kernel without the module."""
+    if command[0].startswith("ip6"):
+        return Answer(3, "", "ip6tables: can't initialize ip6tables table `nat': Table does not exist")
+    if command[0].endswith("-restore"):
+        run_program_of_v4.text = text  # type: ignore[attr-defined]
+    return Answer(0, getattr(run_program_of_v4, "text", ""), "")
+
+
+def test_nothing_to_clean() -> None:
+    clean(world(OK, Answer(1, "", "must not be called")))
+
+
+def test_a_program_that_is_not_there() -> None:
+    assert run_program(["no-such-program"], "") == Answer(127, "", "no-such-program is not installed")
+
+
+def test_no_kernel_support_for_ipv6(tmp_path: Path) -> None:
+    assert ipv6_addresses(tmp_path / "if_inet6") == []
+
+
+def test_wrong_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["--inbound-ports=http"]) == 1
+    assert "--inbound-ports: 'http' is not a port" in caplog.text
+
+
+def test_it_starts_with_the_standard_library_alone() -> None:
+    """An init container that imports half the world would delay every pod."""
+    code = (
+        "import sys, agent.intercept; print(*(m for m in ('pydantic', 'yaml', 'flask', 'orjson') if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=dict(os.environ),
+    )
+    assert done.stdout.strip() == ""
