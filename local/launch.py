@@ -26,6 +26,7 @@ def main() -> int:
     """Carry out the order; 0 if the program was started."""
     report, stdin = int(sys.argv[1]), int(sys.argv[2])
     order = json.loads(sys.stdin.buffer.read())
+    os.set_inheritable(report, False)  # or the program would hold it open, and the engine wait for its end
     os.dup2(stdin, 0)
     os.close(stdin)
     try:

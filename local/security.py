@@ -13,9 +13,11 @@ from local.linux import CAPABILITIES
 from mesh.errors import InvalidInput
 
 DEFAULT_CAPABILITIES = frozenset(
-    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL"
-    " AUDIT_WRITE".split()
-)
+    {
+        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
+        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    }
+)  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(CAPABILITIES)}
 
 
