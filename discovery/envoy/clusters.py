@@ -139,11 +139,11 @@ def _http_options(destination: Destination) -> Json | None:
     """`HttpProtocolOptions`. Where nothing is known of the destination, what came in goes out: HTTP/1.1 or HTTP/2."""
     if destination.resolution is Resolution.NOWHERE:
         return None
-    unknown = destination.resolution is Resolution.ORIGINAL
+    unknown = destination.resolution is Resolution.ORIGINAL and not destination.host
     if not unknown and not destination.protocol.is_http:
         return None
     options: Json = {"@type": f"type.googleapis.com/{_HTTP_OPTIONS}"}
-    if unknown and not destination.protocol.is_http:
+    if unknown:
         options["use_downstream_protocol_config"] = {"http_protocol_options": {}, "http2_protocol_options": {}}
     elif destination.protocol is Protocol.HTTP2:
         options["explicit_http_config"] = {"http2_protocol_options": {}}

@@ -50,3 +50,6 @@ class Memo:
         if self._size > self._capacity:
             self._old, self._young, self._size = self._young, {}, 0
         return found[1]
+
+    def __len__(self) -> int:
+        return len(self._young.keys() | self._old.keys())

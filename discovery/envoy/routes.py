@@ -40,6 +40,26 @@ _REDIRECTS = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
+# By number: https://grpc.io/docs/guides/status-codes/
+_GRPC_STATUSES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 _NO_CHANGES = HeaderChanges()
 _AUTHORITY = ("host", ":authority")
 
@@ -208,7 +228,10 @@ def _fault(fault: Fault) -> Json:
     rendered: Json = {"@type": FAULT_TYPE}
     if fault.delay:
         rendered["delay"] = {"fixed_delay": seconds(fault.delay), "percentage": percent(fault.delay_percent)}
-    if fault.abort_status is not None:
+    if fault.abort_grpc_status:
+        status = _GRPC_STATUSES.index(fault.abort_grpc_status)
+        rendered["abort"] = {"grpc_status": status, "percentage": percent(fault.abort_percent)}
+    elif fault.abort_status is not None:
         rendered["abort"] = {"http_status": fault.abort_status, "percentage": percent(fault.abort_percent)}
     return rendered
 
