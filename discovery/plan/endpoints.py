@@ -14,6 +14,7 @@ from typing import NamedTuple
 from discovery.plan.memo import Memo, changed_keys
 from discovery.plan.model import Endpoint, PeerTls
 from discovery.plan.peer_authentication import PeerModes, PeerPolicies
+from discovery.plan.workloads import takes_mesh_tls
 from mesh.objects import EndpointSlice, Key, Pod
 
 
@@ -123,7 +124,7 @@ def _backends(
 def _facts(pod: Pod, policies: PeerPolicies, trust_domain: str) -> tuple[str, str, PeerModes | None]:
     namespace = pod.meta.namespace
     identity = f"spiffe://{trust_domain}/ns/{namespace}/sa/{pod.service_account}"
-    modes = policies.of_workload(namespace, pod.meta.labels) if pod.has_sidecar else None
+    modes = policies.of_workload(namespace, pod.meta.labels) if takes_mesh_tls(pod) else None
     return identity, f"{namespace}/{pod.meta.name}", modes
 
 

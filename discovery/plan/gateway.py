@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from discovery.plan.gateway_servers import Kind, Opening, merged, selected
 from discovery.plan.hosts import narrower
-from discovery.plan.inbound import ContainerPorts, container_ports
 from discovery.plan.index import Index
 from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import (
@@ -31,11 +30,12 @@ from discovery.plan.model import (
     VirtualHost,
 )
 from discovery.plan.origins import origin_of, problem_with
-from discovery.plan.outbound import Routing, nowhere
+from discovery.plan.outbound import Routing, nowhere, same_table
 from discovery.plan.routes import ANY_REQUEST, Routed, Side, applicable, routes_of
 from discovery.plan.services import Entry
 from discovery.plan.targets import Catalogue
 from discovery.plan.virtual_services import Bound, VirtualServices
+from discovery.plan.workloads import ContainerPorts, container_ports
 from mesh.istio.gateway import ServerTLSMode, ServerTLSSettings, TLSProtocol
 from mesh.objects import Key, Secret
 from mesh.snapshot import Snapshot
@@ -62,8 +62,9 @@ def opened(scopes: Scopes, found: Index, routes: Routing, proxy: Proxy, snapshot
     declared = container_ports(pod)
     secrets = snapshot.secrets
 
-    def make(memo: Memo, _: Opened | None) -> Opened:
-        build = _Build(memo, routes.catalogue, found.virtual_services, proxy, secrets)
+    def make(memo: Memo, before: Opened | None) -> Opened:
+        last = before.tables if before else ()
+        build = _Build(memo, routes.catalogue, found.virtual_services, proxy, secrets, last)
         gateways = selected(found.gateways, dict(proxy.labels))
         openings, problems = merged(gateways, lambda number: _target(number, entries, declared))
         listeners = tuple(sorted((build.listener(port, some) for port, some in openings.items()), key=_name))
@@ -103,8 +104,10 @@ class _Build:
         virtual_services: VirtualServices,
         proxy: Proxy,
         secrets: Mapping[Key, Secret],
+        before: tuple[RouteTable, ...],
     ) -> None:
         self.memo = memo
+        self.before = before
         self.catalogue = catalogue
         self.virtual_services = virtual_services
         self.proxy = proxy
@@ -181,7 +184,7 @@ class _Build:
             for opening in some:
                 if opening.route_table:
                     by_table.setdefault(opening.route_table, []).append(opening)
-        return [self.memo(RouteTable, name, self._hosts(some)) for name, some in by_table.items()]
+        return [same_table(RouteTable(name, self._hosts(some)), self.before) for name, some in by_table.items()]
 
     def _hosts(self, openings: list[Opening]) -> tuple[VirtualHost, ...]:
         routed: dict[str, dict[Bound, Routed]] = {}

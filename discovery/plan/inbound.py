@@ -27,9 +27,8 @@ from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.routes import ANY_REQUEST, INBOUND_RETRIES
 from discovery.plan.rules import DEFAULT_LIMITS
 from discovery.plan.services import Entry, Port
-from mesh.objects import Pod
+from discovery.plan.workloads import ContainerPorts
 
-SIDECAR_CONTAINER = "istio-proxy"
 MOST_PODS = 4096
 
 
@@ -39,18 +38,6 @@ class Inbound:
     tables: tuple[RouteTable, ...]
     destinations: tuple[Destination, ...]
     problems: tuple[Problem, ...]
-
-
-ContainerPorts = tuple[tuple[str, int], ...]
-
-
-def container_ports(pod: Pod) -> ContainerPorts:
-    """Name and number of the TCP ports that the application's containers declare."""
-    return tuple(
-        (port.name, port.port)
-        for port in pod.ports
-        if port.container != SIDECAR_CONTAINER and port.protocol in ("", "TCP")
-    )
 
 
 @lru_cache(maxsize=MOST_PODS)

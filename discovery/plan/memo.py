@@ -17,38 +17,37 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 K = TypeVar("K")
 
-_MISSING = object()
 MOST_SCOPES = 4096
 """Scopes kept at once (an index, one per client namespace, one per gateway); the longest unused goes first."""
 
 
 class Memo:
-    """Results of one build, by function and arguments, and those of the build before it.
+    """Results of the last build of a scope, by function and arguments; what a build does not ask for is forgotten."""
 
-    What a build does not ask for is forgotten with it.
-    """
+    __slots__ = ("_build", "_entries")
 
-    __slots__ = ("_before", "_now")
-
-    def __init__(self, before: Memo | None = None) -> None:
-        self._before: dict[Any, Any] = before._now if before else {}
-        self._now: dict[Any, Any] = {}
+    def __init__(self) -> None:
+        self._entries: dict[Any, list[Any]] = {}
+        self._build = 0
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         """`function(*arguments)`, or what it was the last time. All arguments must hash."""
         key = (function, *arguments)
-        found = self._now.get(key, _MISSING)
-        if found is _MISSING:
-            found = self._before.get(key, _MISSING)
-            if found is _MISSING:
-                found = function(*arguments)
-            self._now[key] = found
-        return cast(T, found)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = [self._build, function(*arguments)]
+        else:
+            entry[0] = self._build
+        return cast(T, entry[1])
 
-    def sealed(self) -> Memo:
-        """This memo without the build before it."""
-        self._before = {}
-        return self
+    def begin(self) -> None:
+        self._build += 1
+
+    def end(self) -> None:
+        """Forget what was not asked for since `begin`."""
+        unused = [key for key, entry in self._entries.items() if entry[0] != self._build]
+        for key in unused:
+            del self._entries[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,11 @@ class Scopes:
             self._kept.move_to_end(scope)
             if len(last.inputs) == len(inputs) and all(map(is_, last.inputs, inputs)):
                 return cast(T, last.result)
-        memo = Memo(last.memo if last else None)
+        memo = last.memo if last else Memo()
+        memo.begin()
         result = make(memo, last.result if last else None)
-        self._kept[scope] = _Kept(inputs, memo.sealed(), result)
+        memo.end()
+        self._kept[scope] = _Kept(inputs, memo, result)
         while len(self._kept) > MOST_SCOPES:
             self._kept.popitem(last=False)
         return result

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter, is_
 
 from discovery.plan.destinations import Wanted, wanted
 from discovery.plan.hosts import bracketed, covers, spellings, with_port
@@ -38,6 +40,7 @@ from mesh.settings import CLUSTER_DOMAIN
 
 WILDCARD = "0.0.0.0"
 PORT_OF_HOSTS_WITHOUT_SERVICE = 80
+_name = attrgetter("name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +120,14 @@ def _nowhere(name: str) -> Destination:
     return Destination(name, Resolution.NOWHERE, Protocol.HTTP, host=name.rpartition("|")[2])
 
 
-def routing(memo: Memo, services: Services, rules: Rules, mesh: MeshHosts, view: View) -> Routing:
+def routing(
+    memo: Memo, before: Routing | None, services: Services, rules: Rules, mesh: MeshHosts, view: View
+) -> Routing:
     catalogue, entries = catalogue_of(memo, services, rules, view.namespace)
     wants = all_wanted(memo, catalogue, entries)
     if view.role is Role.GATEWAY:
         return Routing(catalogue, entries, wants, (), (), (), (), ())
-    build = _Build(memo, catalogue, mesh, view)
+    build = _Build(memo, catalogue, mesh, view, before.tables if before else ())
     tables = build.tables(entries)
     listeners, headless = build.tcp(entries)
     return Routing(
@@ -145,8 +150,11 @@ def _http_listener(port: int) -> OutboundListener:
 class _Build:
     """One build of a view's tables and listeners; collects problems and destinations that do not exist."""
 
-    def __init__(self, memo: Memo, catalogue: Catalogue, mesh: MeshHosts, view: View) -> None:
+    def __init__(
+        self, memo: Memo, catalogue: Catalogue, mesh: MeshHosts, view: View, before: tuple[RouteTable, ...]
+    ) -> None:
         self.memo = memo
+        self.before = before
         self.catalogue = catalogue
         self.mesh = mesh
         self.view = view
@@ -170,7 +178,7 @@ class _Build:
                 found = self._host(host, one, number)
                 if found is not None:
                     hosts.append(found)
-            tables.append(self.memo(_table, number, self._distinct(number, hosts)))
+            tables.append(same_table(RouteTable(str(number), self._distinct(number, hosts)), self.before))
         return tuple(tables)
 
     def routed(self, one: Bound, port: int) -> Routed:
@@ -237,6 +245,8 @@ class _Build:
 
     def _distinct(self, port: int, hosts: list[VirtualHost]) -> tuple[VirtualHost, ...]:
         """The hosts without domains that an earlier one has: Envoy refuses a table with a domain in two hosts."""
+        if len(set(chain.from_iterable(host.domains for host in hosts))) == sum(len(host.domains) for host in hosts):
+            return tuple(sorted(hosts, key=_name))
         taken: dict[str, VirtualHost] = {}
         kept: list[VirtualHost] = []
         for host in hosts:
@@ -299,12 +309,12 @@ def tcp_listener(
     )
 
 
-def _table(number: int, hosts: tuple[VirtualHost, ...]) -> RouteTable:
-    return RouteTable(str(number), hosts)
-
-
-def _name(host: VirtualHost) -> str:
-    return host.name
+def same_table(table: RouteTable, before: Iterable[RouteTable]) -> RouteTable:
+    """The table of that name in `before`, if it has the very same hosts."""
+    last = next((other for other in before if other.name == table.name), None)
+    if last is None or len(last.virtual_hosts) != len(table.virtual_hosts):
+        return table
+    return last if all(map(is_, last.virtual_hosts, table.virtual_hosts)) else table
 
 
 def _domains(entry: Entry, port: int, namespace: str) -> tuple[str, ...]:

@@ -29,37 +29,47 @@ class PeerModes:
     origins: tuple[Origin, ...] = ()
 
     def on(self, port: int) -> PeerTls:
+        if not self.ports:
+            return self.default
         return next((mode for number, mode in self.ports if number == port), self.default)
+
+
+UNSAID = PeerModes(PeerTls.PERMISSIVE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PeerPolicies:
     """All policies, by width. `workloads` holds those with a selector, oldest first."""
 
-    mesh: Policy | None
-    namespaces: Mapping[str, Policy]
+    mesh: PeerModes
+    namespaces: Mapping[str, PeerModes]
     workloads: Mapping[str, tuple[Policy, ...]]
     problems: tuple[Problem, ...]
 
     def of_workload(self, namespace: str, labels: Mapping[str, str]) -> PeerModes:
+        wide = self.namespaces.get(namespace, self.mesh)
+        candidates = self.workloads.get(namespace)
+        if candidates is None:
+            return wide
         workload = next(
             (
                 policy
-                for policy in self.workloads.get(namespace, ())
+                for policy in candidates
                 if policy.spec.selector and policy.spec.selector.match_labels.items() <= labels.items()
             ),
             None,
         )
-        widest_first = [policy for policy in (self.mesh, self.namespaces.get(namespace), workload) if policy]
-        default = PeerTls.PERMISSIVE
-        for policy in widest_first:
-            default = _mode(policy) or default
-        ports = sorted(workload.spec.port_modes.items()) if workload else ()
-        return PeerModes(
-            default,
-            tuple((port, PeerTls(mode.value)) for port, mode in ports),
-            tuple(origin_of(policy) for policy in widest_first),
-        )
+        return wide if workload is None else _narrowed(wide, workload)
+
+
+def _narrowed(wide: PeerModes, policy: Policy) -> PeerModes:
+    """What a policy makes of the next wider one."""
+    ports = sorted(policy.spec.port_modes.items()) if policy.spec.selector is not None else []
+    return PeerModes(
+        _mode(policy) or wide.default,
+        tuple((port, PeerTls(mode.value)) for port, mode in ports),
+        (*wide.origins, origin_of(policy)),
+    )
 
 
 def _mode(policy: Policy) -> PeerTls | None:
@@ -85,7 +95,13 @@ def peer_policies(objects: Iterable[IstioObject[Any]], root_namespace: str) -> P
             problems.append(_second(policy, namespaces[policy.namespace]))
         else:
             namespaces[policy.namespace] = policy
-    return PeerPolicies(mesh, namespaces, {ns: tuple(found) for ns, found in workloads.items()}, tuple(problems))
+    everywhere = _narrowed(UNSAID, mesh) if mesh else UNSAID
+    return PeerPolicies(
+        mesh=everywhere,
+        namespaces={namespace: _narrowed(everywhere, policy) for namespace, policy in namespaces.items()},
+        workloads={namespace: tuple(found) for namespace, found in workloads.items()},
+        problems=tuple(problems),
+    )
 
 
 def _second(policy: Policy, first: Policy) -> Problem:

@@ -15,7 +15,7 @@ from operator import attrgetter
 from discovery.plan.destinations import ALWAYS, Memory, nobody_answers, provide
 from discovery.plan.endpoints import NOBODY, Backends
 from discovery.plan.gateway import Opened, opened
-from discovery.plan.inbound import Inbound, container_ports, inbound
+from discovery.plan.inbound import Inbound, inbound
 from discovery.plan.index import Index, index
 from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import (
@@ -32,14 +32,13 @@ from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listen
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.services import Entry
 from discovery.plan.virtual_services import mesh_hosts
+from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
 from mesh.identity import Identity
 from mesh.objects import Key
 from mesh.settings import OutboundMode
 from mesh.snapshot import Snapshot
 
-TEMPLATES_ANNOTATION = "inject.istio.io/templates"
-GATEWAY_TEMPLATE = "gateway"
 SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 
 _SHARED = Scopes()
@@ -48,22 +47,17 @@ _NO_INBOUND = Inbound((), (), (), ())
 
 
 def proxy_of(snapshot: Snapshot, key: Key) -> Proxy:
-    """The proxy in pod `key`; NotFound while the pod is not known.
-
-    It is a gateway when its annotation `inject.istio.io/templates` holds `gateway`, as on every gateway that is
-    deployed by injection: https://istio.io/latest/docs/setup/additional-setup/gateway/
-    """
+    """The proxy in pod `key`; NotFound while the pod is not known."""
     pod = snapshot.pods.get(key)
     if pod is None:
         raise NotFound(f"there is no pod {key}", hint="it may be known in a moment: try again")
     labels = pod.meta.labels
-    templates = pod.meta.annotations.get(TEMPLATES_ANNOTATION, "").split(",")
     return Proxy(
         namespace=key.namespace,
         pod=key.name,
         ip=pod.ip,
         identity=Identity(snapshot.settings.trust_domain, key.namespace, pod.service_account),
-        role=Role.GATEWAY if GATEWAY_TEMPLATE in (part.strip() for part in templates) else Role.SIDECAR,
+        role=Role.GATEWAY if is_gateway(pod) else Role.SIDECAR,
         labels=tuple(sorted(labels.items())),
         service=next((labels[name] for name in SERVICE_LABELS if labels.get(name)), key.name),
     )
@@ -105,7 +99,7 @@ def _routing(scopes: Scopes, found: Index, view: View) -> Routing:
     return scopes.build(
         ("routing", view),
         (found.services, found.rules, mesh),
-        lambda memo, _: routing(memo, found.services, found.rules, mesh, view),
+        lambda memo, before: routing(memo, before, found.services, found.rules, mesh, view),
     )
 
 

@@ -26,6 +26,9 @@ class Bound:
     thing: IstioObject[VirtualService]
     hosts: tuple[str, ...]
     gateways: tuple[str, ...]
+    source_labels: frozenset[str]
+    """Keys of the client labels that its matches ask for."""
+    problems: tuple[Problem, ...]
 
     @property
     def spec(self) -> VirtualService:
@@ -49,6 +52,10 @@ def bound(thing: IstioObject[VirtualService], domain: str) -> Bound:
         thing=thing,
         hosts=tuple(dict.fromkeys(qualify(host, thing.namespace, domain) for host in thing.spec.hosts)),
         gateways=tuple(full_gateway(name, thing.namespace) for name in thing.spec.gateways) or (MESH_GATEWAY,),
+        source_labels=frozenset(
+            label for rule in thing.spec.http for match in rule.match for label in match.source_labels
+        ),
+        problems=unhonoured_fields(thing),
     )
 
 
@@ -58,29 +65,19 @@ class VirtualServices:
 
     of_gateway: Mapping[str, tuple[Bound, ...]]
     source_labels: frozenset[str]
-    """Keys of the client labels that some match asks for."""
     problems: tuple[Problem, ...]
 
 
 def virtual_services_of(memo: Memo, objects: Iterable[IstioObject[Any]], domain: str) -> VirtualServices:
     of_gateway: dict[str, list[Bound]] = {}
-    problems: list[Problem] = []
-    everything = sorted(objects, key=age)
-    for thing in everything:
-        problems.extend(memo(unhonoured_fields, thing))
-        one = memo(bound, thing, domain)
+    everything = [memo(bound, thing, domain) for thing in sorted(objects, key=age)]
+    for one in everything:
         for gateway in dict.fromkeys(one.gateways):
             of_gateway.setdefault(gateway, []).append(one)
     return VirtualServices(
         of_gateway={gateway: tuple(found) for gateway, found in of_gateway.items()},
-        source_labels=frozenset(
-            label
-            for thing in everything
-            for rule in thing.spec.http
-            for match in rule.match
-            for label in match.source_labels
-        ),
-        problems=tuple(problems),
+        source_labels=frozenset().union(*(one.source_labels for one in everything)),
+        problems=tuple(problem for one in everything for problem in one.problems),
     )
 
 

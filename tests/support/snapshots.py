@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from mesh.kinds import parse_istio
+from mesh.kinds import KINDS, parse_istio
 from mesh.objects import (
     SIDECAR_STATUS_ANNOTATION,
     ContainerPort,
@@ -36,6 +36,7 @@ from mesh.settings import MeshSettings, parse_mesh_settings
 from mesh.snapshot import Snapshot
 
 Raw = dict[str, Any]
+ISTIO_KINDS = frozenset(kind.kind for kind in KINDS if kind.model is not None)
 
 
 def snapshot(text: str) -> Snapshot:
@@ -66,6 +67,7 @@ def snapshot_of(documents: Iterable[Raw]) -> Snapshot:
     istio = {
         kind: {Key(raw["metadata"]["namespace"], raw["metadata"]["name"]): parse_istio(raw) for raw in found}
         for kind, found in sorted(by_kind.items())
+        if kind in ISTIO_KINDS
     }
     return Snapshot(
         settings=settings,
