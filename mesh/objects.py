@@ -80,6 +80,11 @@ class Pod:
     deleting: bool
     ports: tuple[ContainerPort, ...]
 
+    @property
+    def finished(self) -> bool:
+        """Its containers have ended for good; its address may be another pod's by now."""
+        return self.phase in ("Succeeded", "Failed")
+
 
 SIDECAR_STATUS_ANNOTATION = "sidecar.istio.io/status"
 

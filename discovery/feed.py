@@ -1,0 +1,73 @@
+"""From the API server's events to published snapshots: changes that come together are published together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event as GeventEvent
+
+from discovery.findings import Finding
+from discovery.hub import Hub
+from discovery.metrics import Metrics
+from discovery.snapshots import SnapshotBuilder
+from kube.source import Event, Source
+
+QUIET_SECONDS = 0.001
+"""A change is published when nothing else came for so long ..."""
+LONGEST_SECONDS = 0.02
+"""... or so long after the first."""
+
+
+class Feed:
+    """Call `start` once. `clock`: monotonic seconds."""
+
+    def __init__(self, source: Source, hub: Hub, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._source, self._hub, self._metrics, self._clock = source, hub, metrics, clock
+        self._builder = SnapshotBuilder()
+        self._news = GeventEvent()
+        self._events = 0
+        self._arrived = 0.0
+
+    @property
+    def synced(self) -> bool:
+        """Whether there is a snapshot that everything was read for."""
+        return self._hub.moment is not None
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with objects, and with reading them."""
+        found = list(self._builder.findings)
+        for kind, error in self._source.troubles().items():
+            said, hint = error.message, error.hint or ""
+            found.append(Finding(kind, "", "", "", said, hint, "what was known of this kind stays in force"))
+        return found
+
+    def start(self) -> None:
+        """Read everything, then follow."""
+        gevent.spawn(self._run)
+        self._source.start(self._take)
+
+    def _take(self, event: Event) -> None:
+        if not self._news.is_set():
+            self._arrived = self._clock()
+        self._builder.apply(event)
+        self._metrics.event(event.kind)
+        self._events += 1
+        self._news.set()
+
+    def _run(self) -> None:
+        while True:
+            self._news.wait()
+            self._settle()
+            self._news.clear()
+            if self._source.synced():
+                self._hub.publish(self._builder.build(), self._builder.versions, self._arrived)
+
+    def _settle(self) -> None:
+        """Wait for the end of a burst, not for long."""
+        until = self._arrived + LONGEST_SECONDS
+        while True:
+            before = self._events
+            gevent.sleep(QUIET_SECONDS)
+            if self._events == before or self._clock() >= until:
+                return

@@ -1,0 +1,221 @@
+"""From the API server's events to Snapshots.
+
+A Snapshot is immutable and its maps are shared from one to the next: only the map of a kind that changed is copied,
+and an object that changed in nothing that Heddle uses (a heartbeat in a status, say) keeps its identity, so that
+whoever remembers results by identity finds them again. An object that cannot be read leaves its last good version in
+force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+from discovery.findings import Finding, Severity, of_error, of_field
+from kube.source import Changed, Event, Listed, Watched, list_path
+from mesh.kinds import Kind, parse_with_warnings, watched_by
+from mesh.objects import (
+    Key,
+    parse_config_map,
+    parse_endpoint_slice,
+    parse_meta,
+    parse_namespace,
+    parse_pod,
+    parse_secret,
+    parse_service,
+)
+from mesh.settings import CONTROL_NAMESPACE, MeshSettings, parse_mesh_settings
+from mesh.snapshot import Snapshot
+from mesh.validation import unhonoured_problems
+
+SETTINGS = Key(CONTROL_NAMESPACE, "istio")
+SETTINGS_FIELD = "mesh"
+
+_CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "Namespace": ("namespaces", parse_namespace),
+    "Pod": ("pods", parse_pod),
+    "Service": ("services", parse_service),
+    "EndpointSlice": ("slices", parse_endpoint_slice),
+    "Secret": ("secrets", parse_secret),
+}
+"""Kind -> field of Snapshot, parser."""
+
+_SECRET_QUERY = {"fieldSelector": "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1"}
+_SECRET_FIELDS = frozenset({"tls.crt", "cert", "cacert", "ca.crt"})
+_KEPT = "its last good version stays in force"
+_IGNORED = "it has no effect"
+_NOT_ACTED_UPON = "Heddle does not act upon this setting"
+_NOT_COMPARED = frozenset({"resource_version", "generation", "_hash"})
+
+
+def watches() -> list[Watched]:
+    """What discovery lists and watches."""
+    kinds = [Watched(kind.kind, kind.path, _SECRET_QUERY if kind.kind == "Secret" else {}) for kind in _kinds()]
+    settings = list_path("", "v1", "configmaps", SETTINGS.namespace)
+    return [*kinds, Watched("ConfigMap", settings, {"fieldSelector": f"metadata.name={SETTINGS.name}"})]
+
+
+def _kinds() -> list[Kind]:
+    return [kind for kind in watched_by("discovery") if kind.kind != "ConfigMap"]
+
+
+class SnapshotBuilder:
+    """Feed it events with `apply`; `build` gives the Snapshot as of now, the same one when nothing changed."""
+
+    def __init__(self) -> None:
+        self._istio = {kind.kind: kind for kind in _kinds() if kind.of_istio}
+        self._objects: dict[str, dict[Key, Any]] = {kind: {} for kind in (*_CORE, *self._istio)}
+        self._findings: dict[tuple[str, Key], tuple[Finding, ...]] = {}
+        self._changed: set[str] = set()
+        self._settings = MeshSettings()
+        self._snapshot = Snapshot()
+        self.versions: dict[str, int] = {}
+        """Kind -> version of its newest change."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with objects as they are now."""
+        return tuple(finding for found in self._findings.values() for finding in found)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event. Never raises because of an object."""
+        if isinstance(event, Listed):
+            self._replace(event)
+        elif isinstance(event, Changed):
+            if event.deleted:
+                self._delete(event.kind, parse_meta(event.object).key)
+            else:
+                self._put(event.kind, event.object)
+        self.versions[event.kind] = max(event.resource_version, self.versions.get(event.kind, 0))
+
+    def build(self) -> Snapshot:
+        """A new Snapshot when anything in it changed."""
+        changes: dict[str, Any] = {}
+        for kind in self._changed & _CORE.keys():
+            changes[_CORE[kind][0]] = self._frozen(kind)
+        istio = self._changed & self._istio.keys()
+        if istio:
+            changes["istio"] = MappingProxyType(
+                {**self._snapshot.istio, **{kind: self._frozen(kind) for kind in sorted(istio)}}
+            )
+        if self._settings is not self._snapshot.settings:
+            changes["settings"] = self._settings
+        newest = max(self.versions.values(), default=0)
+        if changes or newest > self._snapshot.resource_version:
+            self._snapshot = self._snapshot.replacing(**changes, resource_version=newest)
+        self._changed.clear()
+        return self._snapshot
+
+    def _frozen(self, kind: str) -> Mapping[Any, Any]:
+        objects: dict[Any, Any] = self._objects[kind]
+        if kind == "Namespace":
+            return MappingProxyType({key.name: value for key, value in objects.items()})
+        return MappingProxyType(dict(objects))
+
+    def _replace(self, event: Listed) -> None:
+        listed = {parse_meta(raw).key for raw in event.objects}
+        known = [SETTINGS] if event.kind == "ConfigMap" else list(self._objects[event.kind])
+        unread = [key for kind, key in self._findings if kind == event.kind]
+        for key in dict.fromkeys([*known, *unread]):
+            if key not in listed:
+                self._delete(event.kind, key)
+        for raw in event.objects:
+            self._put(event.kind, raw)
+
+    def _put(self, kind: str, raw: Mapping[str, Any]) -> None:
+        meta = parse_meta(raw)
+        if kind == "ConfigMap":
+            if meta.key == SETTINGS:
+                self._read_settings(raw)
+            return
+        objects = self._objects[kind]
+        before = objects.get(meta.key)
+        try:
+            parsed, found = self._parse(kind, raw)
+        except Exception as error:  # whatever an object does to its parser, the others go on
+            effect = _KEPT if before is not None else _IGNORED
+            self._findings[kind, meta.key] = of_error(kind, meta.namespace, meta.name, error, effect)
+            return
+        self._note(kind, meta.key, found)
+        if kind == "Secret" and not _SECRET_FIELDS & parsed.data.keys():
+            self._drop(kind, meta.key)
+        elif before is None or not same(before, parsed):
+            objects[meta.key] = parsed
+            self._changed.add(kind)
+
+    def _parse(self, kind: str, raw: Mapping[str, Any]) -> tuple[Any, tuple[Finding, ...]]:
+        if kind in _CORE:
+            return _CORE[kind][1](raw), ()
+        entry = self._istio[kind]
+        # The items of a list may leave out what the list itself says.
+        typed, warnings = parse_with_warnings({"apiVersion": entry.api_version, "kind": kind, **raw})
+        found = (*warnings, *unhonoured_problems(typed.spec))
+        return typed, tuple(
+            of_field(kind, typed.namespace, typed.name, each, severity=Severity.WARNING) for each in found
+        )
+
+    def _delete(self, kind: str, key: Key) -> None:
+        if kind == "ConfigMap":
+            if key == SETTINGS:
+                self._set_settings(MeshSettings())
+        else:
+            self._drop(kind, key)
+        self._findings.pop((kind, key), None)
+
+    def _drop(self, kind: str, key: Key) -> None:
+        if self._objects[kind].pop(key, None) is not None:
+            self._changed.add(kind)
+
+    def _note(self, kind: str, key: Key, found: tuple[Finding, ...]) -> None:
+        self._findings.pop((kind, key), None)
+        if found:
+            self._findings[kind, key] = found
+
+    def _read_settings(self, raw: Mapping[str, Any]) -> None:
+        where = ("ConfigMap", SETTINGS.namespace, SETTINGS.name)
+        try:
+            settings = parse_mesh_settings(parse_config_map(raw).data.get(SETTINGS_FIELD, ""))
+        except Exception as error:  # as above: the settings before stay
+            self._findings["ConfigMap", SETTINGS] = of_error(*where, error, "the settings before it stay in force")
+            return
+        self._note(
+            "ConfigMap",
+            SETTINGS,
+            tuple(
+                Finding(*where, f"data.{SETTINGS_FIELD}: {path}", _NOT_ACTED_UPON, severity=Severity.WARNING)
+                for path in settings.ignored_fields()
+            ),
+        )
+        self._set_settings(settings)
+
+    def _set_settings(self, settings: MeshSettings) -> None:
+        if settings != self._settings:
+            self._settings = settings
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two objects say the same, versions aside. `mesh.objects` compare by identity, so this looks inside."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if is_dataclass(one):
+        return all(
+            same(getattr(one, field.name), getattr(other, field.name))
+            for field in fields(one)
+            if field.name not in _NOT_COMPARED
+        )
+    if type(one) is tuple:
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def same_content(one: Snapshot, other: Snapshot) -> bool:
+    """Whether nothing but the version differs."""
+    return all(
+        getattr(one, field.name) is getattr(other, field.name)
+        for field in fields(Snapshot)
+        if field.name != "resource_version"
+    )
