@@ -97,14 +97,13 @@ class Kubelet:
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # containers become this process's children
         self._thread.start()
         self._call(self._dns.start()).result()
-        self._refresher = self._call(self._refresh_for_ever())
+        self._call(self._refresh_for_ever())
 
     def close(self, grace: float = 0.0) -> None:
         """Stop every pod within `grace` seconds, then DNS and the thread."""
         for key in list(self._workers):
             self.stop(*key, grace=grace)
         self._call(self._until_empty()).result()
-        self._refresher.cancel()
         self._call(self._dns.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -169,6 +168,10 @@ class Kubelet:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
     def _call(self, work: Any) -> concurrent.futures.Future[Any]:
