@@ -147,12 +147,11 @@ def _path(uri: StringMatch | None, ignore_case: bool) -> TextMatch:
 
 
 def _text(match: StringMatch) -> TextMatch:
-    """`*` as a regular expression is no expression: Istio takes it as "is present"."""
     if match.exact is not None:
         return TextMatch(MatchKind.EXACT, match.exact)
     if match.prefix is not None:
         return TextMatch(MatchKind.PREFIX, match.prefix)
-    if match.regex is not None and match.regex != "*":
+    if match.regex is not None:
         return TextMatch(MatchKind.REGEX, match.regex)
     return TextMatch(MatchKind.PRESENT)
 

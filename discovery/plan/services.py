@@ -69,7 +69,7 @@ def entry_of(service: Service, domain: str) -> Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Services:
-    """`entries`: oldest first, then by host. `selecting`: namespace and one label -> services whose selector has it."""
+    """`entries`: oldest first, then by name. `selecting`: namespace and one label -> services whose selector has it."""
 
     entries: tuple[Entry, ...]
     by_host: Mapping[str, Entry]
@@ -103,5 +103,5 @@ def visible(entries: Iterable[Entry], namespace: str) -> tuple[Entry, ...]:
     return tuple(entry for entry in entries if not entry.export_to or entry.is_visible(namespace))
 
 
-def _age(entry: Entry) -> tuple[str, str]:
-    return (entry.service.meta.created, entry.host)
+def _age(entry: Entry) -> tuple[str, str, str]:
+    return (entry.service.meta.created, entry.key.name, entry.key.namespace)
