@@ -8,6 +8,7 @@ becomes a child of the engine, which reaps it. Standard library only, for it run
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -90,7 +91,8 @@ def _become(order: dict[str, Any]) -> None:
         import fcntl
         import termios
 
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        with contextlib.suppress(OSError):  # it may be the controlling terminal of the caller's session already
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     if not order["join"]:
         build_root(order)
     os.umask(0o022)
@@ -111,11 +113,9 @@ def _become(order: dict[str, Any]) -> None:
 def _drop_privileges(order: dict[str, Any]) -> None:
     """User, groups, capabilities and no_new_privs, in the order in which each is still allowed."""
     uid, gid = order["uid"], order["gid"]
-    for stream in (0, 1, 2):
-        try:
-            os.fchown(stream, uid, -1)  # so that the user may open /dev/stdout, as container runtimes do
-        except OSError:
-            continue  # a terminal or file of somebody else's: it stays theirs
+    if not order["join"]:
+        for stream in (1, 2):  # the engine's own pipe: so that the user may open /dev/stdout, as container runtimes do
+            os.fchown(stream, uid, -1)
     keep = frozenset(order["capabilities"])
     linux.limit_capabilities(keep)
     os.setgroups(order["groups"])

@@ -55,6 +55,16 @@ def check() -> list[MissingPrerequisite]:
     return missing or _trial()
 
 
+def require() -> None:
+    """MissingPrerequisite that names everything that is missing, if anything is."""
+    missing = check()
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        listed = "".join(f"\n  - {error}" for error in missing)
+        raise MissingPrerequisite(f"this machine lacks {len(missing)} things:{listed}")
+
+
 def _kernel(release: str) -> list[MissingPrerequisite]:
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
     if numbers >= _LEAST_KERNEL:

@@ -14,13 +14,14 @@ from typing import Any
 import structlog
 
 from local import lifecycle, pod_files
-from local.container import LaunchFailed, Mount, Process, Program, first_process, further_process, launch
+from local.container import LaunchFailed, Mount, Process, Program, first_process, further_process
 from local.env import Lookup, environment
+from local.hooks import launch_with_log, run_and_collect, run_hook
 from local.images import Images, command_line, with_working_directory
 from local.lifecycle import Container, Decision, Exit
 from local.logs import LogPipe, tail
 from local.network import Network, PodNetwork
-from local.probes import Probe, ProbeKind, http_get, keep_probing, parse_probe, resolve_port
+from local.probes import Probe, ProbeKind, RunCommand, keep_probing, parse_probe
 from local.rootfs import RootPlan
 from local.security import security
 from local.status import PodFacts, pod_status, with_transitions
@@ -87,6 +88,7 @@ class PodWorker:
         self._stop_by: float | None = None
         self._problem = ""
         self._volume_problem = ""
+        self._commands = 0
         self._reported: dict[str, Any] | None = None
 
     @property
@@ -220,7 +222,7 @@ class PodWorker:
             mounts=mounts,
         )
         try:
-            pid = await machine.in_thread(_launch_with_log, order, log)
+            pid = await machine.in_thread(launch_with_log, order, log)
         except (LaunchFailed, OSError) as error:
             log.close()
             wall = machine.wall()
@@ -240,7 +242,7 @@ class PodWorker:
         self._changed.set()
         self._log.info("container started", container=name, pid=pid, restarts=run)
         self._spawn(self._follow(name, live))
-        live.tasks.append(self._loop.create_task(self._oversee(name, container, probes)))
+        live.tasks.append(self._loop.create_task(self._oversee(name, probes)))
 
     def _prepare(self, container: Mapping[str, Any]) -> tuple[Program, list[Mount], Path]:
         """Image, rights, environment and mounts of a container; HeddleError if something is not there."""
@@ -287,10 +289,9 @@ class PodWorker:
 
     # Probes and hooks
 
-    async def _oversee(self, name: str, container: Mapping[str, Any], probes: Mapping[ProbeKind, Probe | None]) -> None:
+    async def _oversee(self, name: str, probes: Mapping[ProbeKind, Probe | None]) -> None:
         """The postStart hook, then the startup probe until it passes, then the other two for ever."""
-        hook = (container.get("lifecycle") or {}).get("postStart")
-        if hook and not await self._run_hook(name, hook, self._grace()):
+        if not await self._hook(name, "postStart", self._grace()):
             self._fail(name, "the postStart hook failed", None)
             return
         startup = probes["startupProbe"]
@@ -318,10 +319,7 @@ class PodWorker:
             elif not passing:
                 self._fail(name, f"{probe.kind} failed: {message}", probe.grace)
 
-        async def run(argv: list[str], seconds: float) -> tuple[int, str]:
-            return await self.run_inside(name, argv, seconds)
-
-        await keep_probing(probe, self.address, run, self._machine.monotonic, report)
+        await keep_probing(probe, self.address, self._runner(name), self._machine.monotonic, report)
 
     def _fail(self, name: str, message: str, grace: float | None) -> None:
         """End a container that is not well; its restart policy decides what comes next."""
@@ -338,57 +336,35 @@ class PodWorker:
         live = self._live.get(name)
         if live is None:
             return
-        hook = (self._declared[name].get("lifecycle") or {}).get("preStop")
-        if hook:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, deadline - self._machine.monotonic())):
-                    await self._run_hook(name, hook, deadline - self._machine.monotonic())
+        await self._hook(name, "preStop", deadline - self._machine.monotonic())
         live.process.kill(signal.SIGTERM)
         await asyncio.wait([live.process.ended], timeout=max(0.0, deadline - self._machine.monotonic()))
         live.process.kill()
 
-    async def _run_hook(self, name: str, hook: Mapping[str, Any], seconds: float) -> bool:
+    async def _hook(self, name: str, kind: str, seconds: float) -> bool:
+        """Run the container's hook of this kind, if it has one; whether all is well."""
+        hook = (self._declared[name].get("lifecycle") or {}).get(kind)
+        if not hook:
+            return True
         try:
-            if hook.get("exec"):
-                code, output = await self.run_inside(name, list(hook["exec"].get("command") or []), seconds)
-                if code:
-                    self._log.warning("hook failed", container=name, code=code, output=output[-500:])
-                return code == 0
-            if hook.get("httpGet"):
-                action = hook["httpGet"]
-                port = resolve_port(self._declared[name], action.get("port"), f"{name}.lifecycle")
-                secure = (action.get("scheme") or "HTTP").upper() == "HTTPS"
-                headers = action.get("httpHeaders") or []
-                status, _ = await http_get(
-                    action.get("host") or self.address, port, action.get("path") or "/", headers, secure
-                )
-                return 200 <= status < 400
-            if hook.get("sleep"):
-                await asyncio.sleep(hook["sleep"].get("seconds") or 0)
-        except (OSError, ValueError, asyncio.IncompleteReadError, HeddleError) as error:
-            self._log.warning("hook failed", container=name, problem=str(error))
-            return False
-        return True
+            async with asyncio.timeout(max(0.0, seconds)):
+                problem = await run_hook(hook, self._declared[name], self.address, self._runner(name), seconds)
+        except TimeoutError:
+            problem = f"not done within {seconds:g} s"
+        if problem:
+            self._log.warning("hook failed", container=name, hook=kind, problem=problem)
+        return not problem
 
-    async def run_inside(self, name: str, argv: list[str], seconds: float) -> tuple[int, str]:
-        """Run a command in the container and return its code and the end of its output; killed after `seconds`."""
-        order = self.order_in(name, argv, tty=False)
-        path = self._folder / f"exec-{name}-{id(order):x}"
-        log = LogPipe(path, self._loop, limit=65536)
-        try:
-            pid = await self._machine.in_thread(_launch_with_log, order, log)
-            process = Process(pid, self._loop)
-            try:
-                code, _ = await asyncio.wait_for(asyncio.shield(process.ended), timeout=max(0.01, seconds))
-            finally:
-                process.kill()
-        except LaunchFailed as error:
-            return 126, str(error)
-        finally:
-            log.close()
-            output = tail(path)
-            path.unlink(missing_ok=True)
-        return code, output
+    def _runner(self, name: str) -> RunCommand:
+        """How probes and hooks run commands in the container."""
+
+        async def run(argv: list[str], seconds: float) -> tuple[int, str]:
+            order = self.order_in(name, argv, tty=False)
+            self._commands += 1
+            path = self._folder / f"command-{self._commands}"
+            return await run_and_collect(order, path, self._machine.in_thread, seconds)
+
+        return run
 
     # The rest
 
@@ -450,11 +426,3 @@ class PodWorker:
         if self._network is not None:
             await self._machine.in_thread(self._machine.network.detach, self._network)
         await self._machine.in_thread(shutil.rmtree, self._folder, True)
-
-
-def _launch_with_log(order: Mapping[str, Any], log: LogPipe) -> int:
-    with open("/dev/null", "rb") as nothing:
-        try:
-            return launch(order, nothing.fileno(), log.writer, log.writer)
-        finally:
-            log.close_writer()
