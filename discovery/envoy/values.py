@@ -7,7 +7,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-INBOUND_SOURCE = "127.0.0.6"
+INBOUND_SOURCES = ("127.0.0.6", "::6")
 """Connections to the app in this pod come from here, so that the rules of `mesh/interception.py` let them pass."""
 WILDCARD = "0.0.0.0"
 
@@ -44,5 +44,7 @@ def format_text(value: str) -> str:
 
 
 def bind_source() -> Json:
-    """The `upstream_bind_config` of every cluster whose endpoint is the app in this pod."""
-    return {"source_address": {"address": INBOUND_SOURCE, "port_value": 0}}
+    """The `upstream_bind_config` of every cluster whose endpoint is the app in this pod; Envoy takes the source of the
+    endpoint's own IP version."""
+    source, other = ({"address": address, "port_value": 0} for address in INBOUND_SOURCES)
+    return {"source_address": source, "extra_source_addresses": [{"address": other}]}
