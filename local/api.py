@@ -154,6 +154,7 @@ def _watch(store: Store, kind: str, api_version: str, namespace: str, since: int
 
     def stream() -> Iterator[bytes]:
         seen, left = since, seconds
+        yield b""  # sends the headers now, so that the reader knows that it is watching
         if seen == 0:  # "start with everything there is"
             items, seen = store.items_with_version(kind)
             yield b"".join(line("ADDED", raw) for raw in items if _within(raw, namespace))

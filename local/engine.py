@@ -177,9 +177,7 @@ class Engine:
                         f"ingress: http{'s' if published['servicePort'] == 443 else ''}"
                         f"://127.0.0.1:{published['hostPort']}"
                     )
-            say(
-                f"up: {len(pods)} pods are ready; `heddle status` shows them, Ctrl-C or `heddle local down` ends the mesh"
-            )
+            say(f"up: {len(pods)} pods are ready; `heddle status` shows them, `heddle local down` ends the mesh")
             (self._state / "ready").write_text(str(self._order["starter"]))
 
         threading.Thread(target=wait, name="ready", daemon=True).start()
