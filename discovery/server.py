@@ -31,8 +31,28 @@ class Running:
     close: Callable[[], None]
 
 
+class _Idle:
+    """A silent timeout (the block is left, nothing is raised). `idle` knows it, so that it can be made to come early."""
+
+    def __init__(self, seconds: float, idle: dict[gevent.Timeout, gevent.Greenlet]) -> None:
+        self._timeout, self._idle = gevent.Timeout(seconds, False), idle
+
+    def __enter__(self) -> None:
+        self._timeout.start()
+        self._idle[self._timeout] = gevent.getcurrent()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        del self._idle[self._timeout]
+        self._timeout.close()
+        return error is self._timeout
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Ends quickly: held requests are answered when the process is told to stop, and their connections closed."""
+    """Ends quickly: told to stop, it answers held requests and closes connections as soon as they have no request."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._idle: dict[gevent.Timeout, gevent.Greenlet] = {}
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """As GeventWorker's, which would let a silent peer keep a write waiting for ever."""
@@ -46,10 +66,19 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             raise StopIteration
         return result
 
+    def timeout_ctx(self) -> _Idle:
+        """Round the wait for a connection's next request."""
+        return _Idle(self.cfg.keepalive, self._idle)
+
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """SIGTERM. A signal handler must not wait, so a greenlet does it."""
         super().handle_exit(sig, frame)
-        gevent.spawn(self.app.close)
+        gevent.spawn(self._end)
+
+    def _end(self) -> None:
+        self.app.close()
+        for timeout, waiting in list(self._idle.items()):
+            gevent.kill(waiting, timeout)
 
 
 class Server(BaseApplication):  # type: ignore[misc]

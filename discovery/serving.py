@@ -1,7 +1,8 @@
-"""The TLS of the agents' port: TLS 1.3, a client certificate of the trust bundle, the newest context for each connection.
+"""The TLS of the agents' port: TLS 1.3, a client certificate of the trust bundle.
 
-Under gunicorn the setting `ssl_context` wants one context for the life of the worker. `Rotating` stands in its place and
-asks for the current one each time, so that a renewed certificate and a new trust bundle hold from the next connection on.
+Under gunicorn the setting `ssl_context` wants one context for the life of the worker. `Rotating` stands in its place
+and asks for the current one each time, so that a renewed certificate and a new trust bundle hold from the next
+connection on.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class ApiServer:
     to send; `"end"` to end the stream; `"break"` to drop the connection in the middle of a chunk."""
 
     def __init__(self) -> None:
+        self.address = ""
         self.items: list[dict[str, Any]] = []
         self.version = 1
         self.page = 0
@@ -42,7 +43,8 @@ class ApiServer:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            self.address = f"http://127.0.0.1:{server.server_address[1]}"
+            yield self.address
         finally:
             self.events.put("end")
             server.shutdown()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import queue
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,23 +12,15 @@ from hypothesis import strategies as st
 
 from kube.client import Client, connect
 from kube.source import LONGEST_RETRY, Changed, Event, Listed, Progress, Source, Watched, backoff, list_path, number
-
-_spec = importlib.util.spec_from_file_location("kube_test_api_server", Path(__file__).with_name("api_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-api_server = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = api_server
-_spec.loader.exec_module(api_server)
-thing = api_server.thing
+from tests.kube.api_server import ApiServer, thing
 
 THINGS = Watched("Thing", "/apis/heddle.dev/v1/things")
 
 
 @pytest.fixture
-def api() -> Iterator[Any]:
-    server = api_server.ApiServer()
-    with server.running() as address:
-        server.address = address
+def api() -> Iterator[ApiServer]:
+    server = ApiServer()
+    with server.running():
         yield server
 
 
@@ -58,7 +47,7 @@ def names(event: Event) -> list[str]:
     return [item["metadata"]["name"] for item in event.objects]
 
 
-def test_first_list_comes_whole_then_changes(api: Any) -> None:
+def test_first_list_comes_whole_then_changes(api: ApiServer) -> None:
     api.items, api.version, api.page = [thing(f"t{i}", i) for i in range(5)], 9, 2
     with Followed(api.address) as followed:
         first = followed.next()
@@ -78,7 +67,7 @@ def test_first_list_comes_whole_then_changes(api: Any) -> None:
 
 
 @pytest.mark.parametrize("ending", ["end", "break"])
-def test_a_watch_that_ends_goes_on_where_it_was(api: Any, ending: str) -> None:
+def test_a_watch_that_ends_goes_on_where_it_was(api: ApiServer, ending: str) -> None:
     with Followed(api.address) as followed:
         followed.next()
         api.events.put({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "40"}}})
@@ -90,7 +79,7 @@ def test_a_watch_that_ends_goes_on_where_it_was(api: Any, ending: str) -> None:
     assert len(api.lists()) == 1
 
 
-def test_a_version_that_is_too_old_lists_again(api: Any) -> None:
+def test_a_version_that_is_too_old_lists_again(api: ApiServer) -> None:
     with Followed(api.address) as followed:
         assert names(followed.next()) == []
         api.items, api.version = [thing("a", 50)], 50
@@ -104,14 +93,14 @@ def test_a_version_that_is_too_old_lists_again(api: Any) -> None:
         assert names(followed.next()) == ["a"]
 
 
-def test_server_errors_are_retried_and_named(api: Any) -> None:
+def test_server_errors_are_retried_and_named(api: ApiServer) -> None:
     api.answers += [(500, {"message": "etcd is away"}), (403, {"message": "things is forbidden"})]
     with Followed(api.address) as followed:
         assert names(followed.next()) == []
         assert followed.source.troubles() == {}
 
 
-def test_a_refusal_stays_visible_and_is_not_synced(api: Any) -> None:
+def test_a_refusal_stays_visible_and_is_not_synced(api: ApiServer) -> None:
     api.answers += [(403, {"message": "things is forbidden"})] * 1000
     with Followed(api.address) as followed:
         while "Thing" not in (troubles := followed.source.troubles()):
@@ -121,7 +110,7 @@ def test_a_refusal_stays_visible_and_is_not_synced(api: Any) -> None:
         assert not followed.source.synced()
 
 
-def test_a_kind_that_is_not_installed_counts_as_empty(api: Any) -> None:
+def test_a_kind_that_is_not_installed_counts_as_empty(api: ApiServer) -> None:
     api.answers.append((404, {"message": "no such resource"}))
     with Followed(api.address) as followed:
         assert names(followed.next()) == []
@@ -129,7 +118,7 @@ def test_a_kind_that_is_not_installed_counts_as_empty(api: Any) -> None:
         assert "Thing" in followed.source.troubles()
 
 
-def test_a_short_404_does_not_drop_what_is_known(api: Any) -> None:
+def test_a_short_404_does_not_drop_what_is_known(api: ApiServer) -> None:
     api.items = [thing("kept", 1)]
     with Followed(api.address) as followed:
         assert names(followed.next()) == ["kept"]
@@ -138,14 +127,14 @@ def test_a_short_404_does_not_drop_what_is_known(api: Any) -> None:
         assert names(followed.next()) == ["kept"]
 
 
-def test_silence_is_taken_for_a_dead_connection(api: Any) -> None:
+def test_silence_is_taken_for_a_dead_connection(api: ApiServer) -> None:
     with Followed(api.address, silence_seconds=0.3) as followed:
         followed.next()
         for _ in range(2):
             assert api.watching.acquire(timeout=20)
 
 
-def test_events_that_are_split_or_joined_on_the_wire(api: Any) -> None:
+def test_events_that_are_split_or_joined_on_the_wire(api: ApiServer) -> None:
     with Followed(api.address) as followed:
         followed.next()
         first, second = (b'{"type":"ADDED","object":{"metadata":{"name":"%s"}}}' % name for name in (b"a", b"b"))
@@ -155,7 +144,7 @@ def test_events_that_are_split_or_joined_on_the_wire(api: Any) -> None:
         assert [e.object["metadata"]["name"] for e in found if isinstance(e, Changed)] == ["a", "b"]
 
 
-def test_a_failing_consumer_does_not_end_the_watch(api: Any) -> None:
+def test_a_failing_consumer_does_not_end_the_watch(api: ApiServer) -> None:
     seen: queue.Queue[Event] = queue.Queue()
 
     def consumer(event: Event) -> None:
@@ -174,7 +163,7 @@ def test_a_failing_consumer_does_not_end_the_watch(api: Any) -> None:
         source.stop()
 
 
-def test_apply_writes_what_server_side_apply_takes(api: Any) -> None:
+def test_apply_writes_what_server_side_apply_takes(api: ApiServer) -> None:
     client: Client = connect(api.address)
     client.apply("/api/v1/namespaces/default/configmaps/a", {"data": {"k": "v"}})
     client.post("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {}})
