@@ -47,8 +47,11 @@ class Catalogue:
         return Resolved(destination_name(port.number, "", entry.host), hash_by)
 
     def aliased(self, entry: Entry) -> Entry | None:
-        """The service that an ExternalName service is another name of."""
-        return self.by_host.get(entry.service.external_name.lower().rstrip(".")) if entry.is_external else None
+        """The service that an ExternalName service is another name of; names of names are left to DNS."""
+        if not entry.is_external:
+            return None
+        other = self.by_host.get(entry.service.external_name.lower().rstrip("."))
+        return other if other is not None and not other.is_external else None
 
     def resolve(self, wanted: Destination, namespace: str, listener_port: int) -> Resolved:
         """`wanted` as written in an object of `namespace`, for requests that came in on `listener_port`."""

@@ -143,11 +143,12 @@ def test_memo_forgets_what_is_not_asked_for() -> None:
 
 def test_scopes_keep_the_latest() -> None:
     scopes = Scopes()
-    for number in range(MOST_SCOPES + 1):
-        scopes.build(number, (number,), lambda *_: object())
-    kept = object()
-    assert scopes.build(MOST_SCOPES, (MOST_SCOPES,), lambda *_: kept) is not kept
-    assert scopes.build(0, (0,), lambda *_: kept) is kept
+    names = [f"scope {number}" for number in range(MOST_SCOPES + 1)]
+    for name in names:
+        scopes.build(name, (name,), lambda *_: "old")
+    assert scopes.build(names[-1], (names[-1],), lambda *_: "new") == "old"
+    assert scopes.build(names[-1], ("other input",), lambda *_: "new") == "new"
+    assert scopes.build(names[0], (names[0],), lambda *_: "new") == "new"
 
 
 @pytest.mark.parametrize(
