@@ -9,12 +9,13 @@ from types import TracebackType
 
 
 class EchoApp:
-    """Listens on 127.0.0.1 for the length of a `with` block. Answers JSON: its name, path and headers (lower case).
+    """Listens on `address` for the length of a `with` block. Answers JSON: its name, path, headers
+    (lower case), how often this `x-id` asked, and the address that the connection came from.
 
     `x-fail: N` makes the first N requests of that `x-id` fail with 503. `x-sleep: S` delays the answer.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, address: str = "127.0.0.1", port: int = 0) -> None:
         seen: dict[str, int] = {}
         woken = threading.Event()
 
@@ -29,7 +30,9 @@ class EchoApp:
                 seen[asked] = seen.get(asked, 0) + 1
                 failed = seen[asked] <= int(self.headers.get("x-fail", 0))
                 headers = {key.lower(): value for key, value in self.headers.items()}
-                body = json.dumps({"app": name, "path": self.path, "headers": headers, "times": seen[asked]}).encode()
+                answer = {"app": name, "path": self.path, "headers": headers}
+                answer |= {"times": seen[asked], "client": self.client_address[0]}
+                body = json.dumps(answer).encode()
                 self.send_response(503 if failed else 200)
                 self.send_header("content-length", str(len(body)))
                 self.send_header("x-inner", "secret")
@@ -42,7 +45,7 @@ class EchoApp:
                 pass
 
         self._woken = woken
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -121,15 +121,26 @@ def validate(bootstrap: Json, directory: Path) -> str:
     return done.stderr
 
 
-class RunningEnvoy:
-    """A real Envoy with `bootstrap`, for the length of a `with` block. `admin_port` is the bootstrap's."""
+def _here(work: Callable[[], Any]) -> Any:
+    return work()
 
-    def __init__(self, bootstrap: Json, directory: Path) -> None:
+
+class RunningEnvoy:
+    """A real Envoy with `bootstrap`, for the length of a `with` block. `admin_port` is the bootstrap's.
+
+    `prefix` is put before its command line, and `inside` runs what asks its admin port, for an Envoy that runs in a
+    network namespace of its own.
+    """
+
+    def __init__(
+        self, bootstrap: Json, directory: Path, *, prefix: Sequence[str] = (), inside: Callable[..., Any] | None = None
+    ) -> None:
+        self._inside = inside or _here
         self.admin_port = int(bootstrap["admin"]["address"]["socket_address"]["port_value"])
         self.log = directory / "envoy.log"
         path = directory / "bootstrap.json"
         path.write_text(json.dumps(bootstrap))
-        self._command = [str(binary()), "-c", str(path), "--concurrency", "1", "-l", "warning"]
+        self._command = [*prefix, str(binary()), "-c", str(path), "--concurrency", "1", "-l", "warning"]
         self._command += ["--use-dynamic-base-id", "--log-path", str(self.log), "--drain-time-s", "1"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -151,8 +162,12 @@ class RunningEnvoy:
     def admin(self, path: str, method: str = "GET") -> str:
         """The answer of the admin port."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return str(answer.read().decode())
+
+        def ask() -> str:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return str(answer.read().decode())
+
+        return str(self._inside(ask))
 
     def _ready(self) -> bool:
         try:

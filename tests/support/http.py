@@ -21,12 +21,17 @@ class Answer:
 
 
 def get(
-    port: int, path: str = "/", host: str = "", headers: Mapping[str, str] | None = None, timeout: float = 10.0
+    port: int,
+    path: str = "/",
+    host: str = "",
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10.0,
+    address: str = "127.0.0.1",
 ) -> Answer:
-    """GET from 127.0.0.1:`port` with `host` as its authority. Header names of the answer are in lower case."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    """GET from `address`:`port` with `host` as its authority. Header names of the answer are in lower case."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
-        connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}", **(headers or {})})
+        connection.request("GET", path, headers={"Host": host or f"{address}:{port}", **(headers or {})})
         response = connection.getresponse()
         body = response.read()
         return Answer(response.status, {key.lower(): value for key, value in response.getheaders()}, body)
