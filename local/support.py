@@ -68,14 +68,38 @@ _AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def unhonoured(pod: Mapping[str, Any]) -> list[str]:
-    """Paths such as `spec.containers[].resources.limits`, each once, in the order of the manifest."""
+def unhonoured(where: str, pod: Mapping[str, Any]) -> list[str]:
+    """Sentences for a person about a pod or pod template in the object `where`; none if all of it is honoured."""
+    found = []
+    paths = pod_fields(pod)
+    if paths:
+        found.append(f"{where}: not honoured on one machine: {', '.join(paths)}")
+    mounts = _writable_host_paths(pod.get("spec") or {})
+    if mounts:
+        found.append(
+            f"{where}: hostPath volumes are read-only here, so that nothing is written to this machine: {mounts}"
+        )
+    return found
+
+
+def pod_fields(pod: Mapping[str, Any]) -> list[str]:
+    """Paths such as `spec.containers[].resources`, each once, in the order of the manifest."""
     return _unique(_walk(pod.get("spec") or {}, _POD, "spec"))
 
 
-def unhonoured_service(service: Mapping[str, Any]) -> list[str]:
+def service_fields(service: Mapping[str, Any]) -> list[str]:
     """The same for a Service."""
     return _unique(_walk(service.get("spec") or {}, _SERVICE, "spec"))
+
+
+def _writable_host_paths(spec: Mapping[str, Any]) -> str:
+    host_paths = {volume["name"] for volume in spec.get("volumes") or [] if volume.get("hostPath")}
+    mounts = (
+        mount
+        for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+        for mount in container.get("volumeMounts") or []
+    )
+    return ", ".join(sorted({m["name"] for m in mounts if m["name"] in host_paths and not m.get("readOnly")}))
 
 
 def _walk(value: Any, known: Tree | None, path: str) -> Iterator[str]:
