@@ -63,7 +63,7 @@ class Connection:
                 if size > limit:
                     raise Unavailable(f"{self._host} answered with more than {limit} bytes")
                 chunks.append(chunk)
-        except (OSError, h11.RemoteProtocolError) as error:
+        except (OSError, h11.ProtocolError) as error:
             self.close()
             raise Unavailable(f"{self._host} broke off: {error or type(error).__name__}") from None
         except BaseException:
@@ -71,6 +71,21 @@ class Connection:
             raise
         self._recycle()
         return Answer(response.status_code, _texts(response), b"".join(chunks))
+
+    async def peek(self, method: str, target: str, headers: Sequence[tuple[str, str]], limit: int) -> tuple[int, bytes]:
+        """The status and the first `limit` bytes of the body; the connection is closed afterwards. Unavailable."""
+        try:
+            response = await self._send(method, target, headers, b"")
+            start = b""
+            async for chunk in self._body():
+                start += chunk
+                if len(start) >= limit:
+                    break
+        except (OSError, h11.ProtocolError) as error:
+            raise Unavailable(f"{self._host} broke off: {error or type(error).__name__}") from None
+        finally:
+            self.close()
+        return response.status_code, start[:limit]
 
     async def stream(self, method: str, target: str, headers: Sequence[tuple[str, str]] = ()) -> AsyncIterator[bytes]:
         """The body as it comes; Unavailable unless the status is 200. The connection is closed afterwards."""
@@ -80,7 +95,7 @@ class Connection:
                 raise Unavailable(f"{self._host}{target} answered {response.status_code}")
             async for chunk in self._body():
                 yield chunk
-        except (OSError, h11.RemoteProtocolError) as error:
+        except (OSError, h11.ProtocolError) as error:
             raise Unavailable(f"{self._host} broke off: {error or type(error).__name__}") from None
         finally:
             self.close()

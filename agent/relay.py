@@ -229,6 +229,13 @@ class Relay:
         return not self._first_load
 
     @property
+    def is_applied(self) -> bool:
+        """Envoy has taken, or refused, everything that was wanted last."""
+        return self.stage is Stage.DONE and all(
+            state.rejected or state.sequence == self.sequence for state in self.applied.values()
+        )
+
+    @property
     def in_order(self) -> bool:
         """Nothing waits for Envoy to take an earlier stage."""
         return self.stage is Stage.DONE or self._first_load

@@ -66,6 +66,7 @@ class Settings:
     envoy_log_level: str
     admin_port: int
     health_port: int
+    stats_port: int
 
     @property
     def socket(self) -> str:
@@ -95,6 +96,7 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("log-level", "LOG_LEVEL", "info", "of the agent: " + ", ".join(LOG_LEVELS)),
     ("envoy-log-level", "ENVOY_LOG_LEVEL", "warning", "of Envoy: " + ", ".join(ENVOY_LOG_LEVELS)),
     ("admin-port", "ENVOY_ADMIN_PORT", str(ports.ENVOY_ADMIN), "Envoy's admin port, on loopback"),
+    ("stats-port", "STATS_PORT", str(ports.ENVOY_STATS), "port of Envoy's statistics, for Prometheus"),
     ("health-port", "HEALTH_PORT", str(ports.HEALTH), "port of /healthz/ready, on the pod's address"),
 )
 
@@ -136,6 +138,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         envoy_log_level=_one_of(given["ENVOY_LOG_LEVEL"].lower(), ENVOY_LOG_LEVELS, "ENVOY_LOG_LEVEL"),
         admin_port=_port(given["ENVOY_ADMIN_PORT"], "ENVOY_ADMIN_PORT"),
         health_port=_port(given["HEALTH_PORT"], "HEALTH_PORT"),
+        stats_port=_port(given["STATS_PORT"], "STATS_PORT"),
     )
     if len(settings.socket.encode()) > MAX_PATH_OF_SOCKET:
         raise InvalidInput(

@@ -30,6 +30,7 @@ _TAIL = re.compile(
     rb'\](?:,"[a-z_]+":(?:"[^"\\]*"|\{\}))*\}(?:,"resource_names":\["([^"\\,]+)"\])?,"type_url":"[^"]*"\}\Z'
 )
 _TAIL_BYTES = 2048
+_VERSION = re.compile(rb'"version":\{"major_number":(\d+)(?:,"minor_number":(\d+))?(?:,"patch":(\d+))?\}')
 
 
 def parse_poll(body: bytes) -> tuple[str, str]:
@@ -46,6 +47,12 @@ def parse_poll(body: bytes) -> tuple[str, str]:
     if len(names) != 1 or not isinstance(names[0], str) or not isinstance(version, str):
         raise InvalidInput("one resource name a subscription", field="resource_names")
     return version, names[0]
+
+
+def envoy_version(body: bytes) -> str:
+    """Envoy's version as `1.40.0`, by what it says of itself in every poll; empty when it does not."""
+    found = _VERSION.search(body, 0, _TAIL_BYTES)
+    return ".".join((part or b"0").decode() for part in found.groups()) if found else ""
 
 
 class XdsServer:
@@ -68,6 +75,7 @@ class XdsServer:
         self._on_applied = on_applied
         self._revision = relay.revision
         self._stage_timer: asyncio.TimerHandle | None = None
+        self.envoy_version = ""
         self._held: dict[Key, list[tuple[str, asyncio.Future[Response]]]] = {}
         self._warm_check: asyncio.Task[None] | None = None
 
@@ -75,6 +83,7 @@ class XdsServer:
         """Answer now, or a future that is answered when there is news."""
         self._before_poll()
         version, name = parse_poll(request.body)
+        self.envoy_version = self.envoy_version or envoy_version(request.body)
         body = self._relay.poll(kind, name, version)
         self.pass_on()
         return _ok(body) if body is not None else self._hold((kind, name), version)

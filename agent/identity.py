@@ -1,0 +1,166 @@
+"""The pod's SVID, always current: the asyncio shell round svid/schedule.py. A child process fetches each certificate.
+
+When to renew is decided by the wall clock and looked at at least every ten seconds, so that a clock that jumps is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from agent.children import Children
+from agent.svid_json import material_from_json, material_to_json
+from mesh.errors import HeddleError, Unavailable
+from mesh.identity import Identity
+from svid import schedule
+from svid.material import PodRef, SvidMaterial
+
+log = logging.getLogger("agent.identity")
+
+FETCH_TIMEOUT = 40.0
+"""Seconds for a whole run of the child: up to two requests to the ca, each with timeouts of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the child is told each time."""
+
+    ca: tuple[str, int]
+    ca_identity: Identity
+    root_cert_file: str
+    token_file: str
+    pod: PodRef
+    ttl_seconds: int | None
+
+    def as_json(self, current: SvidMaterial | None) -> dict[str, Any]:
+        return {
+            "ca": {"host": self.ca[0], "port": self.ca[1], "identity": str(self.ca_identity)},
+            "rootCertFile": self.root_cert_file,
+            "tokenFile": self.token_file,
+            "pod": [self.pod.namespace, self.pod.name, self.pod.uid],
+            "ttlSeconds": self.ttl_seconds,
+            "current": material_to_json(current) if current else None,
+        }
+
+
+class Refused(HeddleError):
+    """The ca, or the way to it, said no; status and code are as it gave them."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("message")), field=body.get("field"), hint=body.get("hint"))
+        self.status, self.code = int(body.get("status", 503)), str(body.get("code"))
+
+
+class IdentityKeeper:
+    """`on_change(material)` is called with every new SVID, the kept one at the start included."""
+
+    def __init__(self, children: Children, orders: Orders, on_change: Callable[[SvidMaterial], None]) -> None:
+        self._children = children
+        self._orders = orders
+        self._on_change = on_change
+        self._working = asyncio.Lock()
+        self._life: schedule.Life | None = None
+        self._attempts = schedule.Attempts()
+        self._ready = asyncio.Event()
+        self.material: SvidMaterial | None = None
+        self.last_error: HeddleError | None = None
+
+    @property
+    def renew_at(self) -> float | None:
+        """When the next renewal is due (Unix seconds)."""
+        return self._life.renew_at if self._life else None
+
+    @property
+    def usable(self) -> bool:
+        """There is an SVID that is valid now."""
+        return self._life is not None and schedule.usable(self._life, time.time())
+
+    async def ready(self) -> SvidMaterial:
+        """The SVID, as soon as there is one."""
+        await self._ready.wait()
+        assert self.material is not None
+        return self.material
+
+    def adopt(self, material: SvidMaterial) -> None:
+        """Use `material` from now on."""
+        now = time.time()
+        self._life = schedule.life(material.not_before, material.not_after, now, random.random())  # noqa: S311
+        self.material, self.last_error = material, None
+        self._on_change(material)
+        self._ready.set()
+
+    async def run(self) -> None:
+        """Renew when it is due, for ever."""
+        while True:
+            async with self._working:
+                action = schedule.decide(self._life, self._attempts, time.time(), time.monotonic())
+                if action is not schedule.Action.WAIT:
+                    try:
+                        await self._renew(recover=action is schedule.Action.RECOVER)
+                    except HeddleError as error:
+                        log.warning("no new certificate, will try again: %s", error)
+                pause = schedule.pause(self._life, self._attempts, time.time(), time.monotonic())
+            await asyncio.sleep(pause)
+
+    async def renew_now(self) -> SvidMaterial:
+        """Renew at once, whatever the schedule says; raises what the ca answers."""
+        async with self._working:
+            return await self._renew(recover=not self.usable)
+
+    async def _renew(self, *, recover: bool) -> SvidMaterial:
+        try:
+            material = await self._fetch(None if recover else self.material)
+        except HeddleError as error:
+            self.last_error = error
+            self._attempts = schedule.after_failure(self._attempts, time.monotonic(), random.random())  # noqa: S311
+            raise
+        self.adopt(material)
+        assert self._life is not None
+        self._attempts = schedule.after_success(self._life, time.time(), time.monotonic(), random.random())  # noqa: S311
+        log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
+        return material
+
+    async def _fetch(self, current: SvidMaterial | None) -> SvidMaterial:
+        order = orjson.dumps(self._orders.as_json(current))
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                answer = orjson.loads(await self._run_child(order))
+        except TimeoutError:
+            raise Unavailable(f"no certificate within {FETCH_TIMEOUT:g} s") from None
+        except ValueError:
+            raise Unavailable("the process that fetches certificates failed; its log says why") from None
+        if "error" in answer:
+            raise Refused(answer["error"])
+        return material_from_json(answer["material"])
+
+    async def _run_child(self, order: bytes) -> bytes:
+        order_read, order_write = os.pipe2(os.O_CLOEXEC)
+        answer_read, answer_write = os.pipe2(os.O_CLOEXEC)
+        child = self._children.spawn(
+            [sys.executable, "-m", "agent.enrol"], {0: order_read, 1: answer_write}, environment=os.environ
+        )
+        os.close(order_read)
+        os.close(answer_write)
+        with open(order_write, "wb") as pipe:  # some kilobytes: less than a pipe holds
+            pipe.write(order)
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader),
+            open(answer_read, "rb"),  # noqa: SIM115  # the transport closes it
+        )
+        try:
+            return await reader.read()
+        finally:
+            transport.close()
+            child.kill(signal.SIGKILL)

@@ -1,0 +1,338 @@
+"""The agent itself: puts the parts together, and takes them through a pod's life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from agent import VERSION
+from agent.bootstrap import bootstrap
+from agent.bundle import Part
+from agent.children import Children
+from agent.client import DiscoveryClient
+from agent.control import Control
+from agent.drain import drain, drain_seconds
+from agent.envoy import LOG_FORMAT, Envoy, find_envoy
+from agent.health import Health
+from agent.http_server import HttpServer, serve_tcp, serve_unix
+from agent.identity import IdentityKeeper, Orders
+from agent.log import now_text
+from agent.probes import AppProbes, parse_probes
+from agent.relay import Relay
+from agent.settings import Settings
+from agent.store import Store
+from agent.xds_server import XdsServer
+from mesh.errors import Conflict
+from mesh.identity import Identity
+from mesh.sds import DEFAULT, ROOTCA, tls_secret, validation_secret
+from mesh.wire import ProxyInfo
+from svid.material import PodRef, SvidMaterial
+
+log = logging.getLogger("agent")
+
+CONTROL_NAMESPACE = "istio-system"
+STALE_START = 3.0  # seconds that discovery is waited for before Envoy starts with the configuration kept on disk
+SAVE_AFTER = 1.0  # seconds after a change was applied: many changes make one file
+
+
+class Agent:
+    """One sidecar. Build it inside the event loop, then `await run()`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._children = Children()
+        self._store = Store(settings.data_dir)
+        self._relay = Relay(now_text)
+        self._fresh = asyncio.Event()
+        self._end = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._draining = False
+        self._failure: BaseException | None = None
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._servers: list[HttpServer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._identity = IdentityKeeper(self._children, self._orders(), self._identity_changed)
+        self._envoy = Envoy(
+            self._children,
+            self._envoy_command(),
+            settings.admin_port,
+            on_start=self._relay.envoy_started,
+            on_refusal=self._relay.heard_refusal,
+        )
+        self._xds = XdsServer(
+            self._relay,
+            is_warming=self._envoy.is_warming,
+            before_poll=self._envoy.read_log,
+            on_applied=self._applied,
+        )
+        self._discovery = DiscoveryClient(
+            settings.discovery,
+            self._server("heddle-discovery"),
+            self._proxy_info,
+            self._relay,
+            material=self._current_svid,
+            on_update=self._updated,
+        )
+
+    # ---- the life
+
+    async def run(self) -> None:
+        """Until SIGTERM, SIGINT or /quitquitquit. Raises Conflict when a port is taken."""
+        _raise_file_limit()
+        self._children.start()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        await self._serve()
+        kept = self._store.load_config()
+        if kept is not None:
+            self._relay.load(kept)
+        svid = self._store.load_svid()
+        if svid is not None and svid.not_after > time.time() and svid.identity == self._settings.identity:
+            self._identity.adopt(svid)
+        self._start(self._identity.run())
+        self._start(self._configure_and_run_envoy())
+        await self._end.wait()
+        await self._drain()
+        await self._envoy.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        for server in self._servers:
+            server.close()
+        self._save()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _configure_and_run_envoy(self) -> None:
+        await self._identity.ready()
+        self._start(self._discovery.run())
+        if self._relay.configured:
+            try:
+                async with asyncio.timeout(STALE_START):
+                    await self._fresh.wait()
+            except TimeoutError:
+                log.warning("discovery does not answer, Envoy starts with the last good configuration")
+        else:
+            await self._fresh.wait()
+        if not self._end.is_set():
+            self._write_bootstrap()
+            await self._envoy.run()
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the agent failed, stopping: %r", error, exc_info=error)
+            self._failure = error
+            self._end.set()
+
+    def _stop(self) -> None:
+        """The first signal drains, the second one does not wait."""
+        if self._end.is_set():
+            self._hurry.set()
+        self._end.set()
+
+    async def _drain(self) -> None:
+        self._draining = True
+        seconds = drain_seconds(self._settings.proxy.drain, self._settings.grace_period)
+        await drain(self._envoy, seconds, self._hurry, now=time.monotonic)
+
+    # ---- what happens
+
+    def _identity_changed(self, material: SvidMaterial) -> None:
+        default = tls_secret(DEFAULT, material.chain_pem.decode(), material.key_pem.decode())
+        roots = validation_secret(ROOTCA, material.bundle.roots)
+        self._relay.set_own_secret(DEFAULT, Part(material.serial, orjson.dumps(default)))
+        self._relay.set_own_secret(ROOTCA, Part(str(material.bundle.sequence), orjson.dumps(roots)))
+        self._xds.pass_on()
+        try:
+            self._store.save_svid(material)
+        except OSError as error:
+            log.warning("the certificate is not kept for the next start: %s", error)
+
+    def _updated(self) -> None:
+        self._xds.pass_on()
+        self._fresh.set()
+
+    def _applied(self) -> None:
+        self._discovery.applied_changed()
+        if self._relay.is_applied and self._save_timer is None:
+            self._save_timer = asyncio.get_running_loop().call_later(SAVE_AFTER, self._save)
+
+    def _save(self) -> None:
+        self._save_timer = None
+        if not self._relay.configured:
+            return
+        try:
+            self._store.save_config(self._relay.good())
+        except OSError as error:
+            log.warning("the configuration is not kept for the next start: %s", error)
+
+    # ---- what is asked
+
+    async def _serve(self) -> None:
+        control = Control(self._xds, self._envoy, self._identity, status=self._status, drain=self._drain)
+        health = Health(
+            not_ready=self._not_ready,
+            metrics=self._metrics,
+            probes=AppProbes(parse_probes(self._settings.app_probers), self._settings.instance_ip),
+            admin_port=self._settings.admin_port,
+            quit=self._stop,
+        )
+        everywhere = "::" if ":" in self._settings.instance_ip else "0.0.0.0"
+        self._servers.append(await serve_unix(self._settings.socket, control.handle))
+        ports = {
+            self._settings.health_port: health.readiness_only,
+            self._settings.proxy.status_port: health.everything,
+        }
+        for port, handler in ports.items():
+            try:
+                self._servers.append(await serve_tcp(everywhere, port, handler))
+            except OSError as error:
+                raise Conflict(
+                    f"port {port} cannot be listened on: {error.strerror}",
+                    hint="does the app listen on a port of the sidecar's, or does it run on the host's network?",
+                ) from None
+
+    async def _not_ready(self) -> str:
+        if self._draining:
+            return "draining"
+        if self._identity.material is None:
+            return f"no certificate yet: {self._identity.last_error or 'asked for'}"
+        if not self._relay.configured:
+            return f"no configuration yet: {self._discovery.last_error or 'asked for'}"
+        if not self._relay.serving:
+            return "Envoy has not taken its first configuration yet"
+        return "" if await self._envoy.is_live() else "Envoy is not live"
+
+    def _status(self) -> dict[str, Any]:
+        material, relay = self._identity.material, self._relay
+        return {
+            "identity": str(self._settings.identity),
+            "certificate": None
+            if material is None
+            else {
+                "serial": material.serial,
+                "notBefore": material.not_before,
+                "notAfter": material.not_after,
+                "renewAt": self._identity.renew_at,
+                "bundleSequence": material.bundle.sequence,
+            },
+            "certificateError": str(self._identity.last_error or ""),
+            "discovery": {
+                "connected": self._discovery.connected,
+                "session": relay.session,
+                "sequence": relay.sequence,
+                "error": str(self._discovery.last_error or ""),
+            },
+            "stage": relay.stage.value,
+            "applied": {kind: state.as_json() for kind, state in relay.applied.items()},
+            "resources": {kind.value: len(parts) for kind, parts in relay.wanted.items()},
+            "envoy": {
+                "pid": self._envoy.child.pid if self._envoy.child else 0,
+                "running": self._envoy.running,
+                "restarts": self._envoy.restarts,
+                "version": self._xds.envoy_version,
+            },
+            "draining": self._draining,
+            "version": VERSION,
+        }
+
+    def _metrics(self) -> str:
+        material = self._identity.material
+        rejected = sum(len(state.rejected) for state in self._relay.applied.values())
+        values = (
+            ("heddle_agent_certificate_expiry_timestamp_seconds", "gauge", material.not_after if material else 0),
+            ("heddle_agent_discovery_connected", "gauge", int(self._discovery.connected)),
+            ("heddle_agent_rejected_resources", "gauge", rejected),
+            ("heddle_agent_envoy_restarts_total", "counter", self._envoy.restarts),
+        )
+        return "".join(f"# TYPE {name} {kind}\n{name} {value}\n" for name, kind, value in values)
+
+    # ---- what the parts are told
+
+    def _current_svid(self) -> SvidMaterial:
+        assert self._identity.material is not None
+        return self._identity.material
+
+    def _server(self, account: str) -> Identity:
+        return Identity(self._settings.identity.trust_domain, CONTROL_NAMESPACE, account)
+
+    def _orders(self) -> Orders:
+        settings = self._settings
+        ttl = settings.certificate_ttl
+        return Orders(
+            ca=settings.ca,
+            ca_identity=self._server("heddle-ca"),
+            root_cert_file=settings.root_cert_file,
+            token_file=settings.token_file,
+            pod=PodRef(settings.pod_namespace, settings.pod_name, settings.pod_uid),
+            ttl_seconds=int(ttl) if ttl else None,
+        )
+
+    def _proxy_info(self) -> ProxyInfo:
+        settings = self._settings
+        return ProxyInfo(
+            settings.pod_namespace, settings.pod_name, settings.instance_ip, self._xds.envoy_version, VERSION
+        )
+
+    def _bootstrap_path(self) -> Path:
+        return Path(self._settings.data_dir) / "envoy.json"
+
+    def _write_bootstrap(self) -> None:
+        settings = self._settings
+        config = bootstrap(
+            namespace=settings.pod_namespace,
+            pod=settings.pod_name,
+            ip=settings.instance_ip,
+            service_account=settings.identity.service_account,
+            socket=settings.socket,
+            admin_port=settings.admin_port,
+            stats_port=settings.stats_port,
+        )
+        self._bootstrap_path().write_bytes(orjson.dumps(config))
+
+    def _envoy_command(self) -> list[str]:
+        settings = self._settings
+        command = [find_envoy(settings.envoy_path), "-c", str(self._bootstrap_path())]
+        if settings.proxy.concurrency:
+            command += ["--concurrency", str(settings.proxy.concurrency)]
+        # At SIGTERM every answer says `connection: close` at once: `gradual` would take the whole drain time for it.
+        command += [
+            "--drain-strategy",
+            "immediate",
+            "--drain-time-s",
+            str(max(1, round(settings.proxy.listener_drain))),
+        ]
+        command += ["--disable-hot-restart", "--log-format", LOG_FORMAT, "--log-level", settings.envoy_log_level]
+        # Refusals are read from the log, whatever else of it is wanted.
+        return [*command, "--component-log-level", "config:warning"]
+
+
+def _raise_file_limit() -> None:
+    """Envoy holds a connection for each subscription, and so do we; it inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run(settings: Settings) -> None:
+    """Run the agent of this pod until it is told to stop."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    asyncio.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
+    await Agent(settings).run()
