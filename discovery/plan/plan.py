@@ -84,9 +84,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
         endpoints=clusters.endpoints,
         allow_any=snapshot.settings.outbound_traffic_policy.mode is OutboundMode.ALLOW_ANY,
         access_log=snapshot.settings.access_log_file,
-        problems=unique(
-            (*found.problems, *routes.problems, *clusters.problems, *arriving.problems, *entering.problems)
-        ),
+        problems=_problems(scopes, found, routes, clusters, view, (*arriving.problems, *entering.problems)),
     )
 
 
@@ -179,6 +177,17 @@ def _inbound(snapshot: Snapshot, found: Index, proxy: Proxy) -> Inbound:
     entries = tuple(entry for entry in found.services.of_pod(pod) if not entry.is_external)
     workload = f"{proxy.namespace}/{proxy.pod}"
     return inbound(workload, proxy.ip, entries, container_ports(pod), _modes(found, proxy))
+
+
+def _problems(
+    scopes: Scopes, found: Index, routes: Routing, clusters: Clusters, view: View, own: tuple[Problem, ...]
+) -> tuple[Problem, ...]:
+    shared = scopes.build(
+        ("problems", view),
+        (found, routes, clusters),
+        lambda *_: unique((*found.problems, *routes.problems, *clusters.problems)),
+    )
+    return unique((*shared, *own)) if own else shared
 
 
 def _destinations(clusters: Clusters, arriving: Inbound, entering: Opened) -> tuple[Destination, ...]:
