@@ -139,13 +139,17 @@ class SnapshotBuilder:
             self._findings[kind, meta.key] = of_error(kind, meta.namespace, meta.name, error, effect)
             return
         self._note(kind, meta.key, found)
-        if kind == "Secret" and not _SECRET_FIELDS & parsed.data.keys():
+        if parsed is None:
             self._drop(kind, meta.key)
         elif before is None or not same(before, parsed):
             objects[meta.key] = parsed
             self._changed.add(kind)
 
     def _parse(self, kind: str, raw: Mapping[str, Any]) -> tuple[Any, tuple[Finding, ...]]:
+        """The typed object, None when it is of no use here, and its warnings."""
+        if kind == "Secret":
+            secret = parse_secret(raw)
+            return (secret if _SECRET_FIELDS & secret.data.keys() else None), ()
         if kind in _CORE:
             return _CORE[kind][1](raw), ()
         entry = self._istio[kind]
