@@ -31,8 +31,9 @@ def command(pod: str, what: str, namespace: str, output: str) -> None:
 
     POD is a pod's name, `namespace/name`, or the beginning of a name that only one pod has.
     """
-    found = find_pod(connect(), pod, namespace)
-    text = run_in_pod(found, "istio-proxy", ["heddle-agent", "admin", "GET", QUERY[what]])
+    mesh = connect()
+    found = find_pod(mesh, pod, namespace)
+    text = run_in_pod(mesh, found, "istio-proxy", ["heddle-agent", "admin", "GET", QUERY[what]])
     try:
         answer = orjson.loads(text)
     except ValueError as error:

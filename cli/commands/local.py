@@ -186,9 +186,8 @@ def find_pod(mesh: Mesh, pod: str, namespace: str = "") -> Key:
     raise InvalidInput(f"{pod} could be {', '.join(map(str, found))}", hint="write more of the name, or -n NAMESPACE")
 
 
-def run_in_pod(pod: Key, container: str, argv: list[str]) -> str:
+def run_in_pod(mesh: Mesh, pod: Key, container: str, argv: list[str]) -> str:
     """The standard output of a command in the pod; Unavailable with its words when it fails."""
-    mesh = connect()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
         stdio = (nothing.fileno(), out.fileno(), err.fileno())
         code = call(mesh.state / "exec.sock", pod.namespace, pod.name, container, argv, stdio)

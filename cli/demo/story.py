@@ -97,7 +97,7 @@ class Story:
         click.echo(f"     the caller proved to be  {peers['URI']}")
         click.echo(f"     the server proved to be  {peers['By']}")
         service = f"http://details.{NAMESPACE}.svc.cluster.local:9080/details/0"
-        said = run_in_pod(OUTSIDE, "", [sys.executable, "-c", PLAIN_CALL, service]).strip()
+        said = run_in_pod(self._mesh, OUTSIDE, "", [sys.executable, "-c", PLAIN_CALL, service]).strip()
         click.echo(f"   plain text from {OUTSIDE}, which has no sidecar: {said}")
         if not said.startswith("refused"):
             raise HeddleError("a plain-text call came through although the namespace is STRICT")
@@ -134,7 +134,7 @@ class Story:
         pod = self._pod("reviews-v1")
         load = Load("127.0.0.1", self._port, PRODUCT, _version).start()
         time.sleep(1)
-        renewed = json.loads(run_in_pod(pod, "istio-proxy", ["heddle-agent", "renew"]))
+        renewed = json.loads(run_in_pod(self._mesh, pod, "istio-proxy", ["heddle-agent", "renew"]))
         time.sleep(1)
         counts = load.stop()
         _expect_no_failures(counts)
@@ -152,7 +152,7 @@ class Story:
         click.echo(f"   {counts.total} requests: {len(counts.failures)} failures")
         pod = self._pod("details-v1")
         began = time.monotonic()
-        run_in_pod(pod, "istio-proxy", ["heddle-agent", "restart-envoy"])
+        run_in_pod(self._mesh, pod, "istio-proxy", ["heddle-agent", "restart-envoy"])
         self._await_details()
         click.echo(
             f"   Envoy of {pod} killed: it answers again after {time.monotonic() - began:.1f} s, "
