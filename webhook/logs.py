@@ -50,6 +50,13 @@ class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
     def access(self, *_arguments: Any) -> None:
         """Nothing."""
 
+    def exception(self, message: str, *arguments: Any, **options: Any) -> None:
+        """A peer that falls silent is its own affair, not an error of ours."""
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            self.error_log.info("a connection was too slow")
+        else:
+            super().exception(message, *arguments, **options)
+
 
 def _dumps(event: Any, **options: Any) -> bytes:
     return orjson.dumps(event, default=options.get("default", repr))

@@ -26,12 +26,34 @@ def make_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Oper
 
 def check_patch(operations: Sequence[Operation], copy: dict[str, Any], after: Mapping[str, Any]) -> None:
     """HeddleError unless `operations` turn `copy` (which is used up) into `after`."""
+    held = [
+        {**operation, "value": _held(operation["value"])} if "value" in operation else operation
+        for operation in operations
+    ]
     try:
-        result = jsonpatch.JsonPatch(operations).apply(copy, in_place=True)
+        result = jsonpatch.JsonPatch(held).apply(copy, in_place=True)
     except jsonpatch.JsonPatchException as error:
         raise HeddleError(f"the patch does not apply to the pod: {error}") from error
     if result != after:
         raise HeddleError("the patch does not give the injected pod")
+
+
+# Most of the time of `check_patch` would go into the copies that jsonpatch makes of values. Nobody but the comparison
+# sees the result, so they are values that do not mind being shared.
+class _HeldObject(dict[str, Any]):
+    def __deepcopy__(self, _memo: object) -> _HeldObject:
+        return self
+
+
+class _HeldList(list[Any]):
+    def __deepcopy__(self, _memo: object) -> _HeldList:
+        return self
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _HeldObject(value)
+    return _HeldList(value) if isinstance(value, list) else value
 
 
 def _differ(before: Any, after: Any, path: str, operations: list[Operation]) -> None:

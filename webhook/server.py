@@ -15,8 +15,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from mesh.errors import InvalidInput
 from webhook.app import Deps, create_app, create_health_app
 from webhook.logs import GunicornLog
+from webhook.worker import Worker
 
-THREADS = 4
+THREADS = 2  # webhook/worker.py says why
 KEEPALIVE = 75  # seconds; API servers keep their connections
 
 
@@ -43,7 +44,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         for name, value in {
             "bind": self._listen,
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "workers": 1,
             "threads": self._threads,
             "keepalive": KEEPALIVE,

@@ -7,10 +7,13 @@ is no secret and nothing is changed by asking.
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 from svid.material import SvidMaterial
 from svid.tls import load_key_pair
+
+REQUEST_SECONDS = 5.0  # for all that one request sends, and for each step of a handshake
 
 
 def _server_context() -> ssl.SSLContext:
@@ -53,14 +56,22 @@ class FileContext:
         return self._context
 
 
-SOCKET_TIMEOUT = 10.0  # seconds for each read or write: a silent peer must not hold a thread
-
-
 class _ImpatientSocket(ssl.SSLSocket):
-    """A blocking socket that gives up: gunicorn's threads switch sockets to blocking without a timeout."""
+    """A blocking socket that gives up: a peer that is silent, or sends byte by byte, must not hold a thread for long.
+
+    gunicorn makes a socket blocking at the beginning of each request; that starts the clock.
+    """
+
+    _until = 0.0
 
     def setblocking(self, flag: bool) -> None:
+        self._until = time.monotonic() + REQUEST_SECONDS
         self.settimeout(None if flag else 0.0)
 
     def settimeout(self, value: float | None) -> None:
-        super().settimeout(SOCKET_TIMEOUT if value is None else value)
+        super().settimeout(REQUEST_SECONDS if value is None else value)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        if self.gettimeout():
+            self.settimeout(max(self._until - time.monotonic(), 0.001))
+        return super().recv(buflen, flags)
