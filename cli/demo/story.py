@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,12 @@ class Story:
     def request(self) -> None:
         """A request through the ingress gateway, and the way it took."""
         began = time.perf_counter()
-        answer = self._get(PRODUCT)
+        answer = self._get(PRODUCT, {"end-user": "jason"})
         took = time.perf_counter() - began
-        click.echo(f"   GET http://127.0.0.1:{self._port}{PRODUCT} -> 200 in {took * 1000:.1f} ms")
+        click.echo(
+            f"   GET http://127.0.0.1:{self._port}{PRODUCT} as user jason, whom a VirtualService sends to reviews v2"
+        )
+        click.echo(f"   200 in {took * 1000:.1f} ms")
         click.echo("   client -> ingress gateway")
         for hop in answer["hops"]:
             peers = _peers(hop["peers"])
@@ -203,9 +207,10 @@ class Story:
     def _pod(self, prefix: str) -> Key:
         return find_pod(self._mesh, prefix, NAMESPACE)
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _get(self, path: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", headers=dict(headers or {}))
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 body: dict[str, Any] = json.load(answer)
                 return body
         except (OSError, ValueError) as error:
