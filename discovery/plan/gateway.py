@@ -76,8 +76,8 @@ def opened(scopes: Scopes, found: Index, routes: Routing, proxy: Proxy, snapshot
             problems=(*problems, *build.problems),
         )
 
-    scope = ("gateway", proxy.namespace, proxy.labels, entries, declared)
-    return scopes.build(scope, (found.gateways, found.virtual_services, routes, secrets), make)
+    parts = (found.gateways, found.virtual_services, routes, secrets, entries, declared)
+    return scopes.build(("gateway", proxy.namespace, proxy.labels), parts, make)
 
 
 def _target(number: int, entries: Iterable[Entry], declared: ContainerPorts) -> int:

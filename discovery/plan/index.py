@@ -11,7 +11,7 @@ from itertools import chain
 from discovery.plan.endpoints import AllBackends, all_backends
 from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import Problem
-from discovery.plan.origins import age, unhonoured_fields
+from discovery.plan.origins import age, without_counterpart
 from discovery.plan.peer_authentication import PeerPolicies, peer_policies
 from discovery.plan.rules import Rules, rules_of
 from discovery.plan.services import Services, services_of
@@ -64,9 +64,7 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
     found = scopes.build("backends", (snapshot.slices, snapshot.pods, peers, trust_domain), backends)
 
     def whole(memo: Memo, _: Index | None) -> Index:
-        unused = chain.from_iterable(
-            memo(unhonoured_fields, thing) for thing in (*gateway_objects.values(), *peer_objects.values())
-        )
+        unused = chain.from_iterable(memo(without_counterpart, gateway) for gateway in gateways)
         return Index(
             services=services,
             virtual_services=virtual_services,
@@ -75,7 +73,7 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
             peers=peers,
             backends=found,
             source_labels=virtual_services.source_labels,
-            problems=(*virtual_services.problems, *rules.problems, *peers.problems, *unused),
+            problems=(*rules.problems, *peers.problems, *unused),
         )
 
     return scopes.build("index", (services, virtual_services, rules, gateways, peers, found), whole)

@@ -17,8 +17,9 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 K = TypeVar("K")
 
-MOST_SCOPES = 4096
-"""Scopes kept at once (an index, one per client namespace, one per gateway); the longest unused goes first."""
+MOST_SCOPES = 1024
+"""Scopes kept at once: some of the index, four for each client namespace, one for each gateway. The longest unused
+goes first."""
 
 
 class Memo:
@@ -58,7 +59,7 @@ class _Kept:
 
 
 class Scopes:
-    """The last build of each scope: given again while all inputs are the same objects, otherwise its memo is reused."""
+    """The last build of each scope: given again while all inputs are the same, otherwise its memo is reused."""
 
     __slots__ = ("_kept",)
 
@@ -70,7 +71,7 @@ class Scopes:
         last = self._kept.get(scope)
         if last is not None:
             self._kept.move_to_end(scope)
-            if len(last.inputs) == len(inputs) and all(map(is_, last.inputs, inputs)):
+            if len(last.inputs) == len(inputs) and all(map(_same, last.inputs, inputs)):
                 return cast(T, last.result)
         memo = last.memo if last else Memo()
         memo.begin()
@@ -80,6 +81,11 @@ class Scopes:
         while len(self._kept) > MOST_SCOPES:
             self._kept.popitem(last=False)
         return result
+
+
+def _same(one: Any, other: Any) -> bool:
+    """The same object; or equal, where that is a matter of a few comparisons (not for mappings)."""
+    return one is other or (isinstance(one, tuple | str | bool) and bool(one == other))
 
 
 def changed_keys(before: Mapping[K, Any], now: Mapping[K, Any]) -> set[K]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from discovery.plan.model import Origin, Problem
-from mesh.istio.base import IstioObject, Model, messages, unhonoured
+from mesh.istio.base import IstioObject, Model, messages
 from mesh.istio.destination_rule import (
     ClientTLSSettings,
     HTTPSettings,
@@ -37,18 +37,18 @@ _WITHOUT_COUNTERPART: Mapping[type[Model], tuple[str, ...]] = {
 }
 
 
-def unhonoured_fields(thing: IstioObject[Any]) -> tuple[Problem, ...]:
-    """A problem for each field in use that this release reads and does not act upon."""
-    paths = [*unhonoured(thing.spec, ("spec",)), *_without_counterpart(thing)]
+def without_counterpart(thing: IstioObject[Any]) -> tuple[Problem, ...]:
+    """A problem for each field in use that the plan has no room for.
+
+    Fields that the models mark as planned are not among them: whoever reads the object names those.
+    """
     return tuple(
         problem_with(thing, spell(path), "Heddle does not act upon this field yet", "remove it, or accept its absence")
-        for path in paths
+        for path in _paths(thing)
     )
 
 
-def _without_counterpart(thing: IstioObject[Any]) -> Iterator[Path]:
-    if thing.kind not in ("DestinationRule", "Gateway"):
-        return
+def _paths(thing: IstioObject[Any]) -> Iterator[Path]:
     for path, message in messages(thing.spec, ("spec",)):
         for name in _WITHOUT_COUNTERPART.get(type(message), ()):
             info = type(message).model_fields[name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 
 from discovery.plan.destinations import ALWAYS, Memory, nobody_answers, provide
@@ -73,19 +74,29 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     clusters = _clusters(scopes, found, routes, view, snapshot.settings.enable_auto_mtls)
     arriving = _inbound(snapshot, found, proxy)
     entering = opened(scopes, found, routes, proxy, snapshot)
-    return Plan(
+    default = _modes(found, proxy).default
+    problems = _problems(scopes, found, routes, clusters, view)
+    mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
+    parts = (arriving, entering, default, mode, access_log, problems)
+    kept = clusters.plans.get(proxy)
+    if kept is not None and kept[0] == parts:
+        return kept[1]
+    own = (*arriving.problems, *entering.problems)
+    made = Plan(
         proxy=proxy,
         outbound=_outbound(routes, clusters, proxy),
         inbound=arriving.ports,
-        inbound_default=_modes(found, proxy).default,
+        inbound_default=default,
         gateways=entering.listeners,
         route_tables=tuple(sorted((*routes.tables, *arriving.tables, *entering.tables), key=_by_name)),
         destinations=_destinations(clusters, arriving, entering),
         endpoints=clusters.endpoints,
-        allow_any=snapshot.settings.outbound_traffic_policy.mode is OutboundMode.ALLOW_ANY,
-        access_log=snapshot.settings.access_log_file,
-        problems=_problems(scopes, found, routes, clusters, view, (*arriving.problems, *entering.problems)),
+        allow_any=mode is OutboundMode.ALLOW_ANY,
+        access_log=access_log,
+        problems=unique((*problems, *own)) if own else problems,
     )
+    clusters.plans[proxy] = (parts, made)
+    return made
 
 
 def _routing(scopes: Scopes, found: Index, view: View) -> Routing:
@@ -112,6 +123,8 @@ class Clusters:
     """Of headless services; by endpoint, so they come and go with them."""
     problems: tuple[Problem, ...]
     memory: Memory
+    plans: dict[Proxy, tuple[tuple[object, ...], Plan]]
+    """Those made with it, and what else they were made of: they go when it goes."""
 
 
 def _clusters(scopes: Scopes, found: Index, routes: Routing, view: View, auto_mtls: bool) -> Clusters:
@@ -126,6 +139,7 @@ def _clusters(scopes: Scopes, found: Index, routes: Routing, view: View, auto_mt
             listeners=_headless(memo, routes.headless, backends),
             problems=tuple(_unanswered(memo, routes.entries, backends)),
             memory=memory,
+            plans={},
         )
 
     return scopes.build(("clusters", view, auto_mtls), (routes, found.backends), make)
@@ -179,15 +193,9 @@ def _inbound(snapshot: Snapshot, found: Index, proxy: Proxy) -> Inbound:
     return inbound(workload, proxy.ip, entries, container_ports(pod), _modes(found, proxy))
 
 
-def _problems(
-    scopes: Scopes, found: Index, routes: Routing, clusters: Clusters, view: View, own: tuple[Problem, ...]
-) -> tuple[Problem, ...]:
-    shared = scopes.build(
-        ("problems", view),
-        (found, routes, clusters),
-        lambda *_: unique((*found.problems, *routes.problems, *clusters.problems)),
-    )
-    return unique((*shared, *own)) if own else shared
+def _problems(scopes: Scopes, found: Index, routes: Routing, clusters: Clusters, view: View) -> tuple[Problem, ...]:
+    parts = (found.problems, routes.problems, clusters.problems)
+    return scopes.build(("problems", view), parts, lambda *_: unique(chain.from_iterable(parts)))
 
 
 def _destinations(clusters: Clusters, arriving: Inbound, entering: Opened) -> tuple[Destination, ...]:

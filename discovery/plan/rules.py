@@ -23,7 +23,7 @@ from discovery.plan.model import (
     OutlierDetection,
     Problem,
 )
-from discovery.plan.origins import age, origin_of, problem_with, unhonoured_fields
+from discovery.plan.origins import age, origin_of, problem_with, without_counterpart
 from mesh.istio.base import IstioObject
 from mesh.istio.destination_rule import (
     ClientTLSSettings,
@@ -119,9 +119,11 @@ def rules_of(memo: Memo, objects: Iterable[IstioObject[Any]], domain: str, root_
     by_namespace: dict[str, dict[str, list[RuleObject]]] = {}
     problems: list[Problem] = []
     for rule in sorted(objects, key=age):
-        problems.extend(memo(unhonoured_fields, rule))
+        problems.extend(memo(without_counterpart, rule))
         if rule.spec.workload_selector is not None:
-            continue  # it is for some clients only: applied to all it would do harm; the field is named as a problem
+            says = "rules for some clients only are not acted upon yet: the whole rule is left out"
+            problems.append(problem_with(rule, "spec.workloadSelector", says, "remove it, if the rule is for all"))
+            continue  # it is for some clients only, and these are not told apart yet: for all it would do harm
         host = qualify(rule.spec.host, rule.namespace, domain)
         by_namespace.setdefault(rule.namespace, {}).setdefault(host, []).append(rule)
     return Rules(

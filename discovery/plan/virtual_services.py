@@ -14,7 +14,7 @@ from typing import Any
 from discovery.plan.hosts import by_specificity, covers, is_visible, qualify
 from discovery.plan.memo import Memo
 from discovery.plan.model import Problem
-from discovery.plan.origins import age, problem_with, unhonoured_fields
+from discovery.plan.origins import age, problem_with
 from mesh.istio.base import IstioObject
 from mesh.istio.virtual_service import MESH_GATEWAY, VirtualService
 
@@ -28,7 +28,6 @@ class Bound:
     gateways: tuple[str, ...]
     source_labels: frozenset[str]
     """Keys of the client labels that its matches ask for."""
-    problems: tuple[Problem, ...]
 
     @property
     def spec(self) -> VirtualService:
@@ -55,7 +54,6 @@ def bound(thing: IstioObject[VirtualService], domain: str) -> Bound:
         source_labels=frozenset(
             label for rule in thing.spec.http for match in rule.match for label in match.source_labels
         ),
-        problems=unhonoured_fields(thing),
     )
 
 
@@ -65,7 +63,6 @@ class VirtualServices:
 
     of_gateway: Mapping[str, tuple[Bound, ...]]
     source_labels: frozenset[str]
-    problems: tuple[Problem, ...]
 
 
 def virtual_services_of(memo: Memo, objects: Iterable[IstioObject[Any]], domain: str) -> VirtualServices:
@@ -77,7 +74,6 @@ def virtual_services_of(memo: Memo, objects: Iterable[IstioObject[Any]], domain:
     return VirtualServices(
         of_gateway={gateway: tuple(found) for gateway, found in of_gateway.items()},
         source_labels=frozenset().union(*(one.source_labels for one in everything)),
-        problems=tuple(problem for one in everything for problem in one.problems),
     )
 
 

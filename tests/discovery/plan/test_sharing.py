@@ -121,6 +121,15 @@ def test_proxies_share(mesh: Snapshot) -> None:
     assert _by_name(one.route_tables)["8080"] is _by_name(other.route_tables)["8080"]
 
 
+def test_the_same_plan_while_nothing_changes(mesh: Snapshot) -> None:
+    scopes = Scopes()
+    proxy = proxy_of(mesh, CLIENT)
+    first = plan(mesh, proxy, scopes)
+    assert plan(mesh.replacing(namespaces={}, resource_version=7), proxy_of(mesh, CLIENT), scopes) is first
+    settings = mesh.settings.model_copy(update={"access_log_file": "/dev/stdout"})
+    assert plan(mesh.replacing(settings=settings), proxy, scopes).access_log == "/dev/stdout"
+
+
 def test_unknown_pod(mesh: Snapshot) -> None:
     with pytest.raises(NotFound, match="default/nobody"):
         proxy_of(mesh, Key("default", "nobody"))
