@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.commands.status import read as read_status
+from cli.mesh_access import Mesh
+
 HEDDLE = str(Path(sys.executable).with_name("heddle"))
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
@@ -70,11 +73,12 @@ class LocalMesh:
         until = time.monotonic() + SETTLE_SECONDS
         status: dict[str, Any] = {}
         while time.monotonic() < until:
-            pods = self.json("local", "status")["pods"]
-            status = self.json("status", "--wait", "5")
+            mesh = Mesh(self.state)
+            pods = mesh.get("/status")["pods"]
+            status = read_status(mesh, 5)
             if status.get("ready") and pods and all(pod["settled"] for pod in pods):
                 return status
-            time.sleep(0.2)
+            time.sleep(0.05)
         raise AssertionError(f"the mesh does not settle: {json.dumps(status)[:3000]}")
 
 
