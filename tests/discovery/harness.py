@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,8 @@ from typing import Any
 import orjson
 
 from local.api import create_app, serve_in_thread
-from local.store import Store
+from local.store import Store, key_of
+from mesh.kinds import KINDS
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
 from tests.support.certificates import Authority
 from tests.support.envoy import free_port
@@ -57,6 +59,13 @@ class Cluster:
         for each in objects:
             self.store.put(each)
         return self.store.version
+
+    def reset(self, objects: list[Json]) -> int:
+        """Nothing but `objects`, all of them new; the version of the last write."""
+        for kind in KINDS:
+            for raw in self.store.items(kind.kind):
+                self.store.delete(kind.kind, key_of(raw))
+        return self.put(*objects)
 
     def delete(self, kind: str, namespace: str, name: str) -> int:
         self.store.delete(kind, Key(namespace, name))
@@ -221,6 +230,13 @@ class DiscoveryProcess:
         finally:
             connection.close()
 
+    def caught_up(self, version: int) -> None:
+        """Wait until discovery has seen everything up to `version`."""
+        until = time.monotonic() + SECONDS
+        while self.status()["observed"] < version:
+            assert time.monotonic() < until, "discovery is behind"
+            time.sleep(0.01)
+
     def status(self, query: str = "") -> Json:
         code, body = self.call("GET", f"/v1/status{query}", timeout=70)
         assert code == 200, body
@@ -282,3 +298,32 @@ class Agent:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class Held:
+    """A call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._thread = threading.Thread(target=lambda: setattr(self, "result", call()))
+        self.result: Any = None
+        self._thread.start()
+
+    def wait(self) -> Any:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.result
+
+
+def agent_a(discovery: DiscoveryProcess) -> Agent:
+    return Agent(discovery, "a-0", "10.244.0.1", account="a")
+
+
+def agent_b(discovery: DiscoveryProcess) -> Agent:
+    return Agent(discovery, "b-0", "10.244.0.2", account="b")
+
+
+def settled(agent: Agent) -> Agent:
+    """An agent that has everything."""
+    assert agent.poll()[0] == 200
+    assert agent.poll(0)[0] == 204
+    return agent
