@@ -6,6 +6,7 @@ import binascii
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ca.authority import Authority, bundle_json, new_serial
 from ca.ledger import Ledger, Record
@@ -85,6 +86,7 @@ def issued_json(issued: Issued) -> dict[str, object]:
     }
 
 
+@lru_cache(maxsize=256)
 def rfc3339(seconds: int) -> str:
     """Whole seconds, UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -2,7 +2,8 @@
 
 The watch can only say yes, and only for the very uid that is asked for; whatever it does not know is asked for by GET,
 so a pod that was created a moment ago is found, and one that the watch lost is not refused. A pod that was deleted is
-known for as long as the event takes, at most `STALE` seconds if the connection died unnoticed (docs/adr/0013-callers.md).
+known for as long as the event takes, at most `STALE` seconds if the connection died unnoticed
+(docs/adr/0013-callers.md).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -140,6 +141,7 @@ def _oid(oid: x509.ObjectIdentifier) -> bytes:
     return _tlv(0x06, bytes((first * 40 + second, *rest)))
 
 
+@lru_cache(maxsize=256)  # the leaves of one second share theirs
 def _time(seconds: int) -> bytes:
     """RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050 on."""
     text = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds))

@@ -2,7 +2,7 @@
 
 Both give the same `ServiceAccountToken`. Neither looks at whether the pod still exists: by keys that cannot be
 known, and the API server forgives a deleted pod for a while; the caller asks for the pod itself.
-Sources: RFC 7515, 7517, 7519, 8725 (algorithms by key, never by the token's word); Kubernetes "Managing Service
+Sources: RFC 7519; Kubernetes "Managing Service
 Accounts" (bound tokens: claim `kubernetes.io`), authentication.k8s.io/v1 TokenReview.
 """
 
@@ -15,21 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import jwt
 import urllib3
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from mesh.errors import HeddleError, InvalidInput, Unauthenticated, Unavailable
+from kube.jws import MAX_TOKEN, IssuerKey, parse_jws, parse_keys
+from mesh.errors import HeddleError, Unauthenticated, Unavailable
 
-MAX_TOKEN = 16 * 1024
 LEEWAY = 10  # seconds of disagreement between the issuer's clock and ours
 KEYS_RELOAD_INTERVAL = 10.0  # an unknown key id makes us fetch the keys again, at most this often
 KEYS_TIMEOUT = 5.0
-_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384"}
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +42,6 @@ class TokenVerifier(Protocol):
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         """`token` as sent by the caller; `now` in Unix seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerKey:
-    """A public key, and the one algorithm that signatures by it may use (RFC 8725 section 3.1)."""
-
-    key: PublicKey
-    algorithm: str
-    key_id: str = ""
-
-
-def parse_keys(text: str) -> tuple[IssuerKey, ...]:
-    """The keys in a JWKS (RFC 7517) or in PEM public keys; InvalidInput when there is none, or a weak one."""
-    keys = _from_jwks(text) if text.lstrip().startswith("{") else _from_pem(text)
-    if not keys:
-        raise InvalidInput("no key that can verify a token", hint="expected a JWKS or PEM public keys, RSA or EC")
-    return tuple(keys)
 
 
 def read_keys(where: str, get: Callable[[str], object]) -> str:
@@ -95,56 +71,12 @@ class KeysVerifier:
         self._loaded_at = float("-inf")
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
-        if len(token) > MAX_TOKEN:
-            raise Unauthenticated(f"the token is longer than {MAX_TOKEN} bytes")
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
-            raise Unauthenticated(f"not a JSON Web Token: {error}") from None
-        problem = "no key of the issuer has this key id and algorithm"
-        for candidate in self._candidates(header, now):
-            try:
-                claims = self._decode(token, candidate, now)
-            except jwt.InvalidSignatureError:
-                problem = "the signature is not the issuer's"
-                continue
-            except jwt.PyJWTError as error:
-                raise Unauthenticated(f"the token is not valid: {error}") from None
-            return token_from_claims(claims)
-        raise Unauthenticated(f"the token is not valid: {problem}")
-
-    def _decode(self, token: str, candidate: IssuerKey, now: float) -> Mapping[str, object]:
-        claims: dict[str, object] = jwt.decode(
-            token,
-            candidate.key,
-            algorithms=[candidate.algorithm],
-            audience=self._audience,
-            issuer=self._issuer,
-            # Times are checked below by the caller's clock: PyJWT reads the system's.
-            options={
-                "require": ["exp", "iat", "aud", "iss", "sub"],
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-            },
-        )
-        _check_times(claims, now)
-        return claims
-
-    def _candidates(self, header: Mapping[str, object], now: float) -> list[IssuerKey]:
-        found = self._matching(header)
-        if not found:
+        jws = parse_jws(token)
+        if not any(jws.fits(key) for key in self._keys):
             self._reload(now)
-            found = self._matching(header)
-        return found
-
-    def _matching(self, header: Mapping[str, object]) -> list[IssuerKey]:
-        key_id, algorithm = header.get("kid"), header.get("alg")
-        return [
-            key
-            for key in self._keys
-            if key.algorithm == algorithm and (not key.key_id or not key_id or key.key_id == key_id)
-        ]
+        claims = jws.claims(self._keys)
+        check_claims(claims, self._issuer, self._audience, now)
+        return token_from_claims(claims)
 
     def _reload(self, now: float) -> None:
         with self._reloading:
@@ -223,7 +155,13 @@ def token_from_claims(claims: Mapping[str, object]) -> ServiceAccountToken:
     )
 
 
-def _check_times(claims: Mapping[str, object], now: float) -> None:
+def check_claims(claims: Mapping[str, object], issuer: str | None, audience: str, now: float) -> None:
+    """Unauthenticated unless the registered claims (RFC 7519 section 4.1) say: by `issuer`, for `audience`, now."""
+    audiences = claims.get("aud")
+    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
+        raise Unauthenticated(f"the token is not valid: its audience is not {audience!r}")
+    if not isinstance(claims.get("iss"), str) or issuer not in (None, claims["iss"]):
+        raise Unauthenticated(f"the token is not valid: its issuer is not {issuer or 'named'}")
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name)
         if value is None and name == "nbf":
@@ -234,50 +172,6 @@ def _check_times(claims: Mapping[str, object], now: float) -> None:
             raise Unauthenticated("the token is not valid: it has expired")
         if name != "exp" and now < value - LEEWAY:
             raise Unauthenticated("the token is not valid yet", hint="do the clocks of issuer and ca agree?")
-
-
-def _from_jwks(text: str) -> list[IssuerKey]:
-    try:
-        listed = _mapping(json.loads(text)).get("keys")
-    except ValueError as error:
-        raise InvalidInput(f"not JSON: {error}") from None
-    keys = []
-    for entry in listed if isinstance(listed, list) else []:
-        entry = _mapping(entry)
-        if entry.get("use", "sig") != "sig" or entry.get("kty") not in ("RSA", "EC"):
-            continue
-        try:
-            key = jwt.PyJWK(dict(entry)).key
-        except (jwt.PyJWTError, ValueError) as error:
-            raise InvalidInput(f"a key of the JWKS cannot be read: {error}") from None
-        keys.append(_issuer_key(key, _text(entry.get("kid")), _text(entry.get("alg"))))
-    return keys
-
-
-def _from_pem(text: str) -> list[IssuerKey]:
-    end = "-----END PUBLIC KEY-----"
-    keys = []
-    for block in text.split(end)[:-1]:
-        try:
-            key = serialization.load_pem_public_key((block.strip() + f"\n{end}\n").encode())
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise InvalidInput(f"a PEM public key cannot be read: {error}") from None
-        keys.append(_issuer_key(key, "", ""))
-    return keys
-
-
-def _issuer_key(key: object, key_id: str, algorithm: str) -> IssuerKey:
-    allowed: tuple[str, ...] = ()
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
-        allowed = ("RS256", "RS384", "RS512")
-    elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        allowed = (_CURVES[key.curve.name],)
-    if isinstance(key, PublicKey) and allowed and (not algorithm or algorithm in allowed):
-        return IssuerKey(key, algorithm or allowed[0], key_id)
-    raise InvalidInput(
-        f"key {key_id or '(unnamed)'} of the token issuer is of a kind that is not accepted",
-        hint="RSA of 2048 bits or more, or EC on P-256 or P-384, with an algorithm that fits",
-    )
 
 
 def _subject(subject: object) -> tuple[str, str]:
