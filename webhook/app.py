@@ -36,8 +36,9 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application for HTTPS."""
     app = create_health_app(deps)
-    # What is over the limit by its own word is refused before it is read.
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
+    # answer. What is far beyond it is not read.
+    app.config["MAX_CONTENT_LENGTH"] = 4 * MAX_BODY
 
     @app.post("/inject")
     def inject() -> Response:

@@ -15,6 +15,7 @@ from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from webhook.config import NEVER_NAMESPACES, InjectionConfig
 
 PROXY_CONTAINER = "istio-proxy"
+TOKEN_VOLUME = "istio-token"  # noqa: S105 (a name, not a secret)
 
 
 class Decision(NamedTuple):
@@ -65,13 +66,14 @@ def decide(
 
 
 def is_injected(pod: Mapping[str, Any]) -> bool:
-    """Whether the injection was here before: its annotation alone, copied without the container, is not enough."""
+    """Whether the injection was here before. Its annotation alone, copied to another pod, is not enough: the proxy
+    must be there, and the volume without which no injected proxy starts."""
     if SIDECAR_STATUS_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
         return False
     spec = pod["spec"]
-    return any(
-        container["name"] == PROXY_CONTAINER
-        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    containers = (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+    return any(container["name"] == PROXY_CONTAINER for container in containers) and any(
+        volume["name"] == TOKEN_VOLUME for volume in spec.get("volumes") or ()
     )
 
 

@@ -41,6 +41,8 @@ DEFAULT_GRACE_SECONDS = 30
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 NAME_LABEL = "service.istio.io/canonical-name"
 REVISION_LABEL = "service.istio.io/canonical-revision"
+SCRAPE = "prometheus.io/scrape"
+METRICS_PATH = "/stats/prometheus"
 LOW_PORTS = "net.ipv4.ip_unprivileged_port_start"
 
 _LONGEST_LABEL = 63
@@ -171,6 +173,12 @@ def _metadata(pod: Mapping[str, Any], wanted: Wanted, workload: str, *, gateway:
     if app:
         annotations.setdefault(DEFAULT_CONTAINER, app)
         annotations.setdefault(DEFAULT_LOGS_CONTAINER, app)
+    if SCRAPE not in annotations:  # an app with metrics of its own is scraped as it asks to be
+        annotations |= {
+            SCRAPE: "true",
+            "prometheus.io/port": str(wanted.agent_port),
+            "prometheus.io/path": METRICS_PATH,
+        }
     annotations[SIDECAR_STATUS_ANNOTATION] = _status(wanted, gateway=gateway)
     return {**meta, "labels": labels, "annotations": annotations}
 

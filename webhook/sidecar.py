@@ -15,7 +15,7 @@ from mesh import ports
 from mesh.annotations import PodOptions
 from mesh.interception import InterceptionSpec, arguments
 from webhook.config import InjectionConfig
-from webhook.decision import PROXY_CONTAINER
+from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
 
 INIT_CONTAINER = "istio-init"
 READY_PATH = "/healthz/ready"
@@ -86,7 +86,8 @@ def interception(wanted: Wanted) -> InterceptionSpec:
 def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
     """`istio-proxy`. `asked` is what the agent asks the app for kubelet, see webhook/probes.py.
 
-    As a native sidecar its startup probe holds back the app's containers until Envoy has its configuration.
+    The startup probe asks every second, so that the pod is ready soon; that of a native sidecar also holds back the
+    app's containers until Envoy has its configuration.
     """
     container: Raw = {
         "name": PROXY_CONTAINER,
@@ -105,6 +106,13 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
             "timeoutSeconds": 3,
             "failureThreshold": wanted.options.readiness_failures or 4,
         },
+        "startupProbe": {
+            "httpGet": {"path": READY_PATH, "port": ports.HEALTH},
+            "initialDelaySeconds": 0,
+            "periodSeconds": 1,
+            "timeoutSeconds": 3,
+            "failureThreshold": 600,
+        },
         "resources": _resources(wanted.options),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -117,20 +125,13 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
         },
         "volumeMounts": [
             {"name": "istiod-ca-cert", "mountPath": "/var/run/secrets/istio", "readOnly": True},
-            {"name": "istio-token", "mountPath": "/var/run/secrets/tokens", "readOnly": True},
+            {"name": TOKEN_VOLUME, "mountPath": "/var/run/secrets/tokens", "readOnly": True},
             {"name": "istio-envoy", "mountPath": "/etc/istio/proxy"},
             {"name": "istio-podinfo", "mountPath": "/etc/istio/pod", "readOnly": True},
         ],
     }
     if wanted.native:
         container["restartPolicy"] = "Always"
-        container["startupProbe"] = {
-            "httpGet": {"path": READY_PATH, "port": ports.HEALTH},
-            "initialDelaySeconds": 0,
-            "periodSeconds": 1,
-            "timeoutSeconds": 3,
-            "failureThreshold": 600,
-        }
     return container
 
 
@@ -152,7 +153,7 @@ def volumes() -> list[Raw]:
             },
         },
         {
-            "name": "istio-token",
+            "name": TOKEN_VOLUME,
             "projected": {
                 "sources": [
                     {

@@ -1,0 +1,97 @@
+"""webhook/decision.py, row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from webhook.config import InjectionConfig
+from webhook.decision import decide
+from webhook.inject import inject
+
+CONFIG = InjectionConfig()
+ENABLED, DISABLED = {"istio-injection": "enabled"}, {"istio-injection": "disabled"}
+WISH = "sidecar.istio.io/inject"
+
+
+def pod(labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "shop", "labels": labels, "annotations": annotations},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}], **spec},
+    }
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease", "istio-system"])
+def test_some_namespaces_never(namespace: str) -> None:
+    decision = decide(pod({WISH: "true"}), namespace, ENABLED, CONFIG)
+    assert not decision.inject
+    assert namespace in decision.reason
+
+
+def test_the_control_planes_own_namespace_is_a_setting() -> None:
+    elsewhere = InjectionConfig(control_namespace="mesh")
+    assert not decide(pod(), "mesh", ENABLED, elsewhere).inject
+    assert decide(pod(), "istio-system", ENABLED, elsewhere).inject
+
+
+def test_the_hosts_network_never() -> None:
+    decision = decide(pod({WISH: "true"}, hostNetwork=True), "shop", ENABLED, CONFIG)
+    assert decision == (False, "it uses the host's network, where rules would intercept the whole node")
+
+
+@pytest.mark.parametrize(
+    ("namespace", "labels", "annotations", "expected", "because"),
+    [
+        (ENABLED, {}, {}, True, "namespace shop is labelled istio-injection=enabled"),
+        (DISABLED, {}, {}, False, "namespace shop is labelled istio-injection=disabled"),
+        ({}, {}, {}, False, "neither it nor namespace shop asks for it"),
+        # whoever says no wins
+        (ENABLED, {WISH: "false"}, {}, False, "its label sidecar.istio.io/inject is 'false'"),
+        (ENABLED, {}, {WISH: "false"}, False, "its annotation sidecar.istio.io/inject is 'false'"),
+        (DISABLED, {WISH: "true"}, {}, False, "istio-injection=disabled"),
+        ({"istio.io/rev": "default"}, {WISH: "false"}, {}, False, "its label"),
+        # the label goes before the annotation
+        ({}, {WISH: "true"}, {WISH: "false"}, True, "its label sidecar.istio.io/inject is 'true'"),
+        (ENABLED, {WISH: "false"}, {WISH: "true"}, False, "its label"),
+        ({}, {}, {WISH: "true"}, True, "its annotation"),
+        ({}, {WISH: "yes"}, {}, True, "its label"),
+        (ENABLED, {WISH: "maybe"}, {}, False, "'maybe', which is neither"),
+        # revisions
+        ({"istio.io/rev": "default"}, {}, {}, True, "namespace shop is labelled istio.io/rev=default"),
+        ({"istio.io/rev": "canary"}, {}, {}, False, "istio.io/rev=canary, and this is revision default"),
+        ({"istio.io/rev": "canary"}, {WISH: "true"}, {}, False, "istio.io/rev=canary"),
+        ({"istio.io/rev": "canary", **ENABLED}, {}, {}, True, "istio-injection=enabled"),
+        ({"istio.io/rev": "default", **DISABLED}, {}, {}, False, "istio-injection=disabled"),
+        ({}, {"istio.io/rev": "default"}, {}, True, "it is labelled istio.io/rev=default"),
+        ({}, {"istio.io/rev": "canary", WISH: "true"}, {}, False, "it is labelled istio.io/rev=canary"),
+        (ENABLED, {"istio.io/rev": "canary"}, {}, True, "istio-injection=enabled"),
+        ({"istio-injection": "sometimes"}, {}, {}, False, "istio-injection=sometimes, which means nothing"),
+    ],
+)
+def test_labels(
+    namespace: dict[str, str], labels: dict[str, str], annotations: dict[str, str], expected: bool, because: str
+) -> None:
+    decision = decide(pod(labels, annotations), "shop", namespace, CONFIG)
+    assert decision.inject is expected
+    assert because in decision.reason
+
+
+def test_by_default() -> None:
+    everywhere = InjectionConfig(by_default=True)
+    assert decide(pod(), "shop", {}, everywhere).inject
+    assert not decide(pod(), "shop", DISABLED, everywhere).inject
+    assert not decide(pod(), "shop", {"istio.io/rev": "canary"}, everywhere).inject
+
+
+def test_once_is_enough() -> None:
+    injected = inject(pod(), CONFIG)
+    assert decide(injected, "shop", ENABLED, CONFIG) == (False, "it has its sidecar already")
+
+
+def test_the_annotation_without_the_container_is_no_sidecar() -> None:
+    copied = pod(annotations={"sidecar.istio.io/status": "{}"})
+    assert decide(copied, "shop", ENABLED, CONFIG).inject
+    assert "istio-proxy" in {c["name"] for c in inject(copied, CONFIG)["spec"]["initContainers"]}
