@@ -39,7 +39,7 @@ from svid.material import PodRef, SvidMaterial
 log = logging.getLogger("agent")
 
 CONTROL_NAMESPACE = "istio-system"
-STALE_START = 3.0  # seconds that discovery is waited for before Envoy starts with the configuration kept on disk
+STALE_START = 0.5  # seconds that discovery is waited for before Envoy starts with the configuration kept on disk
 SAVE_AFTER = 1.0  # seconds after a change was applied: many changes make one file
 
 

@@ -1,0 +1,33 @@
+"""The bootstrap is read strictly, and by real Envoy."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import orjson
+import pytest
+
+from agent.bootstrap import bootstrap
+from agent.envoy import find_envoy
+from mesh.errors import MissingPrerequisite
+from tests.agent.sidecar import free_port
+from tests.support.protos import parse
+
+
+@pytest.mark.parametrize("ip", ["10.1.2.3", "fd00::5"])
+def test_envoy_takes_it(ip: str, tmp_path: Path) -> None:
+    made = bootstrap(
+        namespace="default", pod="reviews-v1", ip=ip, service_account="reviews", socket=str(tmp_path / "a.sock"),
+        admin_port=free_port(), stats_port=free_port(),
+    )  # fmt: skip
+    parse(made, "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap")
+    assert made["node"]["id"] == f"sidecar~{ip}~reviews-v1.default~default.svc.cluster.local"
+    path = tmp_path / "envoy.json"
+    path.write_bytes(orjson.dumps(made))
+    subprocess.run([find_envoy(""), "--mode", "validate", "-c", str(path)], check=True, capture_output=True, timeout=30)
+
+
+def test_a_missing_envoy_is_named() -> None:
+    with pytest.raises(MissingPrerequisite, match="/nowhere/envoy"):
+        find_envoy("/nowhere/envoy")

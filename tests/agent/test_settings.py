@@ -1,0 +1,79 @@
+"""What the container tells the agent, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from agent import VERSION
+from agent.settings import add_flags, read_settings
+from mesh.errors import InvalidInput
+
+REQUIRED = {"POD_NAME": "p", "POD_NAMESPACE": "ns", "POD_UID": "u", "INSTANCE_IP": "10.0.0.1"}
+
+
+def test_defaults_are_istios_paths_and_the_control_planes_names() -> None:
+    settings = read_settings(REQUIRED, {})
+    assert str(settings.identity) == "spiffe://cluster.local/ns/ns/sa/default"
+    assert settings.ca == ("heddle-ca.istio-system.svc", 15013)
+    assert settings.discovery == ("heddle-discovery.istio-system.svc", 15012)
+    assert settings.token_file == "/var/run/secrets/tokens/istio-token"
+    assert settings.socket == "/etc/istio/proxy/agent.sock"
+    assert (settings.admin_port, settings.health_port, settings.proxy.status_port) == (15000, 15021, 15020)
+    assert (settings.proxy.drain, settings.grace_period, settings.certificate_ttl) == (5.0, 30.0, None)
+
+
+def test_istios_proxy_config_is_read_and_other_variables_are_ignored() -> None:
+    config = '{"concurrency":0,"terminationDrainDuration":"1m30s","drainDuration":"10s","statusPort":16020,"x":1}'
+    settings = read_settings(REQUIRED | {"PROXY_CONFIG": config, "ISTIO_META_X": "y", "CERTIFICATE_TTL": "24h"}, {})
+    assert settings.proxy.concurrency == 0
+    assert (settings.proxy.drain, settings.proxy.listener_drain) == (90.0, 10.0)
+    assert settings.proxy.status_port == 16020
+    assert settings.certificate_ttl == 86400.0
+
+
+def test_flags_win_over_the_environment() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = vars(parser.parse_args(["--instance-ip", "fd00::1", "--ca", "[::1]:99"]))
+    settings = read_settings(REQUIRED, flags)
+    assert settings.instance_ip == "fd00::1"
+    assert settings.ca == ("::1", 99)
+
+
+@pytest.mark.parametrize("missing", sorted(REQUIRED))
+def test_a_missing_variable_is_named_with_its_flag(missing: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        read_settings({k: v for k, v in REQUIRED.items() if k != missing}, {})
+    assert error.value.field == missing
+    assert f"--{missing.lower().replace('_', '-')}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("INSTANCE_IP", "localhost", "not an IP address"),
+        ("CA_ADDR", "heddle-ca", "not host:port"),
+        ("DISCOVERY_ADDR", "host:70000", "not a port"),
+        ("PROXY_CONFIG", "{", "not JSON"),
+        ("PROXY_CONFIG", "[]", "JSON object"),
+        ("PROXY_CONFIG", '{"concurrency":-1}', "whole number"),
+        ("PROXY_CONFIG", '{"terminationDrainDuration":"5"}', "no unit"),
+        ("PROXY_CONFIG", '{"terminationDrainDuration":5}', "duration"),
+        ("TERMINATION_GRACE_PERIOD_SECONDS", "x", "duration"),
+        ("LOG_LEVEL", "loud", "none of"),
+        ("POD_NAMESPACE", "Not_A_Name", "namespace"),
+        ("SOCKET_DIR", "/" + "x" * 120, "too long"),
+    ],
+)
+def test_a_wrong_value_is_named(variable: str, value: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        read_settings(REQUIRED | {variable: value}, {})
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"] == VERSION
