@@ -17,8 +17,11 @@ WAIT_SECONDS = 30
 
 
 class Changes:
-    """`last` is the newest change: `files`, `resourceVersion`, `proxies`, and `seconds` from the write of the newest
-    file to the last proxy's acknowledgement (None while it is under way, or when it was not applied in time)."""
+    """`last` is the newest change: `number` (from 1), `files`, `resourceVersion`, `proxies` and `seconds`.
+
+    `seconds` go from the write of the newest file to the last proxy's acknowledgement; None while it is under way, or
+    when it was not applied in time.
+    """
 
     def __init__(self, operator: Operator, say: Callable[[str], None]) -> None:
         self._operator, self._say = operator, say
@@ -28,6 +31,7 @@ class Changes:
         """The manifests `files` changed, and the store is at `version` now."""
         written = max((path.stat().st_mtime for path in files if path.exists()), default=time.time())
         change: dict[str, Any] = {
+            "number": self.last["number"] + 1 if self.last else 1,
             "files": [str(path) for path in files],
             "resourceVersion": version,
             "proxies": None,
