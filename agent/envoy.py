@@ -187,7 +187,11 @@ class Envoy:
             gauges = await self._gauges(_CONNECTIONS)
         except Unavailable:
             return 0
-        return sum(value for name, value in gauges.items() if not name.startswith(_NOT_TRAFFIC))
+        return sum(
+            value
+            for name, value in gauges.items()
+            if not name.startswith(_NOT_TRAFFIC) and ".worker_" not in name  # each worker's share is there as well
+        )
 
     async def _gauges(self, target: str) -> dict[str, int]:
         answer = await self.admin("GET", target)
