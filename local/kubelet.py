@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import math
 import sys
 import threading
 import time
@@ -33,6 +35,7 @@ from mesh.errors import Conflict, NotFound
 
 RUN_DIR = Path("/run/heddle")  # a tmpfs of the sandbox: it goes away with it
 _LONGEST_REFRESH = 60.0  # seconds between looks at the volumes, as the kubelet's sync period
+_SHORTEST_REFRESH = 0.5
 _LAUNCHES_AT_ONCE = 4
 
 OnStatus = Callable[[Pod, dict[str, Any]], None]
@@ -81,11 +84,15 @@ class Kubelet:
             monotonic=monotonic,
             wall=wall,
             in_thread=self._in_thread,
+            # Only looks when the next token is due: the volumes of a pod that starts are fresh.
+            on_volumes=lambda: self._refresh.set(),
         )
         self._dns = DnsServer(DNS_ADDRESS)
         self._workers: dict[tuple[str, str], PodWorker] = {}
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._refresh = asyncio.Event()
+        self._refresh_asked = False
+        self._refreshed_at = monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="kubelet", daemon=True)
         self._log = structlog.get_logger()
@@ -161,7 +168,7 @@ class Kubelet:
 
     def refresh_volumes(self) -> None:
         """Look at ConfigMaps, Secrets and tokens again, now; also tries containers again that lacked one."""
-        self._loop.call_soon_threadsafe(self._refresh.set)
+        self._loop.call_soon_threadsafe(self._ask_refresh)
 
     # On the kubelet's thread
 
@@ -199,7 +206,7 @@ class Kubelet:
 
     async def _update(self, pod: Pod) -> None:
         self._worker(pod["metadata"].get("namespace") or "default", pod["metadata"]["name"]).update(pod)
-        self._refresh.set()
+        self._ask_refresh()
 
     async def _stop(self, namespace: str, name: str, grace: float | None) -> None:
         task = self._running.get((namespace, name))
@@ -237,14 +244,25 @@ class Kubelet:
         return worker
 
     async def _refresh_for_ever(self) -> None:
+        """Refresh all volumes when asked to, when a token is due, and once in a while."""
         while True:
             now = self._machine.monotonic()
-            due = [await worker.refresh_volumes() for worker in list(self._workers.values())]
-            soonest = min((at for at in due if at is not None), default=now + _LONGEST_REFRESH)
-            left = max(0.1, min(soonest - self._machine.monotonic(), _LONGEST_REFRESH))
-            try:
-                await asyncio.wait_for(self._refresh.wait(), left)
-            except TimeoutError:
+            if self._refresh_asked or now >= self._refreshed_at + _LONGEST_REFRESH or now >= self._token_due():
+                self._refresh_asked, self._refreshed_at = False, now
+                for worker in list(self._workers.values()):
+                    await worker.refresh_volumes()
+            due = min(self._token_due(), self._refreshed_at + _LONGEST_REFRESH)
+            self._refresh.clear()
+            if self._refresh_asked:
                 continue
-            finally:
-                self._refresh.clear()
+            # Not more often than this, should a token be due again at once.
+            left = max(_SHORTEST_REFRESH, due - self._machine.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._refresh.wait(), left)
+
+    def _token_due(self) -> float:
+        return min((worker.refresh_at for worker in self._workers.values()), default=math.inf)
+
+    def _ask_refresh(self) -> None:
+        self._refresh_asked = True
+        self._refresh.set()

@@ -7,6 +7,7 @@ read-only, whatever the pod says. Sources: Kubernetes "Volumes", "Projected Volu
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -65,9 +66,9 @@ class PodVolumes:
         return changed
 
     @property
-    def refresh_at(self) -> float | None:
-        """When the first token is due for replacement (in the units of `now`)."""
-        return min((token.refresh_at for token in self._tokens.values()), default=None)
+    def refresh_at(self) -> float:
+        """When the first token is due for replacement (in the units of `now`); never, if there are none."""
+        return min((token.refresh_at for token in list(self._tokens.values())), default=math.inf)
 
     def mounts(self, container: Mapping[str, Any], env: Mapping[str, str]) -> list[Mount]:
         """What the container's `volumeMounts` ask for; InvalidInput for a volume or subPath that there is not."""

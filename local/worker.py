@@ -52,6 +52,7 @@ class Machine:
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     in_thread: Callable[..., Awaitable[Any]]
+    on_volumes: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -137,8 +138,13 @@ class PodWorker:
         self.pod = {**pod, "status": self.pod.get("status") or {}}
         self._volumes.pod = self.pod
 
-    async def refresh_volumes(self) -> float | None:
-        """Bring volumes up to date; returns when the next token is due."""
+    @property
+    def refresh_at(self) -> float:
+        """When the next token of the pod is due (monotonic seconds)."""
+        return self._volumes.refresh_at
+
+    async def refresh_volumes(self) -> None:
+        """Bring volumes up to date."""
         problem = ""
         try:
             for name in await self._machine.in_thread(self._volumes.refresh):
@@ -154,7 +160,6 @@ class PodWorker:
                 if state.step == "waiting" and state.reason:
                     self._set(name, retry_at=0.0)
             self._changed.set()
-        return self._volumes.refresh_at
 
     def log_path(self, container: str, previous: bool) -> Path:
         """Where the container's output is (of the run before, if `previous`)."""
@@ -203,6 +208,7 @@ class PodWorker:
         run = state.restarts + (1 if state.exit is not None else 0)
         try:
             await machine.in_thread(self._volumes.prepare)
+            machine.on_volumes()
             program, mounts, termination_file = self._prepare(container)
             probes = {kind: parse_probe(container, kind) for kind in _PROBES}
         except HeddleError as error:
