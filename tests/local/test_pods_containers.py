@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -74,7 +73,7 @@ def test_the_machine_is_visible_and_cannot_be_written(scene: Scene) -> None:
     scene.run("a", script(f"{writes}; (echo 1 > /proc/sys/kernel/hostname) 2>/dev/null; {FOR_EVER}"))
     scene.until_ready("a")
     assert scene.shell("a", f"test -e /etc/{mark} && test -e /tmp/{mark}")[0] == 0  # it wrote, in its own layer
-    assert [place for place in places if Path(place, mark).exists()] == []
+    assert [place for place in places if os.path.exists(f"{place}/{mark}")] == []
     assert scene.shell("a", "touch /sys/x || touch /proc/sys/kernel/x")[0] != 0
     assert scene.shell("a", f"ls -A {scene.state}/logs")[0] != 0  # the engine's own state is not shown
 
