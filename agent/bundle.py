@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import orjson
+
 from mesh.wire import ResourceType
 from mesh.xds import TYPE_URLS, assemble_routes
 
@@ -32,6 +34,11 @@ class Part(NamedTuple):
 
 
 Parts = Mapping[str, Part]
+
+
+def part(version: str, resource: object) -> Part:
+    """The part that `resource` (JSON values) is. A copy: orjson keeps kilobytes of spare room with each text."""
+    return Part(version, bytes(memoryview(orjson.dumps(resource))))
 
 
 class Refusal(NamedTuple):

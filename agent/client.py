@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from agent.bundle import Part
+from agent.bundle import Part, part
 from agent.http_client import Connection, connect
 from agent.relay import Relay
 from mesh.errors import Forbidden, Gone, HeddleError, NotFound, Unavailable
@@ -209,5 +209,5 @@ def to_parts(changed: Mapping[str, Mapping[str, tuple[str, Any]]]) -> dict[str, 
         for name, (version, resource) in entries.items():
             if url is not None and "@type" not in resource:
                 resource = {"@type": url, **resource}
-            parts[kind][name] = Part(version, orjson.dumps(resource))
+            parts[kind][name] = part(version, resource)
     return parts

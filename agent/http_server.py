@@ -130,14 +130,15 @@ class _Connection(asyncio.Protocol):
         try:
             answer = self._handler(request)
         except Exception as error:
-            self._send(_failure(request, error))
+            self._send(_failure(f"{request.method} {request.path}", error))
             return
         if isinstance(answer, Response) and isinstance(answer.body, bytes):
             self._send(answer)
             return
         waiting = answer if isinstance(answer, asyncio.Future) else asyncio.ensure_future(self._finish(answer))
         self._waiting = waiting
-        waiting.add_done_callback(lambda done: self._done(request, done))
+        what = f"{request.method} {request.path}"  # not the request: a held poll would keep its 77 KB in memory
+        waiting.add_done_callback(lambda done: self._done(what, done))
 
     async def _finish(self, answer: Response | Awaitable[Response]) -> Response:
         response = answer if isinstance(answer, Response) else await answer
@@ -145,7 +146,7 @@ class _Connection(asyncio.Protocol):
             await self._stream(response, response.body)
         return response
 
-    def _done(self, request: Request, done: asyncio.Future[Response]) -> None:
+    def _done(self, what: str, done: asyncio.Future[Response]) -> None:
         self._waiting = None
         if self._transport.is_closing():
             if not done.cancelled():
@@ -158,7 +159,7 @@ class _Connection(asyncio.Protocol):
         if error is not None and self._http.our_state is not h11.SEND_RESPONSE:
             self._transport.close()  # half of an answer is out already
         elif error is not None:
-            self._send(_failure(request, error))
+            self._send(_failure(what, error))
         else:
             response = done.result()
             if isinstance(response.body, bytes):
@@ -206,10 +207,10 @@ class _Connection(asyncio.Protocol):
 _REASONS = {200: b"OK", 304: b"Not Modified", 400: b"Bad Request", 404: b"Not Found", 503: b"Service Unavailable"}
 
 
-def _failure(request: Request, error: BaseException) -> Response:
+def _failure(what: str, error: BaseException) -> Response:
     if isinstance(error, HeddleError):
         return error_response(error)
-    log.error("%s %s failed: %r", request.method, request.path, error, exc_info=error)
+    log.error("%s failed: %r", what, error, exc_info=error)
     return error_response(HeddleError("the agent failed to answer; its log says why"))
 
 

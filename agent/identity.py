@@ -64,7 +64,15 @@ class Refused(HeddleError):
 class IdentityKeeper:
     """`on_change(material)` is called with every new SVID, the kept one at the start included."""
 
-    def __init__(self, children: Children, orders: Orders, on_change: Callable[[SvidMaterial], None]) -> None:
+    def __init__(
+        self,
+        children: Children,
+        orders: Orders,
+        on_change: Callable[[SvidMaterial], None],
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall = wall
         self._children = children
         self._orders = orders
         self._on_change = on_change
@@ -83,7 +91,7 @@ class IdentityKeeper:
     @property
     def usable(self) -> bool:
         """There is an SVID that is valid now."""
-        return self._life is not None and schedule.usable(self._life, time.time())
+        return self._life is not None and schedule.usable(self._life, self._wall())
 
     async def ready(self) -> SvidMaterial:
         """The SVID, as soon as there is one."""
@@ -93,8 +101,7 @@ class IdentityKeeper:
 
     def adopt(self, material: SvidMaterial) -> None:
         """Use `material` from now on."""
-        now = time.time()
-        self._life = schedule.life(material.not_before, material.not_after, now, random.random())  # noqa: S311
+        self._life = schedule.life(material.not_before, material.not_after, self._wall(), random.random())  # noqa: S311
         self.material, self.last_error = material, None
         self._on_change(material)
         self._ready.set()
@@ -102,15 +109,18 @@ class IdentityKeeper:
     async def run(self) -> None:
         """Renew when it is due, for ever."""
         while True:
-            async with self._working:
-                action = schedule.decide(self._life, self._attempts, time.time(), time.monotonic())
-                if action is not schedule.Action.WAIT:
-                    try:
-                        await self._renew(recover=action is schedule.Action.RECOVER)
-                    except HeddleError as error:
-                        log.warning("no new certificate, will try again: %s", error)
-                pause = schedule.pause(self._life, self._attempts, time.time(), time.monotonic())
-            await asyncio.sleep(pause)
+            await asyncio.sleep(await self.step())
+
+    async def step(self) -> float:
+        """Do what is due now; the seconds after which to look again."""
+        async with self._working:
+            action = schedule.decide(self._life, self._attempts, self._wall(), time.monotonic())
+            if action is not schedule.Action.WAIT:
+                try:
+                    await self._renew(recover=action is schedule.Action.RECOVER)
+                except HeddleError as error:
+                    log.warning("no new certificate, will try again: %s", error)
+            return schedule.pause(self._life, self._attempts, self._wall(), time.monotonic())
 
     async def renew_now(self) -> SvidMaterial:
         """Renew at once, whatever the schedule says; raises what the ca answers."""
@@ -126,7 +136,7 @@ class IdentityKeeper:
             raise
         self.adopt(material)
         assert self._life is not None
-        self._attempts = schedule.after_success(self._life, time.time(), time.monotonic(), random.random())  # noqa: S311
+        self._attempts = schedule.after_success(self._life, self._wall(), time.monotonic(), random.random())  # noqa: S311
         log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
         return material
 

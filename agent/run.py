@@ -30,7 +30,7 @@ from agent.relay import Relay
 from agent.settings import Settings
 from agent.store import Store
 from agent.xds_server import XdsServer
-from mesh.errors import Conflict
+from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
 from mesh.sds import DEFAULT, ROOTCA, tls_secret, validation_secret
 from mesh.wire import ProxyInfo
@@ -192,7 +192,12 @@ class Agent:
             quit=self._stop,
         )
         everywhere = "::" if ":" in self._settings.instance_ip else "0.0.0.0"
-        self._servers.append(await serve_unix(self._settings.socket, control.handle))
+        try:
+            self._servers.append(await serve_unix(self._settings.socket, control.handle))
+        except OSError as error:
+            raise InvalidInput(
+                f"{self._settings.socket} cannot be made: {error.strerror}", field="SOCKET_DIR"
+            ) from None
         ports = {
             self._settings.health_port: health.readiness_only,
             self._settings.proxy.status_port: health.everything,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from agent.bundle import Part
+from agent.bundle import part
 from agent.relay import Wanted
 from agent.svid_json import material_from_json, material_to_json
 from mesh.errors import HeddleError
@@ -46,7 +46,7 @@ class Store:
             if raw["format"] != FORMAT:
                 return None
             return {
-                ResourceType(kind): {name: Part(version, orjson.dumps(data)) for name, (version, data) in parts.items()}
+                ResourceType(kind): {name: part(version, data) for name, (version, data) in parts.items()}
                 for kind, parts in raw["resources"].items()
             }
         except FileNotFoundError:
@@ -94,9 +94,9 @@ def _config_chunks(wanted: Wanted, with_secrets: bool) -> Iterator[bytes]:
     kinds = [kind for kind in wanted if with_secrets or kind is not ResourceType.SECRETS]
     for i, kind in enumerate(kinds):
         yield b'%s"%s":{' % (b"," if i else b"", kind.value.encode())
-        for j, (name, part) in enumerate(wanted[kind].items()):
-            yield b"%s%s:[%s," % (b"," if j else b"", orjson.dumps(name), orjson.dumps(part.version))
-            yield part.data
+        for j, (name, kept) in enumerate(wanted[kind].items()):
+            yield b"%s%s:[%s," % (b"," if j else b"", orjson.dumps(name), orjson.dumps(kept.version))
+            yield kept.data
             yield b"]"
         yield b"}"
     yield b"}}"
