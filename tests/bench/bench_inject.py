@@ -81,7 +81,7 @@ def parts(seconds: float) -> None:
 def over_https(seconds: float) -> None:
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
     api = ApiServer([namespace("default", istio_injection="enabled")])
-    webhook = WebhookProcess(api.url, before=("taskset", "-c", SERVER_CORE))
+    webhook = WebhookProcess(api.url, before=("taskset", "-c", SERVER_CORE)).ready()
     try:
         connections = [webhook.connect() for _ in range(CONNECTIONS)]
         drive(connections, 1.0)

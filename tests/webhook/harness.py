@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -224,24 +225,50 @@ class ApiServer:
 
 
 class WebhookProcess:
-    """`python -m webhook` with a certificate from files; `before` is put in front of the command (taskset, say)."""
+    """`python -m webhook`, with a certificate from files unless `enrol` says how to get one from the ca.
 
-    def __init__(self, kube_api: str, *arguments: str, before: Sequence[str] = ()) -> None:
+    `enrol` are arguments, `root_pem` the root that the certificate will chain to; `before` is put in front of the
+    command (taskset, say).
+    """
+
+    def __init__(
+        self, kube_api: str, *, enrol: Sequence[str] = (), root_pem: str = "", before: Sequence[str] = ()
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         folder = Path(self._directory.name)
-        authority = Authority()
-        certificate = authority.issue(dns=NAME)
-        self.root_pem = authority.root_pem
-        (folder / "tls.crt").write_text(certificate.chain_pem)
-        (folder / "tls.key").write_text(certificate.key_pem)
+        self.root_pem = root_pem
+        if not enrol:
+            authority = Authority()
+            certificate = authority.issue(dns=NAME)
+            self.root_pem = authority.root_pem
+            (folder / "tls.crt").write_text(certificate.chain_pem)
+            (folder / "tls.key").write_text(certificate.key_pem)
+            enrol = ("--certificate-file", str(folder / "tls.crt"), "--key-file", str(folder / "tls.key"))
         self.port, self.health_port = free_port(), free_port()
         self.log = folder / "log"
-        command = [*before, sys.executable, "-m", "webhook", "--kube-api", kube_api]
+        command = [*before, sys.executable, "-m", "webhook", "--kube-api", kube_api, *enrol]
         command += ["--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.health_port}"]
-        command += ["--certificate-file", str(folder / "tls.crt"), "--key-file", str(folder / "tls.key"), *arguments]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
-        self._wait()
+
+    def ready(self) -> WebhookProcess:
+        """Wait until it says so."""
+        until = time.monotonic() + 30
+        while time.monotonic() < until and self.process.poll() is None:
+            if self.health("/readyz")[0] == 200:
+                return self
+            time.sleep(0.05)
+        raise AssertionError(f"the webhook did not become ready:\n{self.log.read_text()}")
+
+    def health(self, path: str) -> tuple[int, str]:
+        """Status and text from the plain port; 0 when there is none yet."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
 
     def context(self) -> ssl.SSLContext:
         """What an API server has: the root of `caBundle`, and the name of the service."""
@@ -256,16 +283,6 @@ class WebhookProcess:
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(20)
         self._directory.cleanup()
-
-    def _wait(self) -> None:
-        until = time.monotonic() + 30
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/readyz", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise AssertionError(f"the webhook did not become ready:\n{self.log.read_text()}")
 
 
 def free_port() -> int:

@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +23,7 @@ def api() -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="module")
 def webhook(api: ApiServer) -> Iterator[WebhookProcess]:
-    process = WebhookProcess(api.url)
+    process = WebhookProcess(api.url).ready()
     yield process
     process.close()
 
@@ -114,8 +113,7 @@ def test_other_paths(webhook: WebhookProcess, path: str, status: int) -> None:
 
 def test_health_and_metrics_in_plain_http_and_over_https(webhook: WebhookProcess) -> None:
     def plain(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{webhook.health_port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
+        return webhook.health(path)[1]
 
     assert plain("/healthz") == plain("/readyz") == "ok\n"
     before = metrics(plain("/metrics"))
