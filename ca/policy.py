@@ -67,7 +67,7 @@ def authorize(caller: Caller, requested_ttl: int | None, settings: CaSettings, i
         raise Forbidden(f"{caller.identity} is not of the trust domain {settings.trust_domain}")
     ttl = min(max(requested_ttl or settings.leaf_ttl, settings.min_ttl), settings.max_ttl)
     not_after = min(int(now) + ttl, issuer.not_after)
-    if not_after < now + settings.min_ttl:
+    if not_after < int(now) + settings.min_ttl:
         raise Unavailable("the issuing certificate is about to end", hint="rotate the root certificate")
     not_before = max(int(now) - settings.backdate, issuer.not_before)
     account = ServiceAccount(caller.identity.namespace, caller.identity.service_account)

@@ -56,7 +56,7 @@ def parse_request(request: str | bytes) -> SignableKey:
         csr = x509.load_der_x509_csr(der)
         key = csr.public_key()
         digest = csr.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise _malformed(str(error)) from None
     kind = _kind(key)
     if not isinstance(digest, _HASHES):

@@ -87,7 +87,7 @@ def prepare(issuer: Issuer, grant: Grant, key: SignableKey, serial: int) -> Prep
 
     Raises InvalidInput when its life is not within its issuer's: policy must not let that come here.
     """
-    if not MIN_SERIAL_BITS <= serial.bit_length() <= MAX_SERIAL_BITS:
+    if serial < 0 or not MIN_SERIAL_BITS <= serial.bit_length() <= MAX_SERIAL_BITS:
         raise InvalidInput(f"serial {serial:x} is not a random number of {MIN_SERIAL_BITS} to {MAX_SERIAL_BITS} bits")
     if not issuer.not_before <= grant.not_before < grant.not_after <= issuer.not_after:
         raise InvalidInput("the certificate's life would not lie within its issuer's", field="notAfter")

@@ -1,8 +1,8 @@
 """gunicorn's threaded worker, with two changes.
 
 Silent connections hold no thread. The stock worker gives a new connection a thread until its first request has come, so
-as many silent clients as there are threads stop the service. Here a connection whose handshake is over and that sends
-nothing yet goes back to the poller. The handshake itself is bounded by `serving.SOCKET_TIMEOUT`.
+as many silent clients as there are threads stop the service. Here a connection that has sent nothing yet, before its
+handshake or after it, goes back to the poller. The handshake itself is bounded by `serving.SOCKET_TIMEOUT`.
 
 An answer is one write. The stock response writes head and body apart: two TLS records, two system calls, and on a busy
 core a switch to the client between them (docs/adr/0015-worker.md).
@@ -11,12 +11,13 @@ core a switch to the client between them (docs/adr/0015-worker.md).
 from __future__ import annotations
 
 import select
+import socket
 import ssl
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import wsgi
-from gunicorn.workers.gthread import _DEFER, DEFAULT_WORKER_DATA_TIMEOUT, TConn, ThreadWorker
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -25,7 +26,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle(self, conn: TConn) -> Any:
         """One request, or the handshake of a new connection. Runs in a thread of the pool."""
         if not conn.initialized:
-            if not conn.data_ready and not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT):
+            if not conn.data_ready and not _readable(conn.sock):
                 return _DEFER
             try:
                 conn.sock.setblocking(True)
@@ -102,5 +103,5 @@ class OneWrite(wsgi.Response):  # type: ignore[misc]
             util.write(self.sock, held)
 
 
-def _readable(connection: ssl.SSLSocket) -> bool:
+def _readable(connection: socket.socket) -> bool:
     return bool(select.select([connection], [], [], 0)[0])
