@@ -34,12 +34,12 @@ from local.components import Components
 from local.forward import Forwarder, Published
 from local.images import load_images
 from local.kubelet import Kubelet
+from local.manifests import control_plane_objects
 from local.network import NODE_ADDRESS, Network, interface_name
 from local.operator_access import Operator
 from local.overview import pod_line
 from local.reload import Manifests
 from local.store import Raw, Store, key_of
-from local.support import unhonoured
 from local.tokens import TokenIssuer, reviewer
 from mesh.errors import HeddleError, NotFound
 from mesh.identity import DEFAULT_TRUST_DOMAIN
@@ -94,10 +94,10 @@ class Engine:
         self._manifests = Manifests(
             [Path(path) for path in order["manifests"]],
             self._store,
-            create_pod=self._controllers.create_pod,
-            remove_pod=self._controllers.remove_pod,
-            check_pod=unhonoured,
+            create_pod=self._controllers.keep_pod,
+            remove_pod=self._controllers.release_pod,
             say=say,
+            reserved=control_plane_objects(control_plane.objects()),
         )
         self._changes = Changes(self._operator, say)
 
@@ -157,7 +157,11 @@ class Engine:
         services = sorted(self._store.items("Service"), key=lambda raw: str(raw["metadata"]["creationTimestamp"]))
         for service in services:
             spec = service["spec"]
-            if spec.get("type") == "LoadBalancer" and any(p["port"] == port for p in spec.get("ports") or ()):
+            if (
+                spec.get("type") == "LoadBalancer"
+                and spec.get("clusterIP")
+                and any(p["port"] == port for p in spec.get("ports") or ())
+            ):
                 return spec["clusterIP"], port
         return None
 
@@ -167,7 +171,7 @@ class Engine:
         def wait() -> None:
             while not self._ending.wait(0.05):
                 pods = [pod_line(raw) for raw in self._store.items("Pod")]
-                if pods and all(pod["settled"] for pod in pods) and not self._unfinished():
+                if self._controllers.settled() and all(pod["settled"] for pod in pods) and not self._unfinished():
                     break
             else:
                 return

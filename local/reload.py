@@ -1,20 +1,21 @@
 """Manifest files into the store, and again whenever they change.
 
 A file that cannot be read, or an object in it that is wrong, changes nothing of what was in force before: the problem
-is kept in `problems` for `heddle status`, and every other object is applied.
+is kept in `problems` for `heddle status`, and every other object is applied. What is gone from the files is removed
+only when it stays away for a moment, since editors empty or rename a file before they write it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
 import watchfiles
 
-from local.manifests import Desired, desired
+from local.manifests import At, Desired, at, desired
 from local.store import Raw, Store
 from mesh.errors import InvalidInput
 from mesh.manifest import Document, read_manifest
@@ -22,27 +23,49 @@ from mesh.objects import Key
 
 SUFFIXES = (".yaml", ".yml", ".json")
 SETTLE_MILLISECONDS = 2
+TICK_MILLISECONDS = 200
+AWAY_SECONDS = 0.5
+"""So long an object must be gone from the files before it is removed."""
 log = structlog.get_logger("heddle.local")
+
+# What tells that a file is another one or has changed: time of change, size, inode.
+_State = tuple[int, int, int]
 
 
 def manifest_files(paths: Sequence[Path]) -> list[Path]:
-    """The files meant by `-f`: a file itself, or every YAML and JSON file directly in a directory, by name."""
-    found: list[Path] = []
+    """The files meant by `-f`: a file itself, or every YAML and JSON file directly in a directory, by name.
+
+    InvalidInput when a path is missing, cannot be read, or holds no manifest.
+    """
+    found: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
-            found += sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InvalidInput(f"there is no file or directory {path}", field="-f", hint="check the path")
+        for file in _files(path):
+            found.setdefault(file.resolve(), file)
     if not found:
         names = ", ".join(map(str, paths))
         raise InvalidInput(f"no manifest in {names}", field="-f", hint=f"files must end in {', '.join(SUFFIXES)}")
-    return found
+    return list(found.values())
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        if path.is_dir():
+            return sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+        if path.is_file():
+            return [path]
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}", field="-f", hint="check its rights") from error
+    if path.exists():
+        hint = "write it to a file: it is read again at each change"
+        raise InvalidInput(f"{path} is neither a file nor a directory", field="-f", hint=hint)
+    raise InvalidInput(f"there is no file or directory {path}", field="-f", hint="check the path")
 
 
 class Manifests:
-    """Keeps the store as the files say. `create_pod` and `remove_pod` are the engine's: pods are more than stored."""
+    """Keeps the store as the files say. `create_pod` and `remove_pod` are the engine's: pods are more than stored.
+
+    `reserved`: the engine's own objects, which no manifest changes.
+    """
 
     def __init__(
         self,
@@ -51,107 +74,206 @@ class Manifests:
         *,
         create_pod: Callable[[Raw], None],
         remove_pod: Callable[[Key], None],
-        check_pod: Callable[[str, Raw], list[str]],
         say: Callable[[str], None],
+        reserved: frozenset[At] = frozenset(),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._paths, self._store = paths, store
-        self._create_pod, self._remove_pod, self._check_pod, self._say = create_pod, remove_pod, check_pod, say
-        self._applied: dict[tuple[str, Key], Raw] = {}
+        self._paths, self._store, self._reserved = paths, store, reserved
+        self._create_pod, self._remove_pod, self._say, self._monotonic = create_pod, remove_pod, say, monotonic
+        self._applied: dict[At, Raw] = {}
         self._by_file: dict[Path, tuple[Document, ...]] = {}
+        self._by_path: dict[Path, list[Path]] = {}
+        self._states: dict[Path, _State] = {}
+        self._lost: set[Path] = set()
+        self._away: dict[At, float] = {}
         self._told: set[str] = set()
         self.problems: tuple[str, ...] = ()
+        """What is wrong in the files now."""
 
-    def load(self) -> int:
-        """Read everything and apply what changed; the store's version afterwards."""
+    def load(self) -> bool:
+        """Read everything and apply what changed; whether anything did.
+
+        The first time, InvalidInput when there is nothing to read; later, what was read before stays in force.
+        """
+        if not self._by_path:
+            manifest_files(self._paths)
         problems: list[str] = []
+        notices: list[str] = []
         documents: list[Document] = []
-        present = manifest_files(self._paths)
-        for path in present:
-            try:
-                manifest = read_manifest(path.read_text(), str(path))
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{path}: cannot be read: {error}")
-                documents += self._by_file.get(path, ())
-                continue
-            if manifest.problems:
-                problems += map(str, manifest.problems)
-                documents += self._by_file.get(path, ())
-                continue
-            self._by_file[path] = manifest.documents
-            documents += manifest.documents
-        wanted = desired(documents)
-        self._apply(wanted)
-        self.problems = (*problems, *map(str, wanted.refused))
-        for line in (*self.problems, *wanted.notices):
+        states: dict[Path, _State] = {}
+        for path in self._present(problems):
+            states[path] = _state(path)
+            documents += self._read(path, problems, notices)
+        self._states = states
+        wanted = desired(documents, self._reserved)
+        changed = self._apply(wanted)
+        before, self.problems = self.problems, (*problems, *map(str, wanted.refused))
+        self._told -= set(before) - set(self.problems)  # what is mended and comes back is said again
+        for line in (*self.problems, *notices, *wanted.notices):
             self._tell(line)
-        return self._store.version
+        return changed
 
     def follow(self, on_change: Callable[[int, list[Path]], None], stop: threading.Event) -> None:
         """Load again after every change, until `stop`; `on_change` gets the store's version then and the files."""
+        while not stop.is_set():
+            try:
+                for paths in self._changes(stop):
+                    self._load_again(paths, on_change)
+            except OSError:  # a directory that went away cannot be watched; the ticks tell when it is back
+                self._load_again([], on_change)
+                stop.wait(TICK_MILLISECONDS / 1000)
+
+    def _changes(self, stop: threading.Event) -> Iterator[list[Path]]:
+        """Files that changed; also when no event said so: a directory was replaced, or a link leads elsewhere."""
+        # A file's directory is watched, not the file: what is renamed over it would be another file.
+        folders = {path if path.is_dir() else path.parent for path in self._paths}
+        named = {str(path) for path in self._paths}
+        before = _identities(folders)
         for changes in watchfiles.watch(
-            *self._paths,
+            *folders,
+            watch_filter=lambda _, name: name in named or name.endswith(SUFFIXES),
             stop_event=stop,
             debounce=SETTLE_MILLISECONDS * 10,
             step=SETTLE_MILLISECONDS,
-            rust_timeout=1000,
+            rust_timeout=TICK_MILLISECONDS,
+            yield_on_timeout=True,
             recursive=False,
             raise_interrupt=False,
         ):
-            files = sorted({Path(path) for _, path in changes if Path(path).suffix in SUFFIXES})
-            if not files:
-                continue
-            before, began = self._store.version, time.monotonic()
+            files = sorted({Path(name) for _, name in changes} & self._mine(changes))
+            if files:
+                yield files
+            elif self._away or self._differs():
+                yield []
+            if _identities(folders) != before:
+                return  # watch again what stands there now
+
+    def _mine(self, changes: set[tuple[watchfiles.Change, str]]) -> set[Path]:
+        """Of the changed files those that `-f` means."""
+        folders = {path for path in self._paths if path.is_dir()}
+        return {path for _, name in changes if (path := Path(name)) in self._paths or path.parent in folders}
+
+    def _differs(self) -> bool:
+        return {path: _state(path) for path in self._present([])} != self._states
+
+    def _load_again(self, files: list[Path], on_change: Callable[[int, list[Path]], None]) -> None:
+        before, began = self._states, self._monotonic()
+        if not self.load():
+            return
+        files = files or [path for path, state in self._states.items() if before.get(path) != state]
+        took = round(self._monotonic() - began, 4)
+        log.info("manifests read again", files=[str(file) for file in files], seconds=took)
+        on_change(self._store.version, files)
+
+    def _present(self, problems: list[str]) -> list[Path]:
+        """The files that are there now, and those of a path of `-f` that went away, which are read from memory."""
+        found: dict[Path, Path] = {}
+        self._lost = set()
+        for path in self._paths:
             try:
-                self.load()
+                self._by_path[path] = _files(path)
             except InvalidInput as error:
-                self.problems = (str(error),)
-                self._tell(str(error))
-                continue
-            log.info("manifests read again", files=[str(f) for f in files], seconds=round(time.monotonic() - began, 4))
-            if self._store.version != before:
-                on_change(self._store.version, files)
+                problems.append(f"{error}; what it held stays in force")
+                self._lost |= {path, *self._by_path.get(path, ())}
+            for file in self._by_path.get(path, ()):
+                found.setdefault(file.resolve(), file)
+        return list(found.values())
 
-    def _apply(self, wanted: Desired) -> None:
+    def _read(self, path: Path, problems: list[str], notices: list[str]) -> list[Document]:
+        """The file's objects. Where some of it is no manifest, also what it held before and what is not in it now."""
+        last = self._by_file.get(path, ())
+        if path in self._lost:
+            return list(last)
+        try:
+            manifest = read_manifest(path.read_text("utf-8"), str(path))
+        except FileNotFoundError:
+            return []  # it went away just now
+        except OSError as error:
+            problems.append(f"{path}: cannot be read: {error.strerror} (check its rights)")
+            return list(last)
+        except UnicodeDecodeError:
+            problems.append(f"{path}: is not UTF-8 text (save it as UTF-8)")
+            return list(last)
+        wrong = [problem for problem in manifest.problems if path in self._paths or not problem.foreign]
+        notices += [
+            f"{problem.source}:{problem.line}: not a Kubernetes object: ignored"
+            for problem in manifest.problems
+            if problem not in wrong
+        ]
+        problems += map(str, wrong)
+        documents = list(manifest.documents)
+        if wrong:
+            readable = {at(document) for document in documents}
+            documents += [document for document in last if at(document) not in readable]
+        self._by_file[path] = tuple(documents)
+        return documents
+
+    def _apply(self, wanted: Desired) -> bool:
+        changed = [what for what, raw in wanted.objects.items() if self._applied.get(what) != raw]
+        for what in changed:
+            self._put(what, wanted.objects[what])
+        gone = self._gone(wanted)
+        for what in gone:
+            self._delete(what)
+        return bool(changed or gone)
+
+    def _gone(self, wanted: Desired) -> list[At]:
+        """What no file holds any more, and has not for a while; workloads and pods first."""
         refused = {(problem.kind, problem.key) for problem in wanted.refused}
-        for at, raw in wanted.objects.items():
-            if self._applied.get(at) != raw:
-                self._put(at, raw)
-        for at in [at for at in self._applied if at not in wanted.objects and at not in refused]:
-            self._delete(at)
+        now = self._monotonic()
+        homes = {key.namespace for _, key in refused}
+        away = [
+            (kind, key)
+            for kind, key in self._applied
+            if (kind, key) not in wanted.objects
+            and (kind, key) not in refused
+            and not (kind == "Namespace" and key.name in homes)  # its refused objects may still be in force
+        ]
+        self._away = {what: self._away.get(what, now) for what in away}
+        gone = [what for what in reversed(away) if now - self._away[what] >= AWAY_SECONDS]
+        for what in gone:
+            del self._away[what]
+        return gone
 
-    def _put(self, at: tuple[str, Key], raw: Raw) -> None:
-        kind, key = at
-        self._applied[at] = raw
-        pod = raw if kind == "Pod" else (raw.get("spec") or {}).get("template")
-        if kind in ("Pod", "Deployment", "ReplicaSet", "Job") and isinstance(pod, dict):
-            for line in self._check_pod(f"{kind} {key}", pod):
-                self._tell(line)
+    def _put(self, what: At, raw: Raw) -> None:
+        kind, key = what
+        self._applied[what] = raw
         if kind == "Pod":
-            if self._store.get("Pod", key) is not None:
-                self._remove_pod(key)
-                self._await_gone(key)
             self._create_pod(raw)
             return
         old = self._store.get(kind, key)
-        if kind == "Service" and old is not None and "clusterIP" not in (raw.get("spec") or {}):
-            kept = {name: old["spec"][name] for name in ("clusterIP", "clusterIPs") if name in old["spec"]}
-            raw = {**raw, "spec": {**raw["spec"], **kept}}
-        self._store.put(raw)
+        self._store.put(_with_address(raw, old) if kind == "Service" and old is not None else raw)
 
-    def _await_gone(self, key: Key) -> None:
-        while self._store.get("Pod", key) is not None:
-            time.sleep(0.02)
-
-    def _delete(self, at: tuple[str, Key]) -> None:
-        kind, key = at
-        del self._applied[at]
+    def _delete(self, what: At) -> None:
+        kind, key = what
+        del self._applied[what]
         if kind == "Pod":
             self._remove_pod(key)
         else:
             self._store.delete(kind, key)
 
     def _tell(self, line: str) -> None:
-        """Say a thing once; a problem that was mended and comes back is said again."""
         if line not in self._told:
             self._told.add(line)
             self._say(line)
+
+
+def _with_address(service: Raw, old: Raw) -> Raw:
+    """The service with the address that it was given before, where the manifest leaves that open."""
+    spec, given = service.get("spec") or {}, (old.get("spec") or {}).get("clusterIP")
+    if "clusterIP" in spec or spec.get("type") == "ExternalName" or given in (None, "None"):
+        return service
+    return {**service, "spec": {**spec, "clusterIP": given, "clusterIPs": [given]}}
+
+
+def _state(path: Path) -> _State:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _identities(folders: set[Path]) -> dict[Path, int]:
+    """The inode of each directory; FileNotFoundError for one that is not there."""
+    return {folder: folder.stat().st_ino for folder in folders}
