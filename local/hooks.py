@@ -36,7 +36,7 @@ async def run_hook(
             return f"HTTP status {status}: {body[:200]}" if status >= 400 else ""
         if hook.get("sleep"):
             await asyncio.sleep(hook["sleep"].get("seconds") or 0)
-    except (OSError, ValueError, asyncio.IncompleteReadError, HeddleError) as error:
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, HeddleError) as error:
         return str(error) or type(error).__name__
     return ""
 

@@ -9,7 +9,8 @@
         user: 1000                            # optional: the image's user, 0 otherwise
 
 `match` is a shell pattern against the image's full name: `nginx` is `docker.io/library/nginx:latest` (the rules of the
-distribution reference format). The first entry that matches counts. A pod's `command` and `args` override as usual.
+distribution reference format), and so is a pattern, unless it begins with `*`. The first entry that matches counts.
+A pod's `command` and `args` override as usual.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def parse_entry(item: Any, folder: Path, where: str) -> Image:
     if not directory.is_dir():
         raise InvalidInput(f"{directory} is not a directory", field=f"{where}.workingDir")
     return Image(
-        match=full_name(match),
+        match=match if match.startswith("*") else full_name(match),
         entrypoint=(_program(command[0], folder), *command[1:]),
         arguments=tuple(_strings(item.get("args"), f"{where}.args")),
         env={"PATH": _SYSTEM_PATH, **{str(name): str(value) for name, value in env.items()}},

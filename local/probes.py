@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from local.grpc_health import grpc_serving
-from mesh.errors import InvalidInput
+from mesh.errors import HeddleError, InvalidInput
 
 ProbeKind = Literal["startupProbe", "readinessProbe", "livenessProbe"]
 # (command, seconds) -> (exit code, output)
@@ -135,7 +135,7 @@ async def attempt(probe: Probe, address: str, run: RunCommand) -> Outcome:
             return await _handlers[probe.handler](probe, address, run)
     except TimeoutError:
         return Outcome(False, f"no answer within {probe.timeout:g} s")
-    except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, HeddleError) as error:
         return Outcome(False, str(error) or type(error).__name__)
 
 
@@ -166,7 +166,7 @@ async def http_get(host: str, port: int, path: str, headers: list[Mapping[str, s
         status = int(first[1])
         body = ""
         if status >= 400:
-            rest = await reader.read(_MOST_OF_A_BODY)
+            rest = b"\r\n" + await reader.read(_MOST_OF_A_BODY)
             body = rest.partition(b"\r\n\r\n")[2].decode(errors="replace").strip()
         return status, body
     finally:

@@ -248,7 +248,9 @@ class PodWorker:
         self._changed.set()
         self._log.info("container started", container=name, pid=pid, restarts=run)
         self._spawn(self._follow(name, live))
-        live.tasks.append(self._loop.create_task(self._oversee(name, probes)))
+        overseer = self._loop.create_task(self._oversee(name, probes))
+        overseer.add_done_callback(self._task_done)
+        live.tasks.append(overseer)
 
     def _prepare(self, container: Mapping[str, Any]) -> tuple[Program, list[Mount], Path]:
         """Image, rights, environment and mounts of a container; HeddleError if something is not there."""
