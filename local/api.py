@@ -8,6 +8,7 @@ Source: Kubernetes API concepts (list, watch, bookmarks, 410 Gone, Status object
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,9 @@ from mesh.objects import Key
 AUDIENCE = "https://kubernetes.default.svc"
 """Of a token that names no audience."""
 QUIET_SECONDS = 5.0
-"""After so long without an event a watch gets a bookmark, which also finds out whether the reader is still there."""
+"""After so long without a write a watch gets a bookmark, which also finds out whether the reader is still there."""
+CALM_SECONDS = 0.05
+"""After a write of another kind a watch gets a bookmark this soon: who waits for a version need not wait for more."""
 
 
 def create_app(store: Store, review_token: Callable[[str, list[str]], Raw], jwks: Callable[[], Raw]) -> Flask:
@@ -153,21 +156,22 @@ def _watch(store: Store, kind: str, api_version: str, namespace: str, since: int
         return orjson.dumps({"type": event, "object": {**raw, "apiVersion": api_version}}) + b"\n"
 
     def stream() -> Iterator[bytes]:
-        seen, left = since, seconds
+        seen, until = since, time.monotonic() + seconds
         yield b""  # sends the headers now, so that the reader knows that it is watching
         if seen == 0:  # "start with everything there is"
             items, seen = store.items_with_version(kind)
             yield b"".join(line("ADDED", raw) for raw in items if _within(raw, namespace))
-        while left > 0:
+        while (left := until - time.monotonic()) > 0:
+            newest = store.wait_newer(seen, min(QUIET_SECONDS, left))
             try:
-                for event in store.watch(frozenset((kind,)), seen, min(QUIET_SECONDS, left)):
+                for event in store.watch(frozenset((kind,)), seen, CALM_SECONDS):
                     seen = event.version
                     if _within(event.object, namespace):
                         yield line(event.type, event.object)
             except Gone as error:
                 yield orjson.dumps({"type": "ERROR", "object": _status_body(410, str(error), "Expired")}) + b"\n"
                 return
-            left -= QUIET_SECONDS
+            seen = max(seen, newest)  # an event up to `newest` would have come
             bookmark = {"kind": kind, "metadata": {"resourceVersion": str(seen)}}
             yield line("BOOKMARK", bookmark)
 

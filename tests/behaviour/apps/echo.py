@@ -1,6 +1,7 @@
 """An HTTP/1.1 app that answers with what it saw, as JSON, under its pod's name. Arguments: ports.
 
-`?sleep=S` delays the answer, `?fail=N&id=X` fails the first N requests of X with 503, `/health` is 503 while /tmp/sick exists.
+`?sleep=S` delays the answer, `?fail=N&id=X` fails the first N requests of X with 503, and `/health` is 503 while
+/tmp/sick exists. After SIGTERM it goes on for LINGER seconds.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socketserver
 import sys
 
@@ -19,4 +20,5 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # process 1 ignores what it does not handle
 Server(("", int(sys.argv[1])), Lines).serve_forever()
