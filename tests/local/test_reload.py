@@ -76,7 +76,7 @@ def test_files_of_a_directory_and_files_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     (tmp_path / "sub.yaml").mkdir()
     assert [file.name for file in manifest_files([tmp_path])] == ["a.yml", "b.yaml", "c.json"]
-    assert [file.name for file in manifest_files([tmp_path / "notes.txt", tmp_path])][0] == "notes.txt"
+    assert next(file.name for file in manifest_files([tmp_path / "notes.txt", tmp_path])) == "notes.txt"
     assert len(manifest_files([tmp_path, tmp_path / "b.yaml", tmp_path])) == 3
 
 
