@@ -1,6 +1,6 @@
 """Starting pods of the embedded engine: `python tests/bench/bench_pods.py [--pods N]`.
 
-Prints, from one run in one sandbox: CPU and time of starting one container by the launcher; beside it the same program by
+Prints, from one run in one sandbox: CPU and time of starting a container by the launcher; beside it the same program by
 util-linux's nsenter, unshare and setpriv (which give it no root of its own), and the bare program; then the time from
 asking for N pods until all are ready, and until all have gone.
 """
