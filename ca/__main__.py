@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -26,13 +27,12 @@ from ca.settings import DAY, CaSettings
 from ca.worker import Worker
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
-from mesh.errors import HeddleError, InvalidInput
+from mesh.errors import Conflict, HeddleError, InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 from mesh.ports import CA, CONTROL_METRICS
 from svid.material import SvidMaterial
 
 THREADS = 8
-PRUNE_EVERY = 3600.0  # seconds
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Here too, not only in the worker, so that a wrong passphrase or directory ends the process.
         Authority(options.state, _passphrase(options), settings, time.time)
         connect(options.kube_api)
+        for option in ("--listen", "--metrics-listen"):
+            _check_free(option, vars(options)[option[2:].replace("-", "_")])
     except HeddleError as error:
         structlog.get_logger("ca").error("cannot start", error=str(error))
         return 2
@@ -87,6 +89,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
         def changed(material: SvidMaterial) -> None:
             metrics.ends("serving", material.not_after)
+            metrics.ends("root", authority.root_not_after)
             metrics.ends("intermediate", authority.issuer(settings.max_ttl).issuer.not_after)
             self._ledger.prune(time.time() - settings.retention)
 
@@ -95,7 +98,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         client = connect(options.kube_api)
         pods = PodWatch(ask_api(client))
         pods.start(client)
-        HealthServer(_address(options.metrics_listen), metrics, lambda: None)
+        HealthServer(_address(options.metrics_listen, "--metrics-listen"), metrics, lambda: None)
         structlog.get_logger("ca").info(
             "ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned
         )
@@ -178,11 +181,24 @@ def _seconds(text: str, field: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, field: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not port.isdigit():
-        raise InvalidInput(f"{text!r} is not host:port", field="--metrics-listen")
+    if not host or not port.isdigit():
+        raise InvalidInput(f"{text!r} is not host:port", field=field)
     return host.strip("[]"), int(port)
+
+
+def _check_free(option: str, text: str) -> None:
+    """Conflict when the address is taken: gunicorn would try for five seconds and then say less."""
+    host, port = _address(text, option)
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise Conflict(
+            f"cannot listen on {text}: {error.strerror}", field=option, hint="is another ca running there?"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -168,4 +168,4 @@ def record_json(record: Record, now: float) -> dict[str, object]:
 
 
 def _json(body: object, status: int) -> Response:
-    return Response(orjson.dumps(body), status, mimetype=_JSON)
+    return Response(orjson.dumps(body), status, content_type=_JSON)

@@ -87,7 +87,7 @@ class Authority:
     def _new_issuer(self) -> SigningIssuer:
         settings, now = self._settings, int(self._now())
         root, root_key = _open_root(self._directory, self._read_passphrase())
-        root_end = int(root.not_valid_after_utc.timestamp())
+        self.root_not_after = root_end = int(root.not_valid_after_utc.timestamp())
         if now + settings.min_ttl > root_end:
             raise Unavailable("the root certificate has ended", hint="rotate the root")
         key = ec.generate_private_key(ec.SECP256R1())
