@@ -26,11 +26,12 @@ from local.container import Process, launch
 from local.dns import DnsServer, table
 from local.env import Lookup
 from local.images import Images
+from local.machine import Machine, Pod
 from local.network import DNS_ADDRESS, Network
 from local.sandbox import PROJECT_ROOT
 from local.services import Object
 from local.volumes import TokenSource
-from local.worker import Machine, Pod, PodWorker
+from local.worker import PodWorker
 from mesh.errors import Conflict, NotFound
 
 RUN_DIR = Path("/run/heddle")  # a tmpfs of the sandbox: it goes away with it

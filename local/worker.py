@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +15,23 @@ import structlog
 
 from local import lifecycle, pod_files
 from local.container import LaunchFailed, Mount, Process, Program, first_process, further_process
-from local.env import Lookup, environment
+from local.env import environment
 from local.hooks import launch_with_log, run_and_collect, run_hook
-from local.images import Images, command_line, with_working_directory
+from local.images import command_line, with_working_directory
 from local.lifecycle import Container, Decision, Exit
 from local.logs import LogPipe, tail
-from local.network import Network, PodNetwork
+from local.machine import Live, Machine, Pod
+from local.network import PodNetwork
 from local.probes import Probe, ProbeKind, RunCommand, keep_probing, parse_probe
-from local.rootfs import RootPlan
 from local.security import security
 from local.status import PodFacts, pod_status, with_transitions
-from local.volumes import PodVolumes, TokenSource
+from local.volumes import PodVolumes
 from mesh.errors import HeddleError, NotFound
-
-Pod = dict[str, Any]
 
 DEFAULT_GRACE = 30.0
 LEAST_GRACE = 2.0  # seconds that a sidecar gets even when the others have used up the pod's
 _RETRY = 2.0  # seconds until a container is tried again whose volumes, image or environment are not there yet
 _PROBES: tuple[ProbeKind, ...] = ("startupProbe", "readinessProbe", "livenessProbe")
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What every pod's worker uses: places, tables and clocks."""
-
-    network: Network
-    images: Images
-    root: RootPlan
-    run_dir: Path
-    log_dir: Path
-    scratch: Path
-    lookup: Lookup
-    token_for: TokenSource
-    on_status: Callable[[Pod, dict[str, Any]], None]
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-    in_thread: Callable[..., Awaitable[Any]]
-    on_volumes: Callable[[], None]
-
-
-@dataclass(slots=True)
-class Live:
-    """A running container: its process, the program for further ones, its log, and its probes."""
-
-    process: Process
-    program: Program
-    log: LogPipe
-    termination_file: Path
-    tasks: list[asyncio.Task[None]]
 
 
 class PodWorker:
