@@ -39,24 +39,35 @@ class Webhook:
                 "dryRun": False,
             },
         }
-        response = self._post(orjson.dumps(review)).get("response") or {}
+        answer = self._post(orjson.dumps(review))
+        response = answer.get("response") if isinstance(answer, dict) else None
+        if not isinstance(response, dict):
+            raise Unavailable("the injection webhook did not answer with an AdmissionReview")
         if response.get("uid") != uid:
             raise Unavailable("the injection webhook answered for another request")
         if not response.get("allowed"):
-            reason = (response.get("status") or {}).get("message", "no reason given")
+            status = response.get("status")
+            reason = (status.get("message") if isinstance(status, dict) else None) or "no reason given"
             raise Forbidden(f"the injection webhook refused pod {meta['namespace']}/{meta['name']}: {reason}")
         if not response.get("patch"):
             return pod
-        patched: Raw = jsonpatch.apply_patch(pod, orjson.loads(base64.b64decode(response["patch"])))
+        try:
+            patched: Raw = jsonpatch.apply_patch(pod, orjson.loads(base64.b64decode(response["patch"])))
+        except (ValueError, TypeError, jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+            raise Unavailable(f"the injection webhook's patch does not apply: {error}") from error
         return patched
 
-    def _post(self, body: bytes) -> Raw:
+    def _post(self, body: bytes) -> Any:
+        try:
+            trust = self._trust()
+        except OSError as error:
+            raise Unavailable(f"the injection webhook cannot be trusted yet: no root certificates: {error}") from error
         pool = urllib3.HTTPSConnectionPool(
             self._host,
             self._port,
             timeout=DEADLINE_SECONDS,
             retries=False,
-            ca_cert_data=self._trust(),
+            ca_cert_data=trust,
             server_hostname=self._server_name,
             assert_hostname=self._server_name,
         )
@@ -65,7 +76,7 @@ class Webhook:
             if answer.status != 200:
                 said = answer.data[:300].decode(errors="replace")
                 raise Unavailable(f"the injection webhook answered {answer.status}: {said}")
-            review: Raw = orjson.loads(answer.data)
+            review = orjson.loads(answer.data)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise Unavailable(f"the injection webhook does not answer: {error}") from error
         else:

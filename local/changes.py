@@ -29,7 +29,7 @@ class Changes:
 
     def note(self, version: int, files: list[Path]) -> None:
         """The manifests `files` changed, and the store is at `version` now."""
-        written = max((path.stat().st_mtime for path in files if path.exists()), default=time.time())
+        written = max(filter(None, map(_written, files)), default=time.time())
         change: dict[str, Any] = {
             "number": self.last["number"] + 1 if self.last else 1,
             "files": [str(path) for path in files],
@@ -48,10 +48,26 @@ class Changes:
         except HeddleError as error:
             self._say(f"change of {names}: {error}")
             return
-        status = orjson.loads(body)
-        if code != 200 or not status["ready"]:
+        status = _status(body) if code == 200 else {}
+        if not status.get("ready"):
             self._say(f"change of {names}: not applied by every proxy; `heddle status` says why")
             return
         change.update(proxies=len(status["proxies"]), seconds=time.time() - written)
         took = round(change["seconds"] * 1000)
         self._say(f"change of {names}: applied by all {change['proxies']} proxies, {took} ms after it was written")
+
+
+def _written(path: Path) -> float | None:
+    """When the file became what it is, which its time of modification may not say (`cp -p`); None when it is gone."""
+    try:
+        return path.stat().st_ctime
+    except OSError:
+        return None
+
+
+def _status(body: bytes) -> dict[str, Any]:
+    try:
+        status = orjson.loads(body)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}

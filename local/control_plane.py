@@ -5,6 +5,7 @@ Each process gets a service account token of its own, as a pod of a cluster woul
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from local.components import Component
 from local.network import NODE_ADDRESS
 from mesh.errors import Unavailable
@@ -25,6 +28,7 @@ from mesh.settings import CONTROL_NAMESPACE
 Raw = dict[str, Any]
 TOKEN_SECONDS = 3600
 READY_SECONDS = 60.0
+log = structlog.get_logger("heddle.local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +108,22 @@ def roots_file(state: Path) -> Path:
 
 
 def wait_until_ready(part: Part, log_file: Path, alive: Callable[[], bool]) -> None:
-    """Return once the part says that it is ready; Unavailable, with the end of its log, if it does not in time."""
+    """Return once the part says that it is ready, or `alive()` is no longer true.
+
+    Unavailable, with the end of the part's log, if it is not ready in time.
+    """
     until = time.monotonic() + READY_SECONDS
     url = f"http://{NODE_ADDRESS}:{part.health_port}/readyz"
     why = ""
-    while time.monotonic() < until and alive():
+    while time.monotonic() < until:
+        if not alive():
+            return
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
         except urllib.error.HTTPError as error:
             why = error.read(300).decode(errors="replace")
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             why = str(error)
         time.sleep(0.05)
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-15:]) if log_file.exists() else ""
@@ -127,7 +136,10 @@ def keep_tokens(state: Path, make: Callable[[str], str], stop: threading.Event) 
 
     def renew() -> None:
         while not stop.wait(TOKEN_SECONDS / 3):
-            _write_tokens(state, make, ACCOUNTS)
+            try:
+                _write_tokens(state, make, ACCOUNTS)
+            except OSError as error:  # such as a full disk; the next time comes well before they expire
+                log.warning("tokens of the control plane not renewed", error=str(error))
 
     threading.Thread(target=renew, name="tokens", daemon=True).start()
 

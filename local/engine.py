@@ -33,7 +33,7 @@ from local.cluster import Controllers
 from local.components import Components
 from local.forward import Forwarder, Published
 from local.images import load_images
-from local.kubelet import Kubelet
+from local.kubelet import Execution, Kubelet
 from local.manifests import control_plane_objects
 from local.network import NODE_ADDRESS, Network, interface_name
 from local.operator_access import Operator
@@ -115,6 +115,8 @@ class Engine:
         try:
             self._serve_the_command()
             self._start_control_plane()
+            if self._ending.is_set():
+                return
             self._manifests.load()
             self._controllers.start()
             self._publish()
@@ -128,6 +130,8 @@ class Engine:
             self._components.start(part.name)
             log_file = self._state / "logs" / f"{part.name}.log"
             control_plane.wait_until_ready(part, log_file, lambda: not self._ending.is_set())
+            if self._ending.is_set():
+                return
             if part.name == "ca":
                 self._operator.start()
         say("control plane: ca, webhook and discovery are ready")
@@ -207,8 +211,10 @@ class Engine:
             "lastChange": self._changes.last,
         }
 
-    def _exec(self, namespace: str, pod: str, container: str, argv: Sequence[str], stdio: tuple[int, int, int]) -> int:
-        running = self._kubelet.exec(
+    def _exec(
+        self, namespace: str, pod: str, container: str, argv: Sequence[str], stdio: tuple[int, int, int]
+    ) -> Execution:
+        return self._kubelet.exec(
             namespace,
             pod,
             list(argv),
@@ -218,7 +224,6 @@ class Engine:
             stderr=stdio[2],
             tty=os.isatty(stdio[0]),
         )
-        return running.ended.result()
 
     def _capture(self, namespace: str, pod: str, verb: str) -> dict[str, Any]:
         key = Key(namespace, pod)

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from mesh.errors import Conflict, Unavailable
+from mesh.errors import Conflict, InvalidInput
 
 CHUNK = 65536
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Published:
 
 def listen(published: Published, option: str) -> socket.socket:
     """The listening socket on the host's loopback address; Conflict, naming `option`, when the port is taken."""
+    if not 0 < published.host_port < 65536:
+        raise InvalidInput(f"{published.host_port} is no port", field=option, hint="use a number from 1 to 65535")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -62,14 +65,19 @@ class Forwarder:
             try:
                 target = self._resolve(service_port)
                 if target is None:
-                    raise Unavailable(f"no service of type LoadBalancer has port {service_port}")
-                inner_reader, inner_writer = await asyncio.open_connection(*target)
-            except (OSError, Unavailable):
-                writer.transport.abort()  # a reset: what a client sees when nobody listens
+                    return
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    inner_reader, inner_writer = await asyncio.open_connection(*target)
+                try:
+                    await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+                finally:
+                    inner_writer.close()
+                writer.close()
+            except OSError:
                 return
-            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-            inner_writer.close()
-            writer.close()
+            finally:
+                if not writer.is_closing():
+                    writer.transport.abort()  # a reset: what a client sees when nobody listens
 
         return connected
 

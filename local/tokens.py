@@ -19,6 +19,8 @@ from mesh.objects import Key
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 KEY_ID = "local-1"
+LEEWAY_SECONDS = 60
+"""So far the clock may be set back before a token counts as one of the future."""
 
 
 class TokenIssuer:
@@ -79,9 +81,9 @@ class TokenIssuer:
                     "verify_iat": False,
                 },
             )
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, ValueError) as error:  # ValueError: text that is not even ASCII
             raise Unauthenticated(f"the token is not valid: {error}") from error
-        if not claims["iat"] <= now < claims["exp"]:
+        if not claims["iat"] - LEEWAY_SECONDS <= now < claims["exp"]:
             raise Unauthenticated("the token has expired or is not valid yet")
         return claims
 
