@@ -31,6 +31,7 @@ from tests.ca.harness import ISSUER, TokenMint, free_port, unsigned
 from tests.ca.harness import ApiServer as Api
 
 MINT = TokenMint()
+NOW = 1_800_000_000
 EXPECTED = ServiceAccountToken("default", "reviews", "sa-uid", "reviews-1", "uid-1")
 
 
@@ -39,10 +40,8 @@ class Pod:
 
 
 def claims(**change: Any) -> dict[str, Any]:
-    return MINT.claims("default", "reviews", Pod(), **change)  # type: ignore[arg-type]
-
-
-NOW = float(claims()["iat"])
+    times = {"iat": NOW, "nbf": NOW, "exp": NOW + 3600, **change}
+    return MINT.claims("default", "reviews", Pod(), **times)  # type: ignore[arg-type]
 
 
 def verifier(mint: TokenMint = MINT, *, issuer: str | None = ISSUER) -> KeysVerifier:
