@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mesh.errors import Conflict, InvalidInput
@@ -49,6 +49,8 @@ class Forwarder:
 
     def __init__(self, resolve: Callable[[int], tuple[str, int] | None]) -> None:
         self._resolve = resolve
+        # The loop alone does not keep a connection whose two sides are both paused: it would be collected.
+        self._connections: set[asyncio.Task[None]] = set()
 
     def start(self, listeners: Sequence[tuple[Published, socket.socket]]) -> None:
         threading.Thread(target=lambda: asyncio.run(self._serve(listeners)), name="forward", daemon=True).start()
@@ -60,26 +62,31 @@ class Forwarder:
         ]
         await asyncio.gather(*(server.serve_forever() for server in servers))
 
-    def _accept(self, service_port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                target = self._resolve(service_port)
-                if target is None:
-                    return
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    inner_reader, inner_writer = await asyncio.open_connection(*target)
-                try:
-                    await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-                finally:
-                    inner_writer.close()
-                writer.close()
-            except OSError:
-                return
-            finally:
-                if not writer.is_closing():
-                    writer.transport.abort()  # a reset: what a client sees when nobody listens
+    def _accept(self, service_port: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._pass_on(service_port, reader, writer))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
 
         return connected
+
+    async def _pass_on(self, service_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            target = self._resolve(service_port)
+            if target is None:
+                return
+            async with asyncio.timeout(CONNECT_SECONDS):
+                inner_reader, inner_writer = await asyncio.open_connection(*target)
+            try:
+                await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+            finally:
+                inner_writer.close()
+            writer.close()
+        except OSError:
+            return
+        finally:
+            if not writer.is_closing():
+                writer.transport.abort()  # a reset: what a client sees when nobody listens
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
