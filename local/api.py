@@ -139,6 +139,9 @@ def create_app(store: Store, review_token: Callable[[str, list[str]], Raw], jwks
 
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"  # watches are chunked, and clients keep their connections
+    disable_nagle_algorithm = (
+        True  # head and body are two writes: the second must not wait for the first's acknowledgement
+    )
 
     def log(self, type: str, message: str, *args: object) -> None:
         """Nothing: the engine logs what it does, not who reads it."""

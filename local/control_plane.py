@@ -21,6 +21,7 @@ import structlog
 
 from local.components import Component
 from local.network import NODE_ADDRESS
+from local.tokens import ISSUER
 from mesh.errors import Unavailable
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.settings import CONTROL_NAMESPACE
@@ -85,7 +86,7 @@ def token_file(state: Path, account: str) -> Path:
 def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> list[Component]:
     """The programs, in the order in which they are started."""
     ca = ["--state", str(state / "ca"), "--trust-domain", trust_domain, "--leaf-ttl", leaf_ttl]
-    ca += ["--token-issuer-keys", "api"]
+    ca += ["--token-issuer-keys", "api", "--token-issuer", ISSUER]
     common = ["--ca-address", f"{NODE_ADDRESS}:{CA}", "--trust-bundle", str(roots_file(state))]
     common += ["--trust-domain", trust_domain]
     arguments: dict[str, list[str]] = {"ca": ca, "webhook": common, "discovery": common}

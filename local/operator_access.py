@@ -6,7 +6,7 @@ import http.client
 from collections.abc import Callable
 from pathlib import Path
 
-from local.control_plane import OPERATOR, PARTS, token_file
+from local.control_plane import OPERATOR, PARTS, Part, token_file
 from local.network import NODE_ADDRESS
 from mesh.errors import NotFound, Unavailable
 from mesh.identity import Identity
@@ -25,6 +25,7 @@ class Operator:
     def __init__(self, state: Path, trust_domain: str, roots: Callable[[], str]) -> None:
         self._trust_domain = trust_domain
         ca = CaAddress(NODE_ADDRESS, CA, self._identity("heddle-ca"))
+        self._idle: dict[str, list[http.client.HTTPSConnection]] = {}
         self._keeper = Keeper(enrolment(ca, roots=roots, token_file=token_file(state, OPERATOR)))
 
     def start(self) -> None:
@@ -35,6 +36,18 @@ class Operator:
         part = next((part for part in PARTS if part.name == service and part.name != "webhook"), None)
         if part is None:
             raise NotFound(f"there is no service {service!r} to ask", hint="discovery or ca")
+        idle = self._idle.setdefault(service, [])
+        try:
+            while idle:  # a handshake costs more than most answers, so connections are kept
+                try:
+                    return self._ask(idle.pop(), idle, path)
+                except (OSError, http.client.HTTPException):
+                    continue  # the service has ended or dropped it meanwhile
+            return self._ask(self._connect(part), idle, path)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the {service} does not answer: {error}") from error
+
+    def _connect(self, part: Part) -> http.client.HTTPSConnection:
         material = self._keeper.wait_ready(10.0)
         connection = http.client.HTTPSConnection(
             NODE_ADDRESS,
@@ -42,16 +55,25 @@ class Operator:
             timeout=LONGEST_ANSWER_SECONDS,
             context=client_context(material.bundle.pem, material),
         )
+        connection.connect()
+        check_peer(connection.sock, {self._identity(part.account)})
+        return connection
+
+    def _ask(
+        self, connection: http.client.HTTPSConnection, idle: list[http.client.HTTPSConnection], path: str
+    ) -> tuple[int, bytes]:
         try:
-            connection.connect()
-            check_peer(connection.sock, {self._identity(part.account)})
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"the {service} does not answer: {error}") from error
-        finally:
+            body = answer.read()
+        except BaseException:
             connection.close()
+            raise
+        if answer.will_close:
+            connection.close()
+        else:
+            idle.append(connection)
+        return answer.status, body
 
     def _identity(self, account: str) -> Identity:
         return Identity(self._trust_domain, CONTROL_NAMESPACE, account)

@@ -16,7 +16,7 @@ from cli.output import columns, duration, output_option, show
 @output_option
 def command(namespace: str, everything: bool, output: str) -> None:
     """Every certificate issued: pod, serial, issuer, expiry, time to renewal."""
-    found: list[dict[str, Any]] = connect().ca("/v1/certificates")["certificates"]
+    found: list[dict[str, Any]] = connect().ca("/v1/certificates" + ("?all" if everything else ""))["certificates"]
     chosen = [c for c in found if not namespace or f"/ns/{namespace}/" in c["identity"]]
     show({"certificates": chosen if everything else current(chosen)}, output, lambda v: table(v["certificates"]))
 

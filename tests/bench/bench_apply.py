@@ -1,7 +1,7 @@
 """From the write of a VirtualService to the last of N local proxies that applied it: `bench_apply.py [--changes N]`.
 
-Real everything: files, watch, discovery, agents and Envoys, all on this machine. The clock starts at the file's write and stops
-when discovery has the last proxy's acknowledgement, which an agent sends after its Envoy took the new route.
+Real everything: files, watch, discovery, agents and Envoys, all on this machine. The clock starts at the file's write
+and stops when discovery has the last proxy's acknowledgement, which an agent sends after its Envoy took the route.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What two sidecars add to a request: `bench_latency.py [--seconds N]`.
 
-HTTP/1.1, kept-alive connections, 500 requests a second in an open loop, from a pod to a pod. Three ways in the same run, in turns:
-direct (a port that both sides exclude from interception), through both sidecars (mutual TLS), and the other way round again.
+HTTP/1.1, kept-alive connections, 500 requests a second in an open loop, from a pod to a pod. Two ways in the same run,
+in turns: direct (a port that both sides exclude from interception), and through both sidecars with mutual TLS.
 """
 
 from __future__ import annotations

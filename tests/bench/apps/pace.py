@@ -1,6 +1,6 @@
 """Requests at a steady rate over kept-alive connections, whether or not answers are late (an open loop).
 
-Arguments: host, port, requests a second, seconds, connections. Prints JSON: the latencies in microseconds, and failures.
+Arguments: host, port, requests a second, seconds, connections. Prints JSON: latencies in microseconds, failures.
 """
 
 from __future__ import annotations
