@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.capture import server_hello_version, summary, tcp_payload
-from tests.support.certificates import self_signed
+from tests.support.certificates import Authority
 
 
 def server_bytes(version: ssl.TLSVersion, folder: Path) -> bytes:
     """What a TLS server that speaks only `version` sends first."""
-    certificate, key = self_signed(folder)
+    issued = Authority().issue(dns="server.test")
+    (folder / "both.pem").write_text(issued.chain_pem + issued.key_pem)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
+    server.load_cert_chain(folder / "both.pem")
     server.minimum_version = server.maximum_version = version
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
