@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -31,6 +32,7 @@ LOG_FORMAT = '{"time":"%Y-%m-%dT%T.%e","level":"%l","logger":"envoy.%n","message
 FIRST_PAUSE, LONGEST_PAUSE, STABLE = 0.05, 10.0, 30.0
 """Seconds: pause after the first crash, after many, and the run after which a crash counts as the first again."""
 _REFUSED = {f"REST config for {rest_path(kind)} rejected: ": kind for kind in TYPE_URLS}
+_TAKEN = re.compile(rb'"message":"rds: loading new configuration: config_name=(.+) hash=\d+"\}$')
 _MAX_LINE = 1 << 20
 _GAUGES = "/stats?type=Gauges&format=json&filter="
 _WARMING = _GAUGES + "^(cluster_manager.warming_clusters|listener_manager.total_listeners_warming)$"
@@ -53,7 +55,10 @@ def find_envoy(path: str) -> str:
 
 
 class Envoy:
-    """`on_start()` is called before each start, `on_refusal(kind, message)` for each refusal that Envoy logs."""
+    """`on_start()` is called before each start.
+
+    `on_refusal(kind, message)` and `on_acceptance(kind, name)` are called for what Envoy logs about its configuration.
+    """
 
     def __init__(
         self,
@@ -63,12 +68,14 @@ class Envoy:
         *,
         on_start: Callable[[], None],
         on_refusal: Callable[[ResourceType, str], None],
+        on_acceptance: Callable[[ResourceType, str], None],
     ) -> None:
         self._children = children
         self._command = command
         self._admin_port = admin_port
         self._on_start = on_start
         self._on_refusal = on_refusal
+        self._on_acceptance = on_acceptance
         self._log_end: int | None = None
         self._rest = b""
         self._stopping = False
@@ -148,6 +155,10 @@ class Envoy:
             self._log_end = None
 
     def _read_line(self, line: bytes) -> None:
+        if b'"logger":"envoy.rds"' in line:  # asked for by us, not by who reads the log
+            if taken := _TAKEN.search(line):
+                self._on_acceptance(ResourceType.ROUTES, taken[1].decode())
+            return
         sys.stderr.buffer.write(line + b"\n")
         sys.stderr.buffer.flush()
         if b'"REST config for ' not in line:

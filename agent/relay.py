@@ -146,16 +146,26 @@ class Relay:
         """Envoy logged that it refused an answer of this kind; the poll that follows is the one it belongs to."""
         self._messages[kind].append(message)
 
+    def heard_acceptance(self, key: Key) -> None:
+        """Envoy logged that it took the answer for `key`: the poll that would show it comes later (docs/adr/0064)."""
+        bundle = self._bundles.get(key)
+        if bundle is not None and bundle.answered and not bundle.settled:
+            self._accepted(key, bundle)
+            self._advance()
+
+    def _accepted(self, key: Key, bundle: Bundle) -> None:
+        self._unaccepted.pop(key, None)
+        if bundle.take():
+            self._news.add(key)
+        elif bundle.accepted:
+            self._pending[key[0]].discard(key[1])
+
     def poll(self, kind: ResourceType, name: str, version: str) -> bytes | None:
         """The answer to a poll that has `version` ("" for none yet), or None: hold it until `take_news` names it."""
         key = (kind, name)
         bundle = self._bundles.get(key) or self._subscribe(key)
         if version == bundle.version:
-            self._unaccepted.pop(key, None)
-            if bundle.take():
-                self._news.add(key)
-            elif bundle.accepted:
-                self._pending[kind].discard(name)
+            self._accepted(key, bundle)
         elif bundle.answered and not bundle.settled and self._is_refusal(key):
             self._unaccepted.pop(key, None)
             message = self._messages[kind].popleft() if self._messages[kind] else "Envoy gave no reason"
@@ -353,6 +363,7 @@ class Relay:
     # ---- what is reported upstream
 
     def _report(self) -> None:
+        now = ""
         rejected = self._rejections() if self._refusing or self._held_back else {}
         for kind in ResourceType:
             before = self.applied.get(kind.value)
@@ -363,7 +374,8 @@ class Relay:
                 continue
             if before is None and not whole and not now_rejected:
                 continue
-            since = self._now() if before is None or before.sequence != sequence else before.since
+            now = now or self._now()
+            since = now if before is None or before.sequence != sequence else before.since
             self.applied[kind.value] = Applied(sequence, since, now_rejected)
             self.revision += 1
 

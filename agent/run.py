@@ -33,7 +33,7 @@ from agent.xds_server import XdsServer
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
 from mesh.sds import DEFAULT, ROOTCA, tls_secret, validation_secret
-from mesh.wire import ProxyInfo
+from mesh.wire import ProxyInfo, ResourceType
 from svid.material import PodRef, SvidMaterial
 
 log = logging.getLogger("agent")
@@ -66,6 +66,7 @@ class Agent:
             settings.admin_port,
             on_start=self._relay.envoy_started,
             on_refusal=self._relay.heard_refusal,
+            on_acceptance=self._heard_acceptance,
         )
         self._xds = XdsServer(
             self._relay,
@@ -161,6 +162,10 @@ class Agent:
             self._store.save_svid(material)
         except OSError as error:
             log.warning("the certificate is not kept for the next start: %s", error)
+
+    def _heard_acceptance(self, kind: ResourceType, name: str) -> None:
+        self._relay.heard_acceptance((kind, name))
+        self._xds.pass_on()
 
     def _updated(self) -> None:
         self._xds.pass_on()
@@ -322,8 +327,8 @@ class Agent:
             str(max(1, round(settings.proxy.listener_drain))),
         ]
         command += ["--disable-hot-restart", "--log-format", LOG_FORMAT, "--log-level", settings.envoy_log_level]
-        # Refusals are read from the log, whatever else of it is wanted.
-        return [*command, "--component-log-level", "config:warning"]
+        # What is refused, and which route configuration is taken, is read from the log, whatever else of it is wanted.
+        return [*command, "--component-log-level", "config:warning,rds:debug"]
 
 
 def _raise_file_limit() -> None:

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from discovery.envoy.access_log import access_log
 from discovery.envoy.routes import FAULT_FILTER, FAULT_TYPE
 from discovery.envoy.values import Json
+from mesh.wire import ResourceType
 from mesh.xds import STATS_DELIMITER, config_source
 
 
@@ -90,7 +91,7 @@ def connection_manager(side: Side, stat_prefix: str, route_table: str, log_path:
             "@type": _MANAGER,
             "stat_prefix": stat_prefix + STATS_DELIMITER,
             "server_name": _SERVER_NAME,
-            "rds": {"config_source": config_source(), "route_config_name": route_table},
+            "rds": {"config_source": config_source(ResourceType.ROUTES), "route_config_name": route_table},
             "http_filters": [{"name": each.name, "typed_config": {"@type": each.type}} for each in filters_of(side)],
             "normalize_path": True,
             "path_with_escaped_slashes_action": "KEEP_UNCHANGED",

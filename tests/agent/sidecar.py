@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.identity import Identity
+from mesh.wire import ResourceType
 from mesh.xds import config_source
 from tests.agent.control_plane import TRUST_DOMAIN, Authority, CaService, DiscoveryService, eventually
 
@@ -51,7 +52,7 @@ def listener(name: str, port: int, route: str) -> tuple[str, str, Any]:
     manager = {
         "@type": _HCM,
         "stat_prefix": name,
-        "rds": {"route_config_name": route, "config_source": config_source()},
+        "rds": {"route_config_name": route, "config_source": config_source(ResourceType.ROUTES)},
         "http_filters": [
             {
                 "name": "router",

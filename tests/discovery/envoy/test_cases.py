@@ -32,7 +32,7 @@ def _resources(name: str) -> tuple[Resources, Resources]:
 
 def _readable(value: Any) -> Any:
     """Every ConfigSource is the same, and every access log: `agent` and `access log` stand for them."""
-    if value == config_source():
+    if value in (config_source(), config_source(ResourceType.ROUTES)):
         return "agent"
     if isinstance(value, dict) and value.get("name") == "envoy.access_loggers.file":
         return {**value, "typed_config": "access log"}
