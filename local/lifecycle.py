@@ -128,14 +128,14 @@ def decide(shape: Shape, states: States, now: float, began: float, stopping: boo
 
 
 def after_start(
-    state: Container, now: float, wall: float, *, has_startup_probe: bool, has_readiness_probe: bool
+    state: Container, now: float, wall: float, *, starts_slowly: bool, has_readiness_probe: bool
 ) -> Container:
-    """The state once the program runs."""
+    """The state once the program runs. `starts_slowly`: a startup probe or postStart hook is still to pass."""
     return replace(
         state,
         step="running",
-        started=not has_startup_probe,
-        ready=not has_startup_probe and not has_readiness_probe,
+        started=not starts_slowly,
+        ready=not starts_slowly and not has_readiness_probe,
         since=now,
         started_at=wall,
         reason="",

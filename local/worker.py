@@ -210,7 +210,7 @@ class PodWorker:
             self._states[name],
             machine.monotonic(),
             machine.wall(),
-            has_startup_probe=probes["startupProbe"] is not None,
+            starts_slowly=probes["startupProbe"] is not None or "postStart" in (container.get("lifecycle") or {}),
             has_readiness_probe=probes["readinessProbe"] is not None,
         )
         self._changed.set()
@@ -278,6 +278,7 @@ class PodWorker:
                 await passed.wait()
             finally:
                 prober.cancel()
+        if not self._states[name].started:
             self._set(name, started=True, ready=probes["readinessProbe"] is None)
             self._changed.set()
         others = [self._probe(name, probe, None) for kind, probe in probes.items() if probe and kind != "startupProbe"]

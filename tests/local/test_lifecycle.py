@@ -144,7 +144,7 @@ def test_in_every_life_order_holds_and_the_pod_comes_to_rest(
         for name in decision.start:
             assert known[name].step in ("waiting", "exited")
             _check_order(shape, known, name)
-            known[name] = after_start(known[name], clock, clock, has_startup_probe=False, has_readiness_probe=False)
+            known[name] = after_start(known[name], clock, clock, starts_slowly=False, has_readiness_probe=False)
         for name in decision.stop:
             known[name] = after_exit(known[name], Exit(143, 15, 0, 0, "Error"), clock)
         alive = [name for name, state in known.items() if state.step == "running"]

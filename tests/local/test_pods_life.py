@@ -123,7 +123,7 @@ def test_hooks_run_and_a_deaf_program_is_killed_at_the_end_of_its_grace(scene: S
         "preStop": {"exec": {"command": ["sh", "-c", "echo goodbye > /proc/1/fd/1"]}},
     }
     deaf = "trap '' TERM; while :; do sleep 0.05; done"
-    scene.run("a", script(deaf, lifecycle=hooks))
+    scene.run("a", script(deaf, lifecycle=hooks), terminationGracePeriodSeconds=3)
     scene.until_ready("a")
     path = scene.kubelet.log_path("shop", "a")
     scene.kubelet.stop("shop", "a").result(timeout=20)
