@@ -85,11 +85,15 @@ class Load:
                 connection.close()
                 time.sleep(0.01)
                 continue
-            if answer.status == 200:
-                counts.seconds.append(time.perf_counter() - began)
-                counts.answers[self._label(json.loads(body))] += 1
-            else:
+            took = time.perf_counter() - began
+            if answer.status != 200:
                 counts.failures[f"status {answer.status}"] += 1
+                continue
+            try:
+                counts.answers[self._label(json.loads(body))] += 1
+                counts.seconds.append(took)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                counts.failures[f"an answer that is not the app's: {type(error).__name__}: {error}"] += 1
         connection.close()
         with self._lock:
             self._counts.add(counts)

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
-from cli.commands import certificates, config, demo, inject, local, status, validate
 from mesh.errors import HeddleError
 
+COMMANDS = {
+    "certificates": (
+        "cli.commands.certificates",
+        "Every certificate issued: pod, serial, issuer, expiry, time to renewal.",
+    ),
+    "config": ("cli.commands.config", "What the Envoy of POD runs: listeners, routes, clusters or endpoints."),
+    "demo": (
+        "cli.commands.demo",
+        "Start the mesh on samples/bookinfo, drive traffic, tell what happens, and take everything down again.",
+    ),
+    "inject": ("cli.commands.inject", "Print manifests with the sidecar in each pod that gets one."),
+    "local": ("cli.commands.local", "A mesh on this machine, from Kubernetes manifests, without Kubernetes."),
+    "status": (
+        "cli.commands.status",
+        "Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.",
+    ),
+    "validate": ("cli.commands.validate", "Check Istio's kinds without a cluster."),
+}
+"""Each subcommand's module, with `command` in it, and the first sentence of its help."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """Imports a subcommand when it is called: the list of them needs none, and some need Linux."""
+
+    def __init__(self, modules: Mapping[str, tuple[str, str]], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._modules:
+            return None
+        command: click.Command = importlib.import_module(self._modules[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._modules[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=Commands, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="heddle")
 def heddle() -> None:
     """Heddle: a service mesh for stock Envoy that speaks Istio's APIs.
 
     Start with `heddle demo`, or with `heddle local up -f DIR` on manifests of your own.
     """
-
-
-for module in (local, status, certificates, config, inject, validate, demo):
-    heddle.add_command(module.command)
 
 
 def main() -> None:

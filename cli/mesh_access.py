@@ -62,15 +62,18 @@ class Mesh:
             answer = connection.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(
-                f"no mesh answers at {self.state}: {error}",
-                hint="start one with `heddle local up -f DIR`, or name its directory in HEDDLE_STATE",
-            ) from error
+            raise _no_answer(self.state, error) from error
         finally:
             connection.close()
-        body = json.loads(text) if text else {}
+        try:
+            body = json.loads(text) if text else {}
+        except ValueError as error:
+            raise Unavailable(
+                f"the mesh at {self.state} answered {answer.status} and no JSON: {text[:200]!r}"
+            ) from error
         if answer.status >= 400:
-            said = body.get("error", {})
+            said = body.get("error") if isinstance(body, dict) else None
+            said = said if isinstance(said, dict) else {}
             message = said.get("message", f"the mesh answered {answer.status}")
             raise Answered(answer.status, message, field=said.get("field"), hint=said.get("hint"))
         return body
@@ -80,6 +83,18 @@ class Mesh:
         connection.settimeout(TIMEOUT_SECONDS)
         connection.connect(str(self.state / "engine.sock"))
         return connection
+
+
+def _no_answer(state: Path, error: Exception) -> Unavailable:
+    """In words for each way in which nobody answers at the socket."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, ConnectionRefusedError)):
+        hint = "start one with `heddle local up -f DIR`, or name its directory in HEDDLE_STATE"
+        return Unavailable(f"no mesh runs here: nothing answers at {state}", hint=hint)
+    if isinstance(error, PermissionError):
+        return Unavailable(f"the mesh at {state} is another user's", hint="run the command as the user who started it")
+    if isinstance(error, TimeoutError):
+        return Unavailable(f"the mesh at {state} did not answer in time", hint=f"see {state}/logs")
+    return Unavailable(f"the mesh at {state} cannot be asked: {error}", hint=f"see {state}/logs")
 
 
 def connect() -> Mesh:

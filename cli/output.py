@@ -47,8 +47,9 @@ def columns(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def duration(seconds: float) -> str:
     """`95` -> `1m35s`, `90000` -> `1d1h`; the two largest units."""
     sign, left = ("-", -seconds) if seconds < 0 else ("", seconds)
-    if left < 1:
+    if left < 0.9995:  # what would round to a second is one
         return f"{sign}{round(left * 1000)}ms"
+    left = max(1.0, left)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, size)

@@ -21,6 +21,7 @@ from local.components import Components
 from local.operator_access import Operator
 from local.store import Store
 from mesh.errors import HeddleError, NotFound
+from mesh.kinds import KINDS
 
 
 def create_app(
@@ -49,6 +50,8 @@ def create_app(
 
     @app.get("/objects/<kind>")
     def objects(kind: str) -> Response:
+        if kind not in {entry.kind for entry in KINDS}:
+            raise NotFound(f"there is no kind {kind!r}", hint="write it as in manifests, such as Pod")
         return _json({"items": store.items(kind), "resourceVersion": store.version})
 
     @app.get("/logs/<namespace>/<pod>")

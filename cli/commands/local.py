@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import quote
 
 import click
 
@@ -35,9 +36,19 @@ def command() -> None:
 @click.option("-f", "--file", "files", multiple=True, required=True, type=Path, help="Manifest file or directory.")
 @click.option("--images", type=Path, help="Which local program stands for which image (samples/bookinfo/images.yaml).")
 @click.option(
-    "--http-port", default=8080, show_default=True, help="Port of 127.0.0.1 for the gateway's port 80; 0: none."
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of 127.0.0.1 for the gateway's port 80; 0: none.",
 )
-@click.option("--https-port", default=8443, show_default=True, help="The same for its port 443; 0: none.")
+@click.option(
+    "--https-port",
+    type=click.IntRange(0, 65535),
+    default=8443,
+    show_default=True,
+    help="The same for its port 443; 0: none.",
+)
 @click.option("--certificate-ttl", default="24h", show_default=True, help="Life of the certificates of pods.")
 @click.option("-d", "--detach", is_flag=True, help="Return when the mesh is up; `heddle local down` ends it.")
 def up_command(
@@ -61,34 +72,58 @@ def up_command(
 def _detached(order: up.Order) -> None:
     """Run `heddle local up` in the background, and wait until it says that it is up."""
     up.check(order)
-    order.state.mkdir(parents=True, exist_ok=True)
     output = order.state.with_name(order.state.name + ".log")
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.argv[0], *(word for word in sys.argv[1:] if word not in ("-d", "--detach"))],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    ready = order.state / "ready"
-    shown = 0
-    while process.poll() is None and not _is_ready(ready, process.pid):
-        shown = _echo_new(output, shown)
-        time.sleep(0.1)
-    _echo_new(output, shown)
+    try:
+        order.state.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "local", "up", *_options(order)],
+                env={**os.environ, "HEDDLE_STATE": str(order.state)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise Unavailable(
+            f"{output} cannot be written: {error.strerror}", hint="choose another HEDDLE_STATE"
+        ) from error
+    try:
+        _wait_until_up(process, order.state / "ready", output)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _options(order: up.Order) -> list[str]:
+    """The command line that means the same order."""
+    files = [word for path in order.manifests for word in ("-f", str(path))]
+    images = ["--images", str(order.images)] if order.images else []
+    ports = ["--http-port", str(order.http_port), "--https-port", str(order.https_port)]
+    return [*files, *images, *ports, "--certificate-ttl", order.certificate_ttl]
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], ready: Path, output: Path) -> None:
+    """Show what the background process says until it says that the mesh is up; Unavailable when it ends before."""
+    with output.open("rb") as said:
+        while process.poll() is None and not _is_ready(ready, process.pid):
+            _echo_new(said)
+            time.sleep(0.1)
+        _echo_new(said)
     if process.poll() is not None:
         raise Unavailable("the mesh did not start", hint=f"the lines above, and {output}, say why")
 
 
 def _is_ready(marker: Path, pid: int) -> bool:
-    return marker.exists() and marker.read_text() == str(pid)
+    try:
+        return marker.read_text() == str(pid)
+    except FileNotFoundError:
+        return False
 
 
-def _echo_new(output: Path, shown: int) -> int:
-    text = output.read_text(errors="replace")
-    click.echo(text[shown:], nl=False)
-    return len(text)
+def _echo_new(said: IO[bytes]) -> None:
+    click.echo(said.read().decode(errors="replace"), nl=False)
 
 
 @command.command("status")
@@ -107,7 +142,10 @@ def _status_table(status: dict[str, Any]) -> str:
         ],
     )
     parts = "  ".join(f"{name}: {state}" for name, state in status["components"].items())
-    published = [f"http://127.0.0.1:{p['hostPort']} -> port {p['servicePort']}" for p in status["published"]]
+    published = [
+        f"http{'s' if p['servicePort'] == up.HTTPS else ''}://127.0.0.1:{p['hostPort']} -> port {p['servicePort']}"
+        for p in status["published"]
+    ]
     lines = [pods, "", f"control plane  {parts}"]
     lines += [f"ingress        {line}" for line in published]
     return "\n".join(lines + [f"PROBLEM {problem}" for problem in status["problems"]])
@@ -138,12 +176,13 @@ def logs_command(pod: str, namespace: str, container: str, follow: bool) -> None
         path = mesh.state / "logs" / f"{pod}.log"
     else:
         found = find_pod(mesh, pod, namespace)
-        query = f"/logs/{found.namespace}/{found.name}" + (f"/{container}" if container else "")
+        query = f"/logs/{found.namespace}/{found.name}" + (f"/{quote(container, safe='')}" if container else "")
         path = Path(mesh.get(query)["path"])
     if not path.exists():
         raise NotFound(f"{pod} has written nothing yet")
     if follow:
-        subprocess.run(["tail", "-n", "+1", "-F", str(path)], check=False)
+        sys.stdout.flush()
+        os.execvp("tail", ["tail", "-n", "+1", "-F", str(path)])  # noqa: S606 - so that its end is ours
     else:
         with path.open("rb") as log:
             shutil.copyfileobj(log, sys.stdout.buffer)
@@ -196,4 +235,4 @@ def run_in_pod(mesh: Mesh, pod: Key, container: str, argv: list[str]) -> str:
         if code:
             said = (err.read() or out.read()).decode(errors="replace").strip()
             raise Unavailable(f"{argv[0]} in {pod} failed: {said}")
-        return out.read().decode()
+        return out.read().decode(errors="replace")

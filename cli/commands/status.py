@@ -15,7 +15,11 @@ TYPES = ("clusters", "endpoints", "listeners", "routes", "virtualHosts", "secret
 
 @click.command("status")
 @click.option(
-    "--wait", "wait_seconds", type=float, default=0, help="Wait so many seconds for every proxy to be current."
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(0, 60),
+    default=0,
+    help="Wait up to so many seconds, at most 60, for every proxy to be current.",
 )
 @output_option
 def command(wait_seconds: float, output: str) -> None:
@@ -34,7 +38,7 @@ def read(mesh: Mesh, wait_seconds: float = 0) -> dict[str, Any]:
     engine = mesh.get("/status")
     problems = [{"object": "", "field": "", "message": text, "hint": ""} for text in engine["problems"]]
     try:
-        query = f"?observed={engine['resourceVersion']}&wait={min(wait_seconds, 60):g}" if wait_seconds else ""
+        query = f"?observed={engine['resourceVersion']}&wait={wait_seconds:g}" if wait_seconds else ""
         status: dict[str, Any] = mesh.discovery(f"/v1/status{query}")
     except HeddleError as error:
         problems.insert(0, {"object": "discovery", "field": "", "message": str(error), "hint": ""})
