@@ -13,7 +13,7 @@ from agent.http_server import JSON, Request, Response
 from agent.relay import Key, Relay
 from mesh.errors import InvalidInput
 from mesh.wire import ResourceType
-from mesh.xds import HOLD_SECONDS, TYPE_URLS, rest_path
+from mesh.xds import AGENT_HOLD_SECONDS, TYPE_URLS, rest_path
 
 log = logging.getLogger("agent.xds")
 
@@ -117,7 +117,7 @@ class XdsServer:
         waiting: asyncio.Future[Response] = loop.create_future()
         entry = (version, waiting)
         self._held.setdefault(key, []).append(entry)
-        timer = loop.call_later(HOLD_SECONDS, _expire, waiting)
+        timer = loop.call_later(AGENT_HOLD_SECONDS, _expire, waiting)
 
         def release(done: asyncio.Future[Response]) -> None:
             timer.cancel()

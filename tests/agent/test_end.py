@@ -62,6 +62,17 @@ class Slow(threading.Thread):
             connection.close()
 
 
+def says_close(port: int) -> bool:
+    """New requests are served, and told to go elsewhere."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        return response.read() == b"one" and response.getheader("connection") == "close"
+    finally:
+        connection.close()
+
+
 def in_flight(made: Sidecar) -> bool:
     return b"cluster.one.upstream_rq_active: 1" in made.get(made.admin_port, "/stats?filter=upstream_rq_active")[1]
 
@@ -73,6 +84,7 @@ def test_a_request_in_flight_finishes_and_then_it_ends(tmp_path: Path) -> None:
         assert made.process is not None
         made.process.send_signal(signal.SIGTERM)
         eventually(lambda: made.get(made.health_port, "/healthz/ready") == (503, b"draining"))
+        eventually(lambda: says_close(port))
         assert made.process.poll() is None
         app.release.set()
         assert made.process.wait(10) == 0
