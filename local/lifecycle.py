@@ -145,7 +145,8 @@ def after_start(
 
 def after_exit(state: Container, ended: Exit, now: float) -> Container:
     """The state once the program has ended, with the time before which it is not started again."""
-    failures = 1 if now - state.since >= STEADY_AFTER else state.failures + 1
+    ran_steadily = state.step == "running" and now - state.since >= STEADY_AFTER
+    failures = 1 if ran_steadily else state.failures + 1
     return replace(
         state,
         step="exited",

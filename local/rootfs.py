@@ -42,7 +42,10 @@ class Needed:
 
 @dataclass(frozen=True, slots=True)
 class RootPlan:
-    """Steps in order: links, fresh directories, layered directories, emptied directories, then binds."""
+    """Steps in order: links, fresh directories, layered directories, emptied directories, then binds.
+
+    `needed` must be seen even where a volume is mounted above it (a clone in /tmp, and a pod with an emptyDir there).
+    """
 
     links: tuple[tuple[str, str], ...]
     fresh: tuple[str, ...]
@@ -50,6 +53,7 @@ class RootPlan:
     emptied: tuple[str, ...]
     binds: tuple[str, ...]
     masked: tuple[str, ...]
+    needed: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +63,7 @@ class RootPlan:
             "emptied": self.emptied,
             "binds": self.binds,
             "masked": self.masked,
+            "needed": self.needed,
         }
 
 
@@ -79,7 +84,8 @@ def plan(entries: Iterable[Entry], needed: Sequence[Needed], masked: Sequence[st
     hidden = [f"/{name}" for name in fresh] + list(emptied)
     binds = _outermost(need.path for need in needed if need.elsewhere or _below(need.path, hidden))
     covered = tuple(path for path in masked if _top(path) in layered or _below(path, binds))
-    return RootPlan(tuple(links), tuple(fresh), tuple(layered), emptied, binds, covered)
+    seen = _outermost(need.path for need in needed)
+    return RootPlan(tuple(links), tuple(fresh), tuple(layered), emptied, binds, covered, seen)
 
 
 def survey(paths: Iterable[Path]) -> tuple[list[Entry], list[Needed]]:

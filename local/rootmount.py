@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from local import linux
@@ -48,11 +49,27 @@ def build_root(order: dict[str, Any]) -> None:
     for mount in mounts:
         _make_target(mount)
         linux.bind(_OLD + mount["source"], mount["target"], read_only=mount["read_only"])
+        _show_again(plan, mount["target"])
     linux.detach(_OLD)
     os.rmdir(_OLD)
     if order["read_only"]:
         for path in ("/", *(f"/{name}" for name in plan["layered"])):
             linux.mount("none", path, None, linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _flags_of(path))
+
+
+def _show_again(plan: dict[str, Any], target: str) -> None:
+    """What must be seen of the machine, where the volume at `target` now hides it; the engine's state stays covered."""
+    for path in plan["needed"]:
+        if path.startswith(f"{target}/"):
+            _make_target({"target": path, "file": not os.path.isdir(_OLD + path)})
+            linux.bind(_OLD + path, path, read_only=True)
+            _mask(covered for covered in plan["masked"] if covered.startswith(f"{path}/"))
+
+
+def _mask(paths: Iterable[str]) -> None:
+    for path in paths:
+        if os.path.isdir(path):
+            linux.mount("tmpfs", path, "tmpfs", _SAFE | linux.MS_RDONLY, "mode=755")
 
 
 def _flags_of(path: str) -> int:
@@ -75,9 +92,7 @@ def _fill(plan: dict[str, Any], layers: str, files: dict[str, str], targets: lis
         source = _OLD + path
         _make_target({"target": path, "file": not os.path.isdir(source)})
         linux.bind(source, path, read_only=True)
-    for path in plan["masked"]:
-        if os.path.isdir(path):
-            linux.mount("tmpfs", path, "tmpfs", _SAFE | linux.MS_RDONLY, "mode=755")
+    _mask(plan["masked"])
 
 
 def _layer(name: str, layer: str, files: dict[str, str], targets: list[str]) -> None:

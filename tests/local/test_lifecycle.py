@@ -116,6 +116,8 @@ def test_delays_double_up_to_a_bound_and_are_forgotten_after_a_steady_run() -> N
     over = Exit(1, 0, 0.0, 0.0, "Error")
     assert after_exit(state, over, now=5.0).retry_at == 5.0 + LONGEST_DELAY
     assert after_exit(state, over, now=500.0).retry_at == 500.0
+    never_ran = replace(state, step="waiting")
+    assert after_exit(never_ran, over, now=500.0).retry_at == 500.0 + LONGEST_DELAY
 
 
 lives = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 143])), max_size=40)

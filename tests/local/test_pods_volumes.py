@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import pytest
@@ -100,6 +101,20 @@ def test_empty_dirs_are_shared_by_the_pods_containers_and_follow_fs_group(scene:
     scene.until_ready("a")
     until(scene, "a", "stat -c '%u %g' /data/mine; ls /data/one/two", "1337 3000\nhere\n")
     assert scene.shell("a", "touch /data/yours", "two")[0] == 0
+
+
+@in_sandbox
+def test_a_volume_above_the_project_does_not_hide_the_interpreter(scene: Scene) -> None:
+    above = os.path.dirname(sys.prefix)
+    scene.run(
+        "a",
+        script(FOR_EVER, volumeMounts=[{"name": "data", "mountPath": above}]),
+        volumes=[{"name": "data", "emptyDir": {}}],
+    )
+    scene.until_ready("a")
+    assert scene.shell("a", f"{sys.executable} -c 'print(1)'")[1] == "1\n"
+    assert scene.shell("a", f"touch {above}/mine && rm {sys.executable}")[0] != 0
+    assert scene.shell("a", f"test -f {above}/mine && test -f {sys.executable}")[0] == 0
 
 
 @in_sandbox
