@@ -26,8 +26,8 @@ AGENT_HTTP_CLUSTER = "agent"
 HOLD_SECONDS = 30.0
 """How long a poll that has no news is held over a network (discovery, for a bare Envoy)."""
 AGENT_HOLD_SECONDS = 600.0
-"""The same on the agent's Unix socket, where nothing in between forgets connections. Each poll costs Envoy 1.5 ms of CPU:
-with 1,000 subscriptions and 30 s that would be 5 % of a core for nothing."""
+"""The same on the agent's Unix socket, where nothing in between forgets connections. Each poll costs Envoy 1.5 ms of
+CPU: with 1,000 subscriptions and 30 s that would be 5 % of a core for nothing."""
 REQUEST_TIMEOUT_SECONDS = 900.0
 """When Envoy gives up on a poll: longer than it may be held."""
 REFRESH_DELAY_SECONDS = 0.001
