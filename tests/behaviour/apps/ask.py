@@ -2,7 +2,7 @@
 
 A request: `{"url", "method"?, "headers"?, "times"?, "parallel"?}`, where `times` are in all and `parallel` at once. Its
 answer: `{"status", "body", "headers"}` or `{"error"}`, `times` of them.
-Or `{"tcp": [host, port], "send"}`: connects, reads a line, sends, reads a line.
+Or `{"tcp": [host, port], "send", "first"?}`: connects, reads a line, sends (`first`: before it reads), reads a line.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def ask(order: dict[str, Any]) -> dict[str, Any]:
 
 def lines(order: dict[str, Any]) -> dict[str, Any]:
     with socket.create_connection(tuple(order["tcp"]), SECONDS) as connection, connection.makefile("rw") as stream:
-        greeting = stream.readline().strip()
+        greeting = "" if order.get("first") else stream.readline().strip()
         stream.write(order["send"] + "\n")
         stream.flush()
-        return {"greeting": greeting, "body": stream.readline().strip()}
+        return {"greeting": greeting or stream.readline().strip(), "body": stream.readline().strip()}
 
 
 def request(order: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""The running mesh of the behaviour tests: how a test changes it, speaks in it, and writes what it adds to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.commands.local import find_pod
+from cli.mesh_access import Mesh
+from local.exec_socket import call
+from tests.support.local_mesh import LocalMesh
+
+HERE = Path(__file__).parent
+ASK = str(HERE / "apps" / "ask.py")
+CLIENT, CALLER = "mesh/client", "plain/caller"
+TRUST = "spiffe://cluster.local/ns/"
+SECONDS = 60.0
+DISCOVERED = {"Service", "PeerAuthentication", "VirtualService", "DestinationRule", "Gateway"}
+
+Answer = dict[str, Any]
+
+
+@dataclass
+class Asker:
+    """A client process that stays in a pod and answers one batch of requests after another."""
+
+    orders: Any
+    answers: Any
+
+    @classmethod
+    def start(cls, state: Path, pod: str) -> Asker:
+        namespace, _, name = pod.partition("/")
+        orders_read, orders_write = os.pipe()
+        answers_read, answers_write = os.pipe()
+
+        def run() -> None:
+            try:
+                argv = [sys.executable, ASK]
+                call(state / "exec.sock", namespace, name, "", argv, (orders_read, answers_write, 2))
+            finally:
+                os.close(orders_read)
+                os.close(answers_write)
+
+        threading.Thread(target=run, daemon=True).start()
+        return cls(os.fdopen(orders_write, "w"), os.fdopen(answers_read))
+
+    def ask(self, orders: list[dict[str, Any]]) -> list[Answer]:
+        for order in orders:
+            self.orders.write(json.dumps(order) + "\n")
+        self.orders.flush()
+        lines = [self.answers.readline() for _ in range(sum(order.get("times", 1) for order in orders))]
+        assert all(lines), "the client's pod has ended"
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        self.orders.close()
+        self.answers.close()
+
+
+@dataclass
+class World:
+    """The running mesh, and how a test speaks to it."""
+
+    mesh: LocalMesh
+    askers: dict[str, Asker] = field(default_factory=dict)
+    written: dict[str, set[tuple[str, str, str]]] = field(default_factory=dict)
+
+    @property
+    def engine(self) -> Mesh:
+        return Mesh(self.mesh.state)
+
+    def ask(self, pod: str, *orders: dict[str, Any]) -> list[Answer]:
+        """The answers to the requests (of apps/ask.py), made by the pod `namespace/name`, or `namespace/beginning`."""
+        if pod in (CLIENT, CALLER):
+            if pod not in self.askers:
+                self.askers[pod] = Asker.start(self.mesh.state, pod)
+            return self.askers[pod].ask(list(orders))
+        asker = Asker.start(self.mesh.state, str(find_pod(self.engine, pod)))
+        try:
+            return asker.ask(list(orders))
+        finally:
+            asker.close()
+
+    def get(self, url: str, pod: str = CLIENT, **order: Any) -> Answer:
+        return self.ask(pod, {"url": url, **order})[0]
+
+    def many(self, url: str, times: int, pod: str = CLIENT, **order: Any) -> list[Answer]:
+        return self.ask(pod, {"url": url, "times": times, **order})
+
+    def lines(self, host: str, port: int, pod: str = CLIENT, *, first: bool = False) -> Answer:
+        """What the app `lines` says: its greeting, and `a line` sent back. `first`: the client does not wait for it."""
+        return self.ask(pod, {"tcp": [host, port], "send": "a line", "first": first})[0]
+
+    def objects(self, kind: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.engine.get(f"/objects/{kind}")["items"]
+        return items
+
+    def pods(self, namespace: str, prefix: str = "") -> list[dict[str, Any]]:
+        """Lines of `heddle local status`, by name."""
+        found = self.engine.get("/status")["pods"]
+        return [p for p in found if p["namespace"] == namespace and p["name"].startswith(prefix)]
+
+    def problems(self) -> str:
+        """All problems of `heddle status`, as text to search in."""
+        return json.dumps(self.mesh.json("status")["problems"])
+
+    def write(self, name: str, *documents: Mapping[str, Any]) -> dict[str, Any]:
+        """Make `documents` a file of manifests, or what it holds; the status once pods and proxies have all of it."""
+        # The marker makes every write a change, also where nothing of it can be used.
+        mark = thing("ConfigMap", f"mark-{name}", namespace="plain", data={"mark": str(time.monotonic_ns())})
+        path, before = str(self.mesh.manifests / name), self._last_change()["number"]
+        self.mesh.write(name, yaml.safe_dump_all([*documents, mark], sort_keys=False))
+        eventually(
+            lambda: self._last_change()["number"] > before and path in self._last_change()["files"],
+            f"{name} is not read",
+        )
+        new = {_named(document) for document in documents}
+        self._await_gone(self.written.get(name, set()) - new)
+        self.written[name] = new
+        for kind in {kind for kind, *_ in new} & DISCOVERED:
+            self._await_applied(kind)
+        return self.settle()
+
+    def _await_gone(self, things: set[tuple[str, str, str]]) -> None:
+        """Wait until the engine has deleted them: it does not do so at once, for the file may be half saved."""
+        for kind in {kind for kind, *_ in things}:
+            eventually(
+                lambda kind=kind: not things & {_named({**raw, "kind": kind}) for raw in self.objects(kind)},
+                f"{things} are not deleted",
+            )
+
+    def _last_change(self) -> dict[str, Any]:
+        return self.engine.get("/status")["lastChange"] or {"number": 0, "files": []}
+
+    def _await_applied(self, kind: str) -> None:
+        """Wait for the newest object of the kind: others that are newer may reach discovery before it."""
+        versions = [int(raw["metadata"]["resourceVersion"]) for raw in self.objects(kind)]
+        if versions:
+            path = f"/v1/status?observed={max(versions)}&kind={kind}&wait=20"
+            assert self.engine.discovery(path)["applied"], f"the new {kind} is not applied"
+
+    def settle(self) -> dict[str, Any]:
+        """Wait until workloads have the pods that they ask for, no pod is ending, and all proxies are current."""
+        eventually(self._as_asked, "workloads do not have their pods")
+        return self.mesh.settle()
+
+    def _as_asked(self) -> bool:
+        if any(pod["status"] == "Terminating" for pod in self.engine.get("/status")["pods"]):
+            return False
+        for kind in ("Deployment", "ReplicaSet"):
+            for raw in self.objects(kind):
+                asked = raw["spec"].get("replicas")
+                status = raw.get("status") or {}
+                asked = 1 if asked is None else asked
+                if not status.get("readyReplicas", 0) == status.get("replicas", 0) == asked:
+                    return False
+        return True
+
+    def close(self) -> None:
+        for asker in self.askers.values():
+            asker.close()
+
+
+def eventually(check: Callable[[], Any], complaint: str, seconds: float = SECONDS) -> Any:
+    """The first true value of `check()`."""
+    until = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < until, complaint
+        time.sleep(0.02)
+    return found
+
+
+# ---- manifests
+
+_VERSIONS = {
+    "PeerAuthentication": "security.istio.io/v1",
+    "VirtualService": "networking.istio.io/v1",
+    "DestinationRule": "networking.istio.io/v1",
+    "Gateway": "networking.istio.io/v1",
+    "Deployment": "apps/v1",
+    "Job": "batch/v1",
+}
+
+
+def thing(kind: str, name: str, spec: Mapping[str, Any] | None = None, namespace: str = "mesh", **top: Any) -> Answer:
+    """A document: `spec` and whatever stands beside it (`data`, or more `metadata`)."""
+    metadata = {"name": name, "namespace": namespace, **top.pop("metadata", {})}
+    document = {"apiVersion": _VERSIONS.get(kind, "v1"), "kind": kind, "metadata": metadata, **top}
+    return document if spec is None else {**document, "spec": dict(spec)}
+
+
+def _named(document: Mapping[str, Any]) -> tuple[str, str, str]:
+    return document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"]
