@@ -84,7 +84,7 @@ def plan(entries: Iterable[Entry], needed: Sequence[Needed], masked: Sequence[st
     hidden = [f"/{name}" for name in fresh] + list(emptied)
     binds = _outermost(need.path for need in needed if need.elsewhere or _below(need.path, hidden))
     covered = tuple(path for path in masked if _top(path) in layered or _below(path, binds))
-    seen = _outermost(need.path for need in needed)
+    seen = tuple(sorted({need.path for need in needed}))
     return RootPlan(tuple(links), tuple(fresh), tuple(layered), emptied, binds, covered, seen)
 
 
