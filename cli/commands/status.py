@@ -49,18 +49,29 @@ def read(mesh: Mesh, wait_seconds: float = 0) -> dict[str, Any]:
 def table(status: dict[str, Any]) -> str:
     """For people: one line a proxy, then every rejection and problem in full."""
     parts = [columns(("proxy", *TYPES, "since"), map(_row, status["proxies"]))]
-    for proxy in status["proxies"]:
-        for name, state in proxy["types"].items():
-            parts += [
-                f"REJECTED by {proxy['namespace']}/{proxy['pod']}: {name} {rejected['name']} "
-                f"(for {age(rejected['since'])}): {rejected['message']}"
-                for rejected in state.get("rejected", ())
-            ]
+    parts += [line for proxy in status["proxies"] for line in _troubles(proxy)]
     parts += [f"PROBLEM {_problem(problem)}" for problem in status["problems"]]
     stopped = [f"{name} is {state}" for name, state in status.get("components", {}).items() if state != "running"]
     parts += [f"CONTROL PLANE: {line}" for line in stopped]
     parts.append("ready: every proxy has applied what is current" if status["ready"] else "not ready")
     return "\n".join(parts)
+
+
+def _troubles(proxy: dict[str, Any]) -> list[str]:
+    """What is wrong with one proxy, in sentences; Envoy's own words for what it rejects."""
+    who = f"{proxy['namespace']}/{proxy['pod']}"
+    lines = []
+    if not proxy.get("connected", True):
+        seen = age(proxy.get("lastSeen") or "")
+        lines.append(f"NOT CONNECTED {who}: " + (f"last seen {seen} ago" if seen else "it has not asked yet"))
+    if proxy.get("failed"):
+        lines.append(f"FAILED {who}: what it should have could not be computed; it keeps what it has")
+    for name, state in proxy["types"].items():
+        for rejected in state.get("rejected", ()):
+            since = age(rejected.get("since") or "")
+            words = f"{name} {rejected['name']}" + (f" (for {since})" if since else "")
+            lines.append(f"REJECTED by {who}: {words}: {rejected['message']}")
+    return lines
 
 
 def _row(proxy: dict[str, Any]) -> tuple[object, ...]:
@@ -75,7 +86,7 @@ def _row(proxy: dict[str, Any]) -> tuple[object, ...]:
         if state.get("rejected"):
             cells.append("REJECTED")
         else:
-            cells.append("current" if state["applied"] == state["current"] else "pending")
+            cells.append("current" if state["upToDate"] else "pending")
     return f"{proxy['namespace']}/{proxy['pod']}", *cells, age(newest)
 
 

@@ -14,8 +14,12 @@ from cli.main import main
 @dataclass(frozen=True)
 class Done:
     code: int
-    out: str
+    out_bytes: bytes
     err: str
+
+    @property
+    def out(self) -> str:
+        return self.out_bytes.decode()
 
 
 def heddle(*words: str) -> Done:
@@ -32,7 +36,7 @@ def heddle(*words: str) -> Done:
         except SystemExit as end:
             code = end.code
     assert isinstance(code, int)
-    return Done(code, out.text(), err.text())
+    return Done(code, out.written(), err.written().decode())
 
 
 class _Text(io.TextIOWrapper):
@@ -41,7 +45,7 @@ class _Text(io.TextIOWrapper):
     def __init__(self) -> None:
         super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
 
-    def text(self) -> str:
+    def written(self) -> bytes:
         self.flush()
         assert isinstance(self.buffer, io.BytesIO)
-        return self.buffer.getvalue().decode()
+        return self.buffer.getvalue()

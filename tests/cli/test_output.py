@@ -1,0 +1,101 @@
+"""How results are shown, and what a mesh could leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.demo.host import Traces, traces
+from cli.output import age, columns, duration, moment, output_option, show
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0ms"),
+        (0.0004, "0ms"),
+        (0.012, "12ms"),
+        (0.9994, "999ms"),
+        (0.9996, "1s"),
+        (1, "1s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (95, "1m35s"),
+        (3600, "1h"),
+        (3605, "1h"),
+        (90000, "1d1h"),
+        (86400 * 400, "400d"),
+        (-95, "-1m35s"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@given(st.floats(min_value=-1e9, max_value=1e9))
+def test_a_duration_has_at_most_two_units(seconds: float) -> None:
+    assert sum(letter.isalpha() for letter in duration(seconds).replace("ms", "m")) in (1, 2)
+
+
+def test_ages() -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert age("2026-01-01T00:00:00Z", now) == "1d"
+    assert age("2026-01-01T23:59:30.5+00:00", now) == "29s"
+    assert age("", now) == ""
+    assert moment("") is None
+
+
+def test_columns_line_up_and_numbers_stay_as_they_are() -> None:
+    text = columns(("name", "serial"), [("a", "007"), ("long", None), ("b", 1.50)])
+    assert [line.rstrip() for line in text.splitlines()] == ["NAME    SERIAL", "a       007", "long", "b       1.5"]
+    assert columns(("name",), []) == "(none)"
+
+
+@click.command()
+@output_option
+def print_value(output: str) -> None:
+    show({"b": [1, "ü"], "a": None}, output, lambda value: f"table of {len(value)}")
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_programs_read_back_what_was_shown(form: str, read: object) -> None:
+    shown = CliRunner().invoke(print_value, ["-o", form]).stdout
+    assert callable(read)
+    assert read(shown) == {"b": [1, "ü"], "a": None}
+
+
+def test_people_get_a_table_and_other_forms_are_refused() -> None:
+    assert CliRunner().invoke(print_value).stdout == "table of 2\n"
+    assert CliRunner().invoke(print_value, ["-o", "xml"]).exit_code == 2
+
+
+def test_what_is_more_than_before_is_named_by_its_sort() -> None:
+    nothing: frozenset[str] = frozenset()
+    before = Traces(nothing, frozenset(("ns1",)), frozenset(("lo",)), nothing)
+    after = Traces(frozenset(("5 envoy",)), frozenset(("ns1", "ns2")), nothing, nothing)
+    assert after.beyond(before) == "processes 5 envoy; namespaces ns2"
+    assert before.beyond(before) == ""
+
+
+def test_a_process_of_a_mesh_is_a_trace_and_others_are_not() -> None:
+    waits = [sys.executable, "-c", "print(flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    for env, expected in (({**os.environ, "HEDDLE_STATE": "/run/x"}, 1), (_without_state(), 0)):
+        process = subprocess.Popen(waits, env=env, **pipes)  # type: ignore[call-overload]
+        process.stdout.readline()
+        assert sum(line.startswith(f"{process.pid} ") for line in traces().processes) == expected
+        process.communicate(b"\n")
+
+
+def _without_state() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "HEDDLE_STATE"}
