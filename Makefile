@@ -13,6 +13,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh scripts/install-packages python3-venv
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m compileall -q mesh kube svid agent local # containers see the project read-only and could not keep this
 	@touch $@
 
 system: # iptables and iproute2, from Debian's or Ubuntu's packages

@@ -50,6 +50,8 @@ from mesh.settings import CONTROL_NAMESPACE
 API_HOST, API_PORT = "127.0.0.1", 6443
 WEBHOOK_NAME = f"heddle-webhook.{CONTROL_NAMESPACE}.svc"
 END_SECONDS = 20.0
+LAST_GRACE_SECONDS = 5.0
+"""When the whole mesh ends there is nobody left to drain for."""
 CAPTURED_PORT = 9080
 log = structlog.get_logger("heddle.local")
 
@@ -271,7 +273,7 @@ class Engine:
     def _end(self) -> None:
         say("ending: pods first, then the control plane")
         self._controllers.stop()
-        ended = [self._kubelet.stop(*key) for key in self._kubelet.pods()]
+        ended = [self._kubelet.stop(*key, grace=LAST_GRACE_SECONDS) for key in self._kubelet.pods()]
         until = time.monotonic() + END_SECONDS
         for future in ended:
             try:
