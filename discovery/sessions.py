@@ -91,16 +91,12 @@ class Session:
         if self.compiled.failed:
             return
         self._moment = moment
-        if self._held is not None and difference(self.ledger.held, self.compiled.resources):
-            self._held.set()
-        elif self._held is not None:
-            self._is_current()
+        self._tell()
 
     def unchanged(self, moment: Moment) -> None:
         if not self.compiled.failed:
             self._moment = moment
-            if self._held is not None:
-                self._is_current()
+            self._tell()
 
     def expired(self, now: float) -> bool:
         return self._held is None and now - self._seen > EXPIRY_SECONDS
@@ -171,7 +167,17 @@ class Session:
         assert self.ledger.pending is not None
         return Reply(self.id, self.ledger.pending.sequence, delta)
 
+    def _tell(self) -> None:
+        """Wake the held poll if there is news. It may have been woken before and not have run yet."""
+        if self._held is None:
+            return
+        if difference(self.ledger.held, self.compiled.resources):
+            self._held.set()
+        else:
+            self._is_current()
+
     def _is_current(self) -> None:
+        """The agent lacks nothing: the caller has looked."""
         if self._moment is not None and self.ledger.pending is None:
             self.ledger = self.ledger.current(self.compiled.resources, self._moment.generation)
 
