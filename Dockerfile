@@ -11,6 +11,7 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY mesh mesh
 COPY kube kube
 COPY svid svid
+COPY serving serving
 COPY webhook webhook
 COPY ca ca
 COPY discovery discovery

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import socket
 import sys
@@ -12,27 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from gunicorn.app.base import BaseApplication
 
 from ca.app import Deps, create_app
 from ca.authority import Authority, passphrase_from
 from ca.callers import Callers
 from ca.issue import Issuance
 from ca.ledger import Ledger
-from ca.logs import GunicornLog, configure
-from ca.metrics import HealthServer, Metrics
+from ca.metrics import Metrics
+from ca.own_certificate import own_certificate
 from ca.pods import PodWatch, ask_api
-from ca.serving import Serving
 from ca.settings import DAY, CaSettings
-from ca.worker import Worker
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN
-from mesh.ports import CA, CONTROL_METRICS
+from mesh.ports import CA
+from serving.gthread import Worker
+from serving.health import create_health_app, serve_in_threads
+from serving.logs import configure
+from serving.options import add_listening, address
+from serving.server import Running, Server
 from svid.material import SvidMaterial
 
 THREADS = 8
+KEEPALIVE = 60  # seconds
+
+log = structlog.get_logger("ca")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
@@ -49,92 +52,67 @@ def main(arguments: list[str] | None = None) -> int:
         for option in ("--listen", "--metrics-listen"):
             _check_free(option, vars(options)[option[2:].replace("-", "_")])
     except HeddleError as error:
-        structlog.get_logger("ca").error("cannot start", error=str(error))
+        log.error("cannot start", error=str(error))
         return 2
-    _Server(options, settings).run()
+    server = Server(
+        lambda: _start(options, settings),
+        options.listen,
+        worker_class=Worker,
+        threads=options.threads,
+        keepalive=KEEPALIVE,
+        graceful_timeout=10,
+    )
+    server.run()
     return 0
 
 
-class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, options: argparse.Namespace, settings: CaSettings) -> None:
-        self._options = options
-        self._settings = settings
-        self._serving: Serving | None = None
-        super().__init__()
+def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
+    """In the worker: keys are made in the one process that uses them."""
+    metrics = Metrics()
+    authority = Authority(options.state, _passphrase(options), settings, time.time)
+    ledger = Ledger(options.state / "ledger.sqlite3")
+    pruned = ledger.prune(time.time() - settings.retention)
+    issuance = Issuance(authority, ledger, settings, time.time)
 
-    def load_config(self) -> None:
-        for name, value in {
-            "bind": self._options.listen,
-            "worker_class": Worker,
-            "workers": 1,
-            "threads": self._options.threads,
-            "keepalive": 60,
-            "graceful_timeout": 10,
-            "logger_class": GunicornLog,
-            "control_socket_disable": True,
-            # gunicorn speaks TLS when there is a certificate file; the contexts are made by `ssl_context`, from memory.
-            "certfile": os.devnull,
-            "ssl_context": lambda _config, _default: self._current().context(),
-            "worker_exit": lambda _server, _worker: self._stop(),
-        }.items():
-            self.cfg.set(name, value)
+    def changed(material: SvidMaterial) -> None:
+        metrics.ends("serving", material.not_after)
+        metrics.ends("root", authority.root_not_after)
+        metrics.ends("intermediate", authority.issuer(settings.max_ttl).issuer.not_after)
+        ledger.prune(time.time() - settings.retention)
 
-    def load(self) -> Any:
-        """In the worker: keys are made in the one process that uses them."""
-        options, settings, metrics = self._options, self._settings, Metrics()
-        authority = Authority(options.state, _passphrase(options), settings, time.time)
-        self._ledger = Ledger(options.state / "ledger.sqlite3")
-        pruned = self._ledger.prune(time.time() - settings.retention)
-        issuance = Issuance(authority, self._ledger, settings, time.time)
+    certificate = own_certificate(issuance, settings, changed)
+    certificate.obtain_now()
+    certificate.start()
+    client = connect(options.kube_api)
+    pods = PodWatch(ask_api(client))
+    pods.start(client)
+    serve_in_threads(_metrics_address(options), create_health_app("ca.health", metrics.text, lambda: ""))
+    log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
+    deps = Deps(
+        settings=settings,
+        callers=Callers(settings, _verifier(options, settings, client), pods),
+        issuance=issuance,
+        ledger=ledger,
+        bundle=lambda: authority.bundle,
+        metrics=metrics,
+        now=time.time,
+    )
 
-        def changed(material: SvidMaterial) -> None:
-            metrics.ends("serving", material.not_after)
-            metrics.ends("root", authority.root_not_after)
-            metrics.ends("intermediate", authority.issuer(settings.max_ttl).issuer.not_after)
-            self._ledger.prune(time.time() - settings.retention)
+    def close() -> None:
+        certificate.close()
+        ledger.close()
 
-        self._serving = Serving(issuance, settings, changed)
-        self._serving.start()
-        client = connect(options.kube_api)
-        pods = PodWatch(ask_api(client))
-        pods.start(client)
-        HealthServer(_address(options.metrics_listen, "--metrics-listen"), metrics, lambda: None)
-        structlog.get_logger("ca").info(
-            "ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned
-        )
-        return create_app(
-            Deps(
-                settings=settings,
-                callers=Callers(settings, _verifier(options, settings, client), pods),
-                issuance=issuance,
-                ledger=self._ledger,
-                bundle=lambda: authority.bundle,
-                metrics=metrics,
-                now=time.time,
-            )
-        )
-
-    def _current(self) -> Serving:
-        assert self._serving is not None
-        return self._serving
-
-    def _stop(self) -> None:
-        if self._serving is not None:
-            self._serving.keeper.stop()
-            self._ledger.close()
+    return Running(create_app(deps), certificate.context, close)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ca", description="Heddle's certificate authority")
+    add_listening(parser, CA)
     add = parser.add_argument
     add("--state", type=Path, required=True, help="directory of the root key, the bundle and the ledger")
-    add("--listen", default=f"0.0.0.0:{CA}", help="address of the HTTPS port")
-    add("--metrics-listen", default=f"0.0.0.0:{CONTROL_METRICS}", help="address of /metrics, /healthz and /readyz")
-    add("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
     add("--leaf-ttl", default="24h", help="life of a certificate, such as 24h or 15m")
     add("--min-ttl", default="1m", help="the shortest life that a caller may ask for")
     add("--max-ttl", default="7d", help="the longest life that a caller may ask for")
-    add("--kube-api", default="", help="URL of the API server; otherwise that of the cluster or of KUBECONFIG")
     add(
         "--token-issuer-keys",
         default="",
@@ -181,16 +159,13 @@ def _seconds(text: str, field: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _address(text: str, field: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise InvalidInput(f"{text!r} is not host:port", field=field)
-    return host.strip("[]"), int(port)
+def _metrics_address(options: argparse.Namespace) -> tuple[str, int]:
+    return address(options.metrics_listen, "--metrics-listen")
 
 
 def _check_free(option: str, text: str) -> None:
     """Conflict when the address is taken: gunicorn would try for five seconds and then say less."""
-    host, port = _address(text, option)
+    host, port = address(text, option)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,12 +9,9 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 import structlog
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
 
 from ca.authority import bundle_json
 from ca.callers import Callers, Credentials
@@ -24,12 +21,12 @@ from ca.metrics import Metrics
 from ca.policy import check_ttl, may_read_ledger
 from ca.request import parse_request
 from ca.settings import CaSettings
-from mesh.errors import Forbidden, HeddleError, InvalidInput, TooLarge, Unsupported
+from mesh.errors import Forbidden, InvalidInput
+from serving.json_http import handle_errors, json_response, read_json
 from svid.material import TrustBundle
 from svid.schedule import RENEW_FROM
 
 MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
-_JSON = "application/json"
 
 log = structlog.get_logger("ca")
 
@@ -66,7 +63,7 @@ def create_app(deps: Deps) -> Flask:
             pod=caller.pod_name and f"{caller.pod_namespace}/{caller.pod_name}",
             not_after=rfc3339(issued.not_after),
         )
-        return _json(issued_json(issued), 201)
+        return json_response(issued_json(issued), 201)
 
     @app.get("/v1/certificates")
     def ledger() -> Response:
@@ -75,48 +72,24 @@ def create_app(deps: Deps) -> Flask:
         if not may_read_ledger(caller, deps.settings):
             raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
         records = deps.ledger.list(valid_at=None if "all" in request.args else now)
-        return _json({"certificates": [record_json(record, now) for record in records]}, 200)
+        return json_response({"certificates": [record_json(record, now) for record in records]}, 200)
 
     @app.get("/v1/bundle")
     def bundle() -> Response:
-        return _json(bundle_json(deps.bundle()), 200)
+        return json_response(bundle_json(deps.bundle()), 200)
 
-    @app.errorhandler(HeddleError)
-    def refused(error: HeddleError) -> Response:
-        deps.metrics.refused(error.code)
-        log.warning("refused", method=request.method, path=request.path, error=str(error), status=error.status)
-        response = _json({"error": error.as_json()}, error.status)
-        if error.status == 401:
+    @app.after_request
+    def challenge(response: Response) -> Response:
+        if response.status_code == 401:
             response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
         return response
 
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "invalid")
-        deps.metrics.refused(code)
-        response = _json({"error": {"code": code, "message": error.description or error.name}}, status)
-        allowed = getattr(error, "valid_methods", None)
-        if allowed:
-            response.headers["Allow"] = ", ".join(sorted(allowed))
-        return response
-
-    @app.errorhandler(Exception)
-    def failed(_error: Exception) -> Response:
-        deps.metrics.refused("internal")
-        log.exception("failed", method=request.method, path=request.path)
-        return _json({"error": {"code": "internal", "message": "the ca failed; its log says why"}}, 500)
-
+    handle_errors(app, "the ca", count=deps.metrics.refused)
     return app
 
 
 def _read_order() -> tuple[str, int | None]:
-    if request.mimetype != _JSON:
-        raise Unsupported(f"the body is {request.mimetype or 'of no type'}", hint=f"send Content-Type: {_JSON}")
-    try:
-        body: Any = orjson.loads(_read_body())
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from None
+    body = read_json(MAX_BODY)
     if not isinstance(body, dict):
         raise InvalidInput("the body is not a JSON object", hint='send {"csr": "<PEM>"}')
     unknown = sorted(body.keys() - {"csr", "ttlSeconds"})
@@ -126,16 +99,6 @@ def _read_order() -> tuple[str, int | None]:
     if not isinstance(csr, str):
         raise InvalidInput("there is no certificate signing request", field="csr", hint="send it as PEM")
     return csr, check_ttl(body.get("ttlSeconds"))
-
-
-def _read_body() -> bytes:
-    """The whole body. gunicorn ends the stream where the body ends, also one in chunks, for which werkzeug's own limit
-    only cuts off."""
-    if (request.content_length or 0) <= MAX_BODY:
-        raw: bytes = request.environ["wsgi.input"].read(MAX_BODY + 1)
-        if len(raw) <= MAX_BODY:
-            return raw
-    raise TooLarge(f"a body is at most {MAX_BODY} bytes long")
 
 
 def _credentials() -> Credentials:
@@ -165,7 +128,3 @@ def record_json(record: Record, now: float) -> dict[str, object]:
         "secondsToRenewal": max(0, int(renewal - now)),
         "secondsToExpiry": max(0, int(record.not_after - now)),
     }
-
-
-def _json(body: object, status: int) -> Response:
-    return Response(orjson.dumps(body), status, content_type=_JSON)

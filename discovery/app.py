@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import structlog
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
 
 from discovery.feed import Feed
 from discovery.findings import Finding
@@ -18,19 +16,19 @@ from discovery.hub import Hub
 from discovery.sessions import Reply, Sessions
 from discovery.status import ProxyStatus, missing, status_json
 from discovery.views import of_session, plan_json
-from mesh.errors import Forbidden, HeddleError, InvalidInput, NotFound, TooLarge, Unauthenticated, Unsupported
+from mesh.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from mesh.identity import Identity
 from mesh.objects import Key
 from mesh.settings import CONTROL_NAMESPACE
 from mesh.wire import MAX_HOLD_SECONDS, ConfigRequest
+from serving.json_http import JSON, handle_errors, json_response, read_json
 from svid.tls import peer_identity
 
 MAX_BODY = 16 << 20
 """A first request names a version for each resource: some 100 bytes each, so this is above 100,000 of them."""
 OPERATOR_ACCOUNT = "heddle-operator"
-_JSON = "application/json"
-
-log = structlog.get_logger("discovery")
+ORDINARY = (404, 410, 503)
+"""Answers that are part of the wire: a pod not known yet, a session of before a restart, a restart."""
 
 Peer = Callable[[dict[str, Any]], Identity]
 
@@ -53,13 +51,12 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application of the HTTPS port."""
     app = Flask("discovery", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.post("/v1/config")
     def config() -> Response:
         caller = deps.peer(request.environ)
         reply = deps.sessions.poll(ConfigRequest.parse(read_json(MAX_BODY)), caller)
-        return Response(status=204) if reply is None else Response(encode(reply), 200, mimetype=_JSON)
+        return Response(status=204) if reply is None else Response(encode(reply), 200, mimetype=JSON)
 
     @app.post("/v1/report")
     def report() -> Response:
@@ -84,7 +81,7 @@ def create_app(deps: Deps) -> Flask:
             raise NotFound(f"no proxy of the pod {key} is connected here", hint="/v1/status lists those that are")
         return json_response(plan_json(found.compiled.plan), 200)
 
-    handle_errors(app)
+    handle_errors(app, "discovery", ordinary=ORDINARY)
     return app
 
 
@@ -105,48 +102,6 @@ def encode(reply: Reply) -> bytes:
             "removed": reply.delta.removed,
         }
     )
-
-
-def read_json(limit: int) -> Any:
-    """The request's body. Raises Unsupported, TooLarge or InvalidInput."""
-    if request.mimetype != _JSON:
-        raise Unsupported(f"the body is {request.mimetype or 'of no type'}", hint=f"send Content-Type: {_JSON}")
-    length = request.content_length
-    if length is not None and length > limit:
-        raise TooLarge(f"the body has {length} bytes; at most {limit} are read")
-    try:
-        return orjson.loads(request.get_data(cache=False))
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}", field="body") from None
-
-
-def json_response(body: object, status: int) -> Response:
-    return Response(orjson.dumps(body), status, mimetype=_JSON)
-
-
-def handle_errors(app: Flask) -> None:
-    """Every error as `{"error": {"code", "message", "field"?, "hint"?}}` with its status."""
-
-    @app.errorhandler(HeddleError)
-    def refused(error: HeddleError) -> Response:
-        level = log.info if error.status in (404, 410, 503) else log.warning
-        level("refused", method=request.method, path=request.path, error=str(error), status=error.status)
-        return json_response({"error": error.as_json()}, error.status)
-
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "invalid")
-        response = json_response({"error": {"code": code, "message": error.description or error.name}}, status)
-        allowed = getattr(error, "valid_methods", None)
-        if allowed:
-            response.headers["Allow"] = ", ".join(sorted(allowed))
-        return response
-
-    @app.errorhandler(Exception)
-    def failed(_error: Exception) -> Response:
-        log.exception("failed", method=request.method, path=request.path)
-        return json_response({"error": {"code": "internal", "message": "discovery failed; its log says why"}}, 500)
 
 
 def _check_operator(deps: Deps) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response
 
-from discovery.app import handle_errors, read_json
+from discovery.app import ORDINARY
 from discovery.compiling import Compiled
 from discovery.findings import Finding
 from discovery.hub import Hub, Moment, Signal
@@ -31,6 +31,7 @@ from mesh.errors import HeddleError, InvalidInput, NotFound
 from mesh.objects import Key, Pod
 from mesh.wire import ResourceType
 from mesh.xds import HOLD_SECONDS, TYPE_URLS, assemble_routes
+from serving.json_http import handle_errors, read_json
 
 MAX_BODY = 4 << 20
 ANSWERS_BEFORE_REFUSAL = 3
@@ -236,14 +237,13 @@ class Bare:
 def create_bare_app(bare: Bare) -> Flask:
     """The Flask application of the plain HTTP port."""
     app = Flask("discovery.bare", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.post("/v3/discovery:<kind>")
     def discover(kind: str) -> Response:
         body = bare.poll(parse_poll(kind, read_json(MAX_BODY)))
         return Response(status=304) if body is None else Response(body, 200, mimetype="application/json")
 
-    handle_errors(app)
+    handle_errors(app, "discovery", ordinary=ORDINARY)
     return app
 
 

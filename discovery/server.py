@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
 from gevent.pywsgi import WSGIServer
-from gunicorn.app.base import BaseApplication
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
-from discovery.logs import GunicornLog
-from discovery.serving import Certificate, Rotating
+from serving.server import Running, Server
 
 KEEPALIVE_SECONDS = 70
 IO_SECONDS = 75.0
@@ -22,17 +18,8 @@ IO_SECONDS = 75.0
 CONNECTIONS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A started discovery: its WSGI application, its certificate, and what ends it."""
-
-    app: Any
-    certificate: Certificate
-    close: Callable[[], None]
-
-
 class _Idle:
-    """A silent timeout (the block is left, nothing is raised). `idle` knows it, so that it can be made to come early."""
+    """A silent timeout (the block is left, nothing is raised). `idle` knows it, and can make it come early."""
 
     def __init__(self, seconds: float, idle: dict[gevent.Timeout, gevent.Greenlet]) -> None:
         self._timeout, self._idle = gevent.Timeout(seconds, False), idle
@@ -81,43 +68,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             gevent.kill(waiting, timeout)
 
 
-class Server(BaseApplication):  # type: ignore[misc]
-    """`start` is called in the worker: nothing is read or connected before."""
-
-    def __init__(self, start: Callable[[], Running], listen: str) -> None:
-        self._start, self._listen = start, listen
-        self._running: Running | None = None
-        super().__init__()
-
-    def load_config(self) -> None:
-        for name, value in {
-            "bind": self._listen,
-            "worker_class": Worker,
-            "workers": 1,
-            "worker_connections": CONNECTIONS,
-            "keepalive": KEEPALIVE_SECONDS,
-            "timeout": 120,
-            "graceful_timeout": 5,
-            "logger_class": GunicornLog,
-            "control_socket_disable": True,
-            # gunicorn speaks TLS when there is a certificate file; the contexts come from `ssl_context`, from memory.
-            "certfile": os.devnull,
-            "ssl_context": lambda _config, _default: Rotating(self._current().certificate),
-        }.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Any:
-        self._running = self._start()
-        return self._running.app
-
-    def close(self) -> None:
-        """Answer what is held."""
-        if self._running is not None:
-            self._running.close()
-
-    def _current(self) -> Running:
-        assert self._running is not None
-        return self._running
+def create_server(start: Callable[[], Running], listen: str) -> Server:
+    """gunicorn with one such worker."""
+    return Server(
+        start,
+        listen,
+        worker_class=Worker,
+        worker_connections=CONNECTIONS,
+        keepalive=KEEPALIVE_SECONDS,
+        timeout=120,
+        graceful_timeout=5,
+    )
 
 
 def serve_plain(address: tuple[str, int], app: Any) -> WSGIServer:

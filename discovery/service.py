@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import secrets
 import time
-from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -17,28 +14,27 @@ from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
 from discovery.feed import Feed
-from discovery.health import create_health_app
 from discovery.hub import Hub
-from discovery.logs import configure
 from discovery.metrics import Metrics
 from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
-from discovery.server import Running, Server, serve_plain
-from discovery.serving import Certificate, FileCertificate, SvidCertificate
+from discovery.server import create_server, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import watches
+from discovery.tls import Rotating, context_from
 from kube.client import connect
 from kube.source import Source
-from mesh.errors import HeddleError, InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
+from mesh.errors import HeddleError
 from mesh.objects import Pod
-from mesh.ports import CA, CONTROL_METRICS, DISCOVERY
-from mesh.settings import CONTROL_NAMESPACE
+from mesh.ports import DISCOVERY
 from mesh.snapshot import Snapshot
-from svid.client import CaAddress
-from svid.keeper import Keeper, enrolment
-from svid.material import PodRef
+from serving.certificate import Certificate, FileCertificate, SvidCertificate
+from serving.health import create_health_app
+from serving.logs import configure
+from serving.options import add_certificate, add_listening, address, check_certificate, enrol
+from serving.server import Running
+from svid.tls import server_context
 
 log = structlog.get_logger("discovery")
 
@@ -49,14 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         connect(options.kube_api)
-        for listen in (options.listen, options.metrics_listen, options.ca_address, options.bare_listen or ":0"):
-            _address(listen)
-        if bool(options.certificate_file) != bool(options.key_file):
-            raise InvalidInput("--certificate-file and --key-file go together")
+        address(options.listen, "--listen")
+        address(options.metrics_listen, "--metrics-listen")
+        if options.bare_listen:
+            address(options.bare_listen, "--bare-listen")
+        check_certificate(options)
     except HeddleError as error:
         log.error("cannot start", error=str(error))
         return 2
-    Server(lambda: _start(options), options.listen).run()
+    create_server(lambda: _start(options), options.listen).run()
     return 0
 
 
@@ -77,11 +74,13 @@ def _start(options: argparse.Namespace) -> Running:
 
     hub.start()
     feed.start()
-    serve_plain(_address(options.metrics_listen), create_health_app(metrics, not_ready))
+    health = create_health_app("discovery.health", metrics.text, not_ready)
+    serve_plain(address(options.metrics_listen, "--metrics-listen"), health)
     if options.bare_listen:
-        serve_plain(_address(options.bare_listen), create_bare_app(bare))
+        serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
-    return Running(create_app(Deps(hub, sessions, feed, verified_peer, bare.status)), certificate, hub.close)
+    app = create_app(Deps(hub, sessions, feed, verified_peer, bare.status))
+    return Running(app, lambda: Rotating(certificate), hub.close)
 
 
 def _plan(snapshot: Snapshot, pod: Pod) -> Plan:
@@ -98,39 +97,16 @@ def _now() -> str:
 
 def _certificate(options: argparse.Namespace) -> Certificate:
     if options.certificate_file:
-        return FileCertificate(options.certificate_file, options.key_file, options.trust_bundle)
-    ca = CaAddress(*_address(options.ca_address), Identity(options.trust_domain, CONTROL_NAMESPACE, "heddle-ca"))
-    obtain = enrolment(ca, roots=options.trust_bundle.read_text, token_file=options.token_file, pod=_own_pod())
-    certificate = SvidCertificate(lambda: keeper.last_error)
-    keeper = Keeper(obtain, on_change=certificate.changed)
-    keeper.start()
+        return FileCertificate((options.certificate_file, options.key_file, options.trust_bundle), context_from)
+    certificate = SvidCertificate(enrol(options), server_context)
+    certificate.start()
     return certificate
-
-
-def _own_pod() -> PodRef | None:
-    """The pod that this runs in; None outside of one, where the ca asks for none either (`heddle local`)."""
-    names = [os.environ.get(name, "") for name in ("POD_NAMESPACE", "POD_NAME", "POD_UID")]
-    return PodRef(*names) if all(names) else None
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not port.isdigit():
-        raise InvalidInput(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m discovery", description="Heddle's discovery service")
-    add: Any = parser.add_argument
-    add("--listen", default=f"0.0.0.0:{DISCOVERY}", help="address of the agents' HTTPS port")
-    add("--bare-listen", default="", help="address of the plain HTTP port for Envoys without an agent; none by default")
-    add("--metrics-listen", default=f"0.0.0.0:{CONTROL_METRICS}", help="address of /metrics, /healthz and /readyz")
-    add("--kube-api", default="", help="URL of the API server; otherwise that of the cluster or of KUBECONFIG")
-    add("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
-    add("--ca-address", default=f"heddle-ca.{CONTROL_NAMESPACE}.svc:{CA}", help="where to get the own certificate")
-    add("--trust-bundle", type=Path, default=Path("/var/run/secrets/istio/root-cert.pem"), help="the ca's roots (PEM)")
-    add("--token-file", type=Path, default=Path("/var/run/secrets/tokens/istio-token"), help="token for the ca")
-    add("--certificate-file", type=Path, default=None, help="serve this certificate (PEM) and ask no ca")
-    add("--key-file", type=Path, default=None, help="the key of --certificate-file")
+    add_listening(parser, DISCOVERY)
+    add_certificate(parser)
+    bare = "address of the plain HTTP port for Envoys without an agent; none by default"
+    parser.add_argument("--bare-listen", default="", help=bare)
     return parser

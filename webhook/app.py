@@ -1,6 +1,6 @@
 """The webhook's HTTP: `POST /inject` for API servers, `/healthz`, `/readyz` and `/metrics` for everyone.
 
-`create_app` is served over HTTPS; `create_health_app` has the last three only and is served in plain HTTP as well.
+`create_app` is served over HTTPS; `health_app` has the last three only and is served in plain HTTP as well.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from mesh.errors import HeddleError
+from serving.health import create_health_app
 from webhook.config import InjectionConfig
-from webhook.metrics import CONTENT_TYPE, Metrics
+from webhook.metrics import Metrics
 from webhook.review import MAX_BODY, NamespaceLabels, Outcome, Result, refusal, review
 
 _JSON = "application/json"
@@ -35,7 +36,7 @@ class Deps:
 
 def create_app(deps: Deps) -> Flask:
     """The Flask application for HTTPS."""
-    app = create_health_app(deps)
+    app = health_app(deps)
     # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
     # answer. What is far beyond it is not read.
     app.config["MAX_CONTENT_LENGTH"] = 4 * MAX_BODY
@@ -59,24 +60,9 @@ def create_app(deps: Deps) -> Flask:
     return app
 
 
-def create_health_app(deps: Deps) -> Flask:
-    """`/healthz`: this process answers. `/readyz`: it can decide about pods."""
-    app = Flask("webhook", static_folder=None)
-
-    @app.get("/healthz")
-    def healthz() -> Response:
-        return Response("ok\n", mimetype="text/plain")
-
-    @app.get("/readyz")
-    def readyz() -> Response:
-        missing = deps.not_ready()
-        return Response(f"{missing or 'ok'}\n", 503 if missing else 200, mimetype="text/plain")
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(deps.metrics.text(), content_type=CONTENT_TYPE)
-
-    return app
+def health_app(deps: Deps) -> Flask:
+    """`/healthz`, `/readyz` and `/metrics` alone."""
+    return create_health_app("webhook", deps.metrics.text, deps.not_ready)
 
 
 def _review(deps: Deps, body: bytes) -> Outcome:

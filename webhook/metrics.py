@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from webhook.review import Result
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:

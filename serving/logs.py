@@ -10,6 +10,8 @@ import orjson
 import structlog
 from gunicorn.glogging import Logger
 
+_OF_A_CONNECTION = "Socket error processing request."  # gunicorn's words, in all of its workers
+
 
 def configure(level: int = logging.INFO) -> None:
     """Call once, at the start of the process."""
@@ -40,7 +42,7 @@ def configure(level: int = logging.INFO) -> None:
 
 
 class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's messages by the root logger; no access log: every proxy polls all day."""
+    """gunicorn's messages by the root logger; no access log: the apps say what they did."""
 
     def setup(self, cfg: Any) -> None:
         """Instead of handlers of its own."""
@@ -52,8 +54,9 @@ class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def exception(self, message: str, *arguments: Any, **options: Any) -> None:
         """A peer that falls silent or goes away is its own affair, not an error of ours."""
-        if isinstance(sys.exc_info()[1], OSError):
-            self.error_log.info("connection ended: %s", sys.exc_info()[1])
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and message == _OF_A_CONNECTION:
+            self.error_log.info("connection ended: %s", error)
         else:
             super().exception(message, *arguments, **options)
 

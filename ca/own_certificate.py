@@ -1,0 +1,35 @@
+"""The ca's own certificate: signed by itself, kept current, and put under every new connection."""
+
+from __future__ import annotations
+
+import ssl
+
+from ca.issue import Issuance, issued_json
+from ca.policy import Caller
+from ca.request import parse_request
+from ca.settings import CA, CaSettings
+from serving.certificate import SvidCertificate
+from serving.impatient import make_impatient
+from svid.keeper import OnChange
+from svid.material import SvidMaterial, material_from_response
+from svid.request import new_key_request
+from svid.tls import server_context
+
+REQUEST_SECONDS = 10.0  # for all that one request sends, and for each step of a handshake
+
+
+def own_certificate(issuance: Issuance, settings: CaSettings, on_change: OnChange) -> SvidCertificate:
+    """Not obtained yet, and not started."""
+    caller = Caller("self", CA.identity(settings.trust_domain))
+
+    def obtain(_current: SvidMaterial | None) -> SvidMaterial:
+        request = new_key_request()
+        issued = issuance.issue(caller, parse_request(request.csr_pem), None)
+        return material_from_response(request.key_pem, issued_json(issued))
+
+    return SvidCertificate(obtain, _context, on_change)
+
+
+def _context(material: SvidMaterial) -> ssl.SSLContext:
+    # Optional: callers with a token have no certificate. One that is shown must verify, or the handshake fails.
+    return make_impatient(server_context(material, client_certificate=ssl.CERT_OPTIONAL), REQUEST_SECONDS)

@@ -1,0 +1,105 @@
+"""gunicorn's threaded worker, with two kinds of threads: many at the door, few at work.
+
+Work is Python code, which the interpreter runs one thread at a time, so few threads are best (docs/adr/0073). But few
+threads are easily all taken by connections that shake hands slowly or say nothing: the stock worker gives a new
+connection a thread until its first request has come. Here a new connection waits at the poller until it says something,
+gets a thread at the door for its handshake, waits at the poller again, and gets a thread at work when there is a
+request. How long a handshake and a request may take is bounded by `serving.impatient`.
+
+An answer is one write (`serving.one_write`).
+"""
+
+from __future__ import annotations
+
+import select
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import wsgi
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
+
+from serving.one_write import OneWrite
+
+DOOR_THREADS = 16
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """For gunicorn's setting `worker_class`; the setting `threads` counts those at work."""
+
+    def init_process(self) -> None:
+        self._door = ThreadPoolExecutor(DOOR_THREADS, thread_name_prefix="door")
+        super().init_process()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give the connection to a thread; called by the poller."""
+        if conn.initialized:
+            super().enqueue_req(conn)
+            return
+        if not conn.data_ready:
+            self.finish_request(conn, _Deferred)
+            return
+        entering = self._door.submit(self._enter, conn)
+        entering.add_done_callback(lambda done: self.method_queue.defer(self._entered, conn, done))
+
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        """Run the application on one request; whether the connection may be used again.
+
+        An error before the first byte is the caller's to answer, one after it closes the connection (StopIteration).
+        """
+        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=OneWrite)
+        environ["wsgi.multithread"] = True
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+        try:
+            body = self.wsgi(environ, response.start_response)
+            try:
+                for part in body:
+                    response.write(part)
+                response.close()
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+        except OSError:
+            raise
+        except Exception:
+            if not response.written:
+                raise
+            self.log.exception("failed in the middle of an answer")
+            util.close_graceful(conn.sock)
+            raise StopIteration from None
+        return not response.should_close()
+
+    def _enter(self, conn: TConn) -> bool:
+        """The handshake; whether the first request waits already."""
+        conn.sock.setblocking(True)
+        conn.init()
+        poll = select.poll()  # select() knows no descriptors above 1,023
+        poll.register(conn.sock, select.POLLIN)
+        return conn.sock.pending() > 0 or bool(poll.poll(0))
+
+    def _entered(self, conn: TConn, done: Any) -> None:
+        """Called by the poller when a thread at the door is done with the connection."""
+        try:
+            waits = done.result()
+        except Exception as error:  # of the peer's (TLS), or ours (no certificate yet): the next may do better
+            self.log.debug("handshake failed: %s", error)
+            self.nr_conns -= 1
+            conn.close()
+            return
+        if waits:
+            self.enqueue_req(conn)
+        else:
+            self.finish_request(conn, _Deferred)
+
+
+class _Deferred:
+    """The result by which the stock worker keeps a connection until it says something, or `keepalive` is over."""
+
+    @staticmethod
+    def cancelled() -> bool:
+        return False
+
+    @staticmethod
+    def result() -> object:
+        return _DEFER

@@ -1,0 +1,70 @@
+"""JSON in and out of a Flask application, and every error as `{"error": {"code", "message", "field"?, "hint"?}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
+
+JSON = "application/json"
+
+
+def json_response(body: object, status: int) -> Response:
+    return Response(orjson.dumps(body), status, mimetype=JSON)
+
+
+def read_json(limit: int) -> Any:
+    """The request's body, of at most `limit` bytes. Raises Unsupported, TooLarge or InvalidInput."""
+    if request.mimetype != JSON:
+        raise Unsupported(f"the body is {request.mimetype or 'of no type'}", hint=f"send Content-Type: {JSON}")
+    try:
+        return orjson.loads(_read(limit))
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}", field="body") from None
+
+
+def _read(limit: int) -> bytes:
+    """The whole body. The server ends the stream where the body ends, also one in chunks, for which werkzeug's own
+    limit only cuts off."""
+    if (request.content_length or 0) <= limit:
+        raw: bytes = request.environ["wsgi.input"].read(limit + 1)
+        if len(raw) <= limit:
+            return raw
+    raise TooLarge(f"a body is at most {limit} bytes long")
+
+
+def handle_errors(
+    app: Flask, who: str, *, ordinary: Collection[int] = (), count: Callable[[str], None] = lambda _code: None
+) -> None:
+    """Answer errors, and log them as `who`. Statuses in `ordinary` are no news; `count` is given each error's code."""
+    log = structlog.get_logger(who)
+
+    @app.errorhandler(HeddleError)
+    def refused(error: HeddleError) -> Response:
+        count(error.code)
+        level = log.info if error.status in ordinary else log.warning
+        level("refused", method=request.method, path=request.path, error=str(error), status=error.status)
+        return json_response({"error": error.as_json()}, error.status)
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "invalid")
+        count(code)
+        response = json_response({"error": {"code": code, "message": error.description or error.name}}, status)
+        allowed = getattr(error, "valid_methods", None)
+        if allowed:
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    @app.errorhandler(Exception)
+    def failed(_error: Exception) -> Response:
+        count("internal")
+        log.exception("failed", method=request.method, path=request.path)
+        return json_response({"error": {"code": "internal", "message": f"{who} failed; its log says why"}}, 500)
