@@ -6,17 +6,43 @@ Source: Istio's MeshConfig and ProxyConfig reference. Field names are Istio's; w
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from mesh.errors import InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN
+from mesh.identity import DEFAULT_TRUST_DOMAIN, check_trust_domain
+from mesh.istio.durations import parse_duration
+from mesh.istio.rules import is_dns_label
+from mesh.problems import show
+from mesh.yaml_values import Unreadable, load
 
 CONTROL_NAMESPACE = "istio-system"
 CLUSTER_DOMAIN = "cluster.local"
+
+
+def _trust_domain(name: str) -> str:
+    try:
+        check_trust_domain(name)
+    except InvalidInput as error:
+        raise ValueError(f"{error.message} ({error.hint})") from error
+    return name
+
+
+def _duration(text: str) -> str:
+    if parse_duration(text) < 0:
+        raise ValueError("a duration is not less than 0")
+    return text
+
+
+def _namespace(name: str) -> str:
+    if not is_dns_label(name):
+        raise ValueError(f"{name!r} is not the name of a namespace")
+    return name
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
 
 
 class _Settings(BaseModel):
@@ -38,10 +64,10 @@ class ProxyConfig(_Settings):
 
     concurrency: int = Field(default=2, ge=0)
     hold_application_until_proxy_starts: bool = False
-    termination_drain_duration: str = "5s"
-    drain_duration: str = "45s"
+    termination_drain_duration: Duration = "5s"
+    drain_duration: Duration = "45s"
     proxy_metadata: dict[str, str] = Field(default_factory=dict)
-    status_port: int = 15020
+    status_port: int = Field(default=15020, ge=1, le=65535)
 
 
 class HeddleSettings(_Settings):
@@ -49,12 +75,12 @@ class HeddleSettings(_Settings):
 
     native_sidecars: bool = True
     image: str = "docker.io/heddle/heddle:0.1.0"
-    certificate_ttl: str = "24h"
+    certificate_ttl: Duration = "24h"
 
 
 class MeshSettings(_Settings):
-    trust_domain: str = DEFAULT_TRUST_DOMAIN
-    root_namespace: str = CONTROL_NAMESPACE
+    trust_domain: Annotated[str, AfterValidator(_trust_domain)] = DEFAULT_TRUST_DOMAIN
+    root_namespace: Annotated[str, AfterValidator(_namespace)] = CONTROL_NAMESPACE
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
@@ -78,13 +104,19 @@ class MeshSettings(_Settings):
 def parse_mesh_settings(text: str) -> MeshSettings:
     """The settings in `text` (YAML); every error at once as one InvalidInput that names each field."""
     try:
-        raw: Any = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"meshConfig is not YAML: {error}", field="data.mesh") from error
+        raw: Any = load(text)
+    except Unreadable as error:
+        says = f"meshConfig cannot be read at line {error.line + 1}: {error.message}"
+        raise InvalidInput(says, field="data.mesh", hint=error.hint or None) from error
+    if raw is None:
+        return MeshSettings()
     if not isinstance(raw, dict):
-        raise InvalidInput("meshConfig must be a mapping", field="data.mesh")
+        raise InvalidInput(f"meshConfig is a mapping, and this is {show(raw)}", field="data.mesh")
     try:
         return MeshSettings.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')} (got {show(e['input'])})"
+            for e in error.errors()
+        ]
         raise InvalidInput("; ".join(lines), field="data.mesh") from error
