@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.behaviour.world import CALLER, Answer, World, eventually, thing
+from tests.behaviour.world import CALLER, Answer, World, echo, eventually, thing
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 Put = Callable[..., Any]
@@ -155,20 +155,11 @@ def versions(world: World) -> set[str]:
 
 
 def test_endpoints_come_and_go_without_a_failed_request(world: World, case: Put) -> None:
-    image = {"name": "echo", "image": "test/echo:1", "args": ["8080"], "env": [{"name": "VERSION", "value": "v3"}]}
-    image["readinessProbe"] = {"httpGet": {"path": "/health", "port": 8080}, "periodSeconds": 1}
-    case(
-        thing(
-            "Pod",
-            "echo-third",
-            {"serviceAccountName": "echo", "containers": [image]},
-            metadata={"labels": {"app": "echo", "version": "v3"}},
-        )
-    )
+    case(echo("v3", {"app": "echo", "version": "v3"}))
     eventually(lambda: versions(world) == {"v1", "v2", "v3"}, "the new pod gets no requests")
     case()
     eventually(lambda: versions(world) == {"v1", "v2"}, "the pod that went still gets requests")
-    assert not world.pods("mesh", "echo-third")
+    assert not world.pods("mesh", "v3")
 
 
 def test_names_are_resolved_by_the_pods_own_rules(world: World) -> None:

@@ -198,5 +198,22 @@ def thing(kind: str, name: str, spec: Mapping[str, Any] | None = None, namespace
     return document if spec is None else {**document, "spec": dict(spec)}
 
 
+def echo(
+    name: str, labels: Mapping[str, str], *, annotations: Any = None, container: Any = None, **spec: Any
+) -> Answer:
+    """A Pod with the app `echo` on 8080 (`web`) and 8081; `container` and `spec` replace or add fields."""
+    app = {
+        "name": "echo",
+        "image": "test/echo:1",
+        "args": ["8080", "8081"],
+        "env": [{"name": "VERSION", "value": name}],
+        "ports": [{"name": "web", "containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/health", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1},
+        **(container or {}),
+    }
+    metadata = {"labels": dict(labels), "annotations": dict(annotations or {})}
+    return thing("Pod", name, {"serviceAccountName": "echo", "containers": [app], **spec}, metadata=metadata)
+
+
 def _named(document: Mapping[str, Any]) -> tuple[str, str, str]:
     return document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"]

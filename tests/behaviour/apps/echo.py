@@ -1,7 +1,7 @@
 """An HTTP/1.1 app that answers with what it saw, as JSON, under its pod's name. Arguments: ports.
 
 `?sleep=S` delays the answer, `?fail=N&id=X` fails the first N requests of X with 503, and `/health` is 503 while
-/tmp/sick exists. After SIGTERM it goes on for LINGER seconds.
+/tmp/sick exists. With BROKEN in the environment everything else is 503. After SIGTERM it goes on for LINGER seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Echo(BaseHTTPRequestHandler):
             "times": times,
         }
         payload = json.dumps(body).encode()
-        self.send_response(503 if sick or times <= int(query.get("fail", 0)) else 200)
+        broken = "BROKEN" in os.environ and self.path != "/health"
+        self.send_response(503 if sick or broken or times <= int(query.get("fail", 0)) else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(payload)))
         self.end_headers()

@@ -1,0 +1,192 @@
+"""The ingress gateway: routes by host, TLS that it ends, and certificates that are missing, broken or replaced."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.behaviour.world import Answer, World, eventually, thing
+from tests.support.certificates import Authority, Certificate
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+Put = Callable[..., Any]
+SECURE = "secure.example"
+
+
+def gateway(*servers: Answer) -> Answer:
+    return thing("Gateway", "case", {"selector": {"istio": "ingressgateway"}, "servers": list(servers)})
+
+
+def http(*hosts: str, **more: Any) -> Answer:
+    return {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": list(hosts), **more}
+
+
+def https(host: str, credential: str, name: str = "https", **tls: Any) -> Answer:
+    settings = {"mode": "SIMPLE", "credentialName": credential, **tls}
+    return {"port": {"number": 443, "name": name, "protocol": "HTTPS"}, "hosts": [host], "tls": settings}
+
+
+def route(*hosts: str, name: str = "case", to: str = "echo.mesh.svc.cluster.local", **spec: Any) -> Answer:
+    routes = [{"route": [{"destination": {"host": to, "port": {"number": 80}}}]}]
+    return thing("VirtualService", name, {"hosts": list(hosts), "gateways": ["case"], "http": routes, **spec})
+
+
+def secret(name: str, certificate: Certificate, **more: str) -> Answer:
+    data = {"tls.crt": certificate.chain_pem, "tls.key": certificate.key_pem, **more}
+    encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
+    return thing("Secret", name, type="kubernetes.io/tls", data=encoded)
+
+
+def exchange(world: World, name: str, context: ssl.SSLContext, path: str = "/") -> tuple[str, Answer, int]:
+    """Over TLS to the gateway, verified for `name`: the TLS version, the JSON answered, the certificate's serial."""
+    with (
+        socket.create_connection(("127.0.0.1", world.mesh.https_port), 15) as plain,
+        context.wrap_socket(plain, server_hostname=name) as stream,
+    ):
+        stream.sendall(f"GET {path} HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: stream.recv(65536), b""))
+        certificate = stream.getpeercert() or {}
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b" 200 " in head.splitlines()[0], head
+        return (
+            str(stream.version()),
+            json.loads(body[body.index(b"{") : body.rindex(b"}") + 1]),
+            int(str(certificate["serialNumber"]), 16),
+        )
+
+
+def trusting(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority.root_pem)
+
+
+def test_requests_are_told_apart_by_host(world: World, case: Put) -> None:
+    case(
+        gateway(http("a.example", "*.b.example")),
+        route("a.example", name="a"),
+        route("*.b.example", name="b", to="old.plain.svc.cluster.local"),
+    )
+    status, answer = world.mesh.get("/", {"host": "a.example"})
+    assert (status, answer["pod"][:4]) == (200, "echo")
+    assert "sa/gateway" in answer["headers"]["x-forwarded-client-cert"]
+    status, answer = world.mesh.get("/", {"host": "x.b.example"})
+    assert (status, answer["pod"][:3]) == (200, "old")
+    assert world.mesh.get("/", {"host": "c.example"})[0] == 404
+
+
+def test_routes_count_only_for_the_gateways_that_they_name(world: World, case: Put) -> None:
+    answered = {"http": [{"directResponse": {"status": 299}}]}
+    case(
+        gateway(http("*")),
+        route("echo.mesh.svc.cluster.local", gateways=["case"], **answered),
+        route("only.example", name="mesh-only", gateways=["mesh"], **answered),
+    )
+    assert world.mesh.get("/", {"host": "echo.mesh.svc.cluster.local"})[0] == 299
+    assert world.get("http://echo.mesh/")["status"] == 200
+    assert world.mesh.get("/", {"host": "only.example"})[0] == 404
+
+
+def test_tls_ends_at_the_gateway(world: World, case: Put) -> None:
+    authority = Authority()
+    certificate = authority.issue(dns=SECURE)
+    case(secret("web", certificate), gateway(https(SECURE, "web")), route(SECURE))
+    version, answer, _ = exchange(world, SECURE, trusting(authority), "/path")
+    assert version in ("TLSv1.2", "TLSv1.3")
+    assert answer["path"] == "/path"
+    assert answer["headers"]["x-forwarded-proto"] == "https"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        exchange(world, SECURE, trusting(Authority()))
+
+
+def test_certificates_are_chosen_by_name(world: World, case: Put) -> None:
+    authority = Authority()
+    first, second = (authority.issue(dns=name) for name in (SECURE, "other.example"))
+    case(
+        secret("first", first),
+        secret("second", second),
+        gateway(https(SECURE, "first", "https-a"), https("other.example", "second", "https-b")),
+        route(SECURE, "other.example"),
+    )
+    serials = {exchange(world, name, trusting(authority))[2] for name in (SECURE, "other.example")}
+    assert len(serials) == 2
+    with pytest.raises((ssl.SSLError, OSError)):
+        exchange(world, "third.example", trusting(authority))
+
+
+def test_a_missing_secret_is_named_and_the_rest_goes_on(world: World, case: Put) -> None:
+    authority = Authority()
+    documents = (
+        gateway(http("plain.example"), https(SECURE, "late", "https-a"), https("fine.example", "fine", "https-b")),
+        route("plain.example", SECURE, "fine.example"),
+        secret("fine", authority.issue(dns="fine.example")),
+    )
+    case(*documents)
+    assert "mesh/late" in world.problems()
+    assert world.mesh.get("/", {"host": "plain.example"})[0] == 200
+    exchange(world, "fine.example", trusting(authority))
+    with pytest.raises((ssl.SSLError, OSError)):
+        exchange(world, SECURE, trusting(authority))
+    case(*documents, secret("late", authority.issue(dns=SECURE)))
+    eventually(lambda: "mesh/late" not in world.problems(), "the secret is not found")
+    exchange(world, SECURE, trusting(authority))
+
+
+def test_a_replaced_secret_is_served_without_a_restart(world: World, case: Put) -> None:
+    authority = Authority()
+    others = (gateway(https(SECURE, "web")), route(SECURE))
+    case(secret("web", authority.issue(dns=SECURE)), *others)
+    context = trusting(authority)
+    before = exchange(world, SECURE, context)[2]
+    restarts = [pod["restarts"] for pod in world.pods("mesh", "gateway")]
+    case(secret("web", authority.issue(dns=SECURE)), *others)
+    eventually(lambda: exchange(world, SECURE, context)[2] != before, "the new certificate is not served")
+    assert [pod["restarts"] for pod in world.pods("mesh", "gateway")] == restarts
+
+
+def test_a_broken_secret_is_named_and_not_served(world: World, case: Put) -> None:
+    authority = Authority()
+    broken = Certificate("not a certificate", "not a key")
+    case(secret("web", broken), gateway(https(SECURE, "web"), http("plain.example")), route(SECURE, "plain.example"))
+    assert "web" in world.problems()
+    assert world.mesh.get("/", {"host": "plain.example"})[0] == 200
+    with pytest.raises((ssl.SSLError, OSError)):
+        exchange(world, SECURE, trusting(authority))
+
+
+def test_plain_http_is_sent_to_https(world: World, case: Put) -> None:
+    case(gateway(http(SECURE, tls={"httpsRedirect": True})), route(SECURE))
+    with socket.create_connection(("127.0.0.1", world.mesh.port), 15) as stream:
+        stream.sendall(f"GET /path HTTP/1.1\r\nhost: {SECURE}\r\nconnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: stream.recv(65536), b"")).decode().lower()
+    assert " 301 " in answer.splitlines()[0]
+    assert f"location: https://{SECURE}/path" in answer
+
+
+def test_a_client_certificate_is_asked_for(world: World, case: Put, tmp_path: Any) -> None:
+    servers, clients = Authority("servers"), Authority("clients")
+    certificate = servers.issue(dns=SECURE)
+    case(
+        secret("web", certificate, **{"ca.crt": clients.root_pem}),
+        gateway(https(SECURE, "web", mode="MUTUAL")),
+        route(SECURE),
+    )
+    with pytest.raises((ssl.SSLError, OSError, AssertionError, IndexError)):
+        exchange(world, SECURE, trusting(servers))
+    own = clients.issue(dns="client.example")
+    (tmp_path / "own.pem").write_text(own.chain_pem + own.key_pem)
+    context = trusting(servers)
+    context.load_cert_chain(tmp_path / "own.pem")
+    exchange(world, SECURE, context)
+
+
+def test_a_gateway_of_other_pods_opens_nothing_here(world: World, case: Put) -> None:
+    other = gateway(http("*"))
+    other["spec"]["selector"] = {"istio": "another"}
+    case(other, route("a.example"))
+    with pytest.raises(OSError, match=r"."):
+        world.mesh.get("/", {"host": "a.example"})
