@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.grpc_health import grpc_serving
 from agent.http_client import connect
 from agent.http_server import Request, Response
 from mesh.errors import InvalidInput, Unavailable
+from mesh.grpc_health import HealthCheck
 
 log = logging.getLogger("agent.probes")
 
@@ -91,10 +91,20 @@ class AppProbes:
         except (Unavailable, OSError, EOFError, ValueError) as error:
             return _failed(request.path, str(error) or type(error).__name__)
 
+    async def _grpc_serving(self, probe: Probe) -> bool:
+        check = HealthCheck(f"{self._ip}:{probe.port}", probe.service)
+        reader, writer = await asyncio.open_connection(self._ip, probe.port, local_addr=self._source)
+        try:
+            writer.write(check.opening)
+            while check.serving is None:
+                writer.write(check.receive(await reader.read(MAX_ANSWER)))
+            return check.serving
+        finally:
+            writer.close()
+
     async def _ask(self, probe: Probe, request: Request) -> Response:
         if probe.how == "grpc":
-            serving = await grpc_serving(self._ip, probe.port, probe.service, source=self._source)
-            return Response(200) if serving else _failed(request.path, "the app is not SERVING")
+            return Response(200) if await self._grpc_serving(probe) else _failed(request.path, "the app is not SERVING")
         tls = _unverified() if probe.https else None
         connection = await connect(self._ip, probe.port, tls=tls, timeout=probe.timeout, source=self._source)
         try:

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from local.grpc_health import grpc_serving
 from mesh.errors import HeddleError, InvalidInput
+from mesh.grpc_health import HealthCheck
 
 ProbeKind = Literal["startupProbe", "readinessProbe", "livenessProbe"]
 # (command, seconds) -> (exit code, output)
@@ -185,8 +185,15 @@ async def _exec(probe: Probe, _: str, run: RunCommand) -> Outcome:
 
 
 async def _grpc(probe: Probe, address: str, _: RunCommand) -> Outcome:
-    serving = await grpc_serving(address, probe.port, probe.action.get("service") or "")
-    return Outcome(serving, "" if serving else "not SERVING")
+    check = HealthCheck(f"{address}:{probe.port}", probe.action.get("service") or "")
+    reader, writer = await asyncio.open_connection(address, probe.port)
+    try:
+        writer.write(check.opening)
+        while check.serving is None:
+            writer.write(check.receive(await reader.read(_MOST_OF_A_BODY)))
+    finally:
+        writer.close()
+    return Outcome(check.serving, "" if check.serving else "not SERVING")
 
 
 _handlers: dict[str, Callable[[Probe, str, RunCommand], Awaitable[Outcome]]] = {
