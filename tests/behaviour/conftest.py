@@ -32,10 +32,10 @@ def case(world: World) -> Iterator[Put]:
     """Puts the test's documents in force (again, if called again); afterwards the world is as it was."""
     written = False
 
-    def put(*documents: Mapping[str, Any]) -> dict[str, Any]:
+    def put(*documents: Mapping[str, Any], settle: bool = True) -> dict[str, Any]:
         nonlocal written
         written = True
-        return world.write("case.yaml", *documents)
+        return world.write("case.yaml", *documents, settle=settle)
 
     yield put
     if written:

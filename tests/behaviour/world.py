@@ -113,7 +113,7 @@ class World:
         """All problems of `heddle status`, as text to search in."""
         return json.dumps(self.mesh.json("status")["problems"])
 
-    def write(self, name: str, *documents: Mapping[str, Any]) -> dict[str, Any]:
+    def write(self, name: str, *documents: Mapping[str, Any], settle: bool = True) -> dict[str, Any]:
         """Make `documents` a file of manifests, or what it holds; the status once pods and proxies have all of it."""
         # The marker makes every write a change, also where nothing of it can be used.
         mark = thing("ConfigMap", f"mark-{name}", namespace="plain", data={"mark": str(time.monotonic_ns())})
@@ -128,7 +128,7 @@ class World:
         self.written[name] = new
         for kind in {kind for kind, *_ in new} & DISCOVERED:
             self._await_applied(kind)
-        return self.settle()
+        return self.settle() if settle else {}
 
     def _await_gone(self, things: set[tuple[str, str, str]]) -> None:
         """Wait until the engine has deleted them: it does not do so at once, for the file may be half saved."""
