@@ -49,6 +49,8 @@ class DiscoveryClient:
         self._material = material
         self._on_update = on_update
         self._applied = asyncio.Event()
+        self._late = asyncio.Event()  # set while a request is held, whose answer may be long in coming
+        self._held = False
         self._reported = 0
         self._connection: Connection | None = None
         self._connected_with = ""
@@ -58,9 +60,18 @@ class DiscoveryClient:
     def applied_changed(self) -> None:
         """Envoy has applied or refused something."""
         self._applied.set()
+        if self._held:
+            self._late.set()
 
     async def run(self) -> None:
         """Ask, for ever."""
+        reporter = asyncio.create_task(self._report_late())
+        try:
+            await self._keep_asking()
+        finally:
+            reporter.cancel()
+
+    async def _keep_asking(self) -> None:
         failures = 0
         while True:
             try:
@@ -86,15 +97,11 @@ class DiscoveryClient:
     async def _poll(self) -> None:
         relay = self._relay
         connection = await self._connect()
-        revision = relay.revision
-        request = self._request(HOLD)
-        poll = asyncio.create_task(_post(connection, "/v1/config", request.as_json(), HOLD + ANSWER_TIMEOUT))
-        reports = asyncio.create_task(self._report_late(revision))
+        self._reported, self._held = relay.revision, True
         try:
-            answer = await poll
+            answer = await _post(connection, "/v1/config", self._request(HOLD).as_json(), HOLD + ANSWER_TIMEOUT)
         finally:
-            poll.cancel()
-            reports.cancel()
+            self._held = False
         self.connected = True
         if answer is None:
             return
@@ -128,16 +135,15 @@ class DiscoveryClient:
             except TimeoutError:
                 return
 
-    async def _report_late(self, revision: int) -> None:
+    async def _report_late(self) -> None:
         """While a request is held: tell discovery what Envoy applies or refuses in the meantime."""
         while True:
-            self._applied.clear()
-            if self._relay.revision == revision:
-                await self._applied.wait()
+            await self._late.wait()
+            self._late.clear()
             await asyncio.sleep(REPORT_PAUSE)
-            if self._relay.revision == revision or not self._relay.session:
+            if self._relay.revision == self._reported or not self._held or not self._relay.session:
                 continue
-            revision = self._relay.revision
+            self._reported = self._relay.revision
             try:
                 connection = await self._open()
                 try:

@@ -28,6 +28,7 @@ Key = tuple[ResourceType, str]
 
 CLUSTERS: Key = (ResourceType.CLUSTERS, "")
 LISTENERS: Key = (ResourceType.LISTENERS, "")
+_KINDS = tuple((kind, kind.value) for kind in ResourceType)
 SPIN_LIMIT = 3
 """Unaccepted answers of one version before its polls are held even though Envoy logged nothing: it must not spin."""
 
@@ -365,8 +366,8 @@ class Relay:
     def _report(self) -> None:
         now = ""
         rejected = self._rejections() if self._refusing or self._held_back else {}
-        for kind in ResourceType:
-            before = self.applied.get(kind.value)
+        for kind, kind_name in _KINDS:
+            before = self.applied.get(kind_name)
             now_rejected = tuple(rejected.get(kind, ()))
             whole = self.configured and not now_rejected and self._is_in_force(kind)
             sequence = self.sequence if whole else (before.sequence if before else 0)
@@ -376,7 +377,7 @@ class Relay:
                 continue
             now = now or self._now()
             since = now if before is None or before.sequence != sequence else before.since
-            self.applied[kind.value] = Applied(sequence, since, now_rejected)
+            self.applied[kind_name] = Applied(sequence, since, now_rejected)
             self.revision += 1
 
     def _is_in_force(self, kind: ResourceType) -> bool:
