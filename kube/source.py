@@ -213,9 +213,7 @@ class Source:
             case other:
                 raise HeddleError(f"the watch of {watched.path} says {other}: {what.get('message', what)}")
 
-    def _absent(
-        self, watched: Watched, state: _State, on_event: Callable[[Event], None], error: NotFound
-    ) -> None:
+    def _absent(self, watched: Watched, state: _State, on_event: Callable[[Event], None], error: NotFound) -> None:
         """The server does not know the kind: its definition is not installed, or the server is only starting."""
         state.missing += 1
         state.version = ""
