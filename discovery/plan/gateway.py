@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from discovery.plan.following import Following
 from discovery.plan.gateway_servers import Kind, Opening, merged, selected
 from discovery.plan.hosts import narrower
 from discovery.plan.index import Index
@@ -31,7 +32,7 @@ from discovery.plan.model import (
 )
 from discovery.plan.origins import origin_of, problem_with
 from discovery.plan.outbound import Routing, nowhere, same_table
-from discovery.plan.routes import ANY_REQUEST, Routed, Side, applicable, routes_of
+from discovery.plan.routes import ANY_REQUEST, Routed, Side
 from discovery.plan.services import Entry
 from discovery.plan.targets import Catalogue
 from discovery.plan.virtual_services import Bound, VirtualServices
@@ -94,8 +95,8 @@ def _name(listener: GatewayListener) -> str:
     return listener.name
 
 
-class _Build:
-    """One build of a gateway; collects problems and destinations that do not exist."""
+class _Build(Following):
+    """One build of a gateway."""
 
     def __init__(
         self,
@@ -106,14 +107,11 @@ class _Build:
         secrets: Mapping[Key, Secret],
         before: tuple[RouteTable, ...],
     ) -> None:
-        self.memo = memo
+        super().__init__(memo, catalogue)
         self.before = before
-        self.catalogue = catalogue
         self.virtual_services = virtual_services
         self.proxy = proxy
         self.secrets = secrets
-        self.problems: list[Problem] = []
-        self.missing: set[str] = set()
 
     # ---- listeners
 
@@ -155,25 +153,10 @@ class _Build:
             )
 
     def _tcp_targets(self, opening: Opening) -> tuple[tuple[Target, ...], Bound | None]:
-        number = opening.server.port.number
         for one in self._bound(opening):
-            if not any(self._shared_hosts(opening, one)):
-                continue
-            for index, rule in enumerate(one.spec.tcp):
-                if rule.match and all(match.port not in (0, number) for match in rule.match):
-                    continue
-                targets = []
-                for at, route in enumerate(rule.route):
-                    found = self.catalogue.resolve(route.destination, one.namespace, number)
-                    if found.missing:
-                        field = f"spec.tcp[{index}].route[{at}].destination.{found.field}"
-                        says = f"{found.missing}: connections sent there are closed"
-                        self.problems.append(problem_with(one.thing, field, says, found.hint))
-                        self.missing.add(found.name)
-                    if route.weight > 0 or len(rule.route) == 1:
-                        targets.append(Target(found.name, max(route.weight, 1)))
-                if targets:
-                    return tuple(targets), one
+            found = self.tcp(one, opening.server.port.number) if any(self._shared_hosts(opening, one)) else None
+            if found is not None:
+                return found[0], one
         return (), None
 
     # ---- route tables
@@ -222,21 +205,8 @@ class _Build:
         return tuple(dict.fromkeys(host for host in shared if host is not None))
 
     def _routed(self, opening: Opening, one: Bound) -> Routed:
-        port = opening.server.port.number
-        chosen = applicable(one, Side(opening.gateway_name, self.proxy.namespace, self.proxy.labels), port)
-        resolved = tuple(
-            tuple(self.catalogue.resolve(route.destination, one.namespace, port) for route in rule.route)
-            for rule in one.spec.http
-        )
-        found = self.memo(routes_of, one, port, chosen, resolved)
-        self.problems.extend(found.problems)
-        self.missing.update(
-            target.name
-            for matches, targets in zip(chosen, resolved, strict=True)
-            for target in targets
-            if target.missing and matches
-        )
-        return found
+        side = Side(opening.gateway_name, self.proxy.namespace, self.proxy.labels)
+        return self.http(one, opening.server.port.number, side)
 
     def _problem(self, opening: Opening, field: str, says: str, hint: str) -> None:
         self.problems.append(problem_with(opening.gateway, f"{opening.at}{field}", says, hint))

@@ -15,6 +15,7 @@ from itertools import chain
 from operator import attrgetter, is_
 
 from discovery.plan.destinations import Wanted, wanted
+from discovery.plan.following import Following
 from discovery.plan.hosts import bracketed, covers, spellings, with_port
 from discovery.plan.memo import Memo
 from discovery.plan.model import (
@@ -30,7 +31,7 @@ from discovery.plan.model import (
     VirtualHost,
 )
 from discovery.plan.origins import origin_of, problem_with
-from discovery.plan.routes import Routed, Side, applicable, default_route, routes_of
+from discovery.plan.routes import Routed, Side, default_route
 from discovery.plan.rules import Rule, Rules
 from discovery.plan.services import Entry, Port, Services, visible
 from discovery.plan.targets import Catalogue, Resolved
@@ -129,7 +130,7 @@ def routing(
         return Routing(catalogue, entries, wants, (), (), (), (), ())
     build = _Build(memo, catalogue, mesh, view, before.tables if before else ())
     tables = build.tables(entries)
-    listeners, headless = build.tcp(entries)
+    listeners, headless = build.tcp_listeners(entries)
     return Routing(
         catalogue=catalogue,
         entries=entries,
@@ -147,20 +148,17 @@ def _http_listener(port: int) -> OutboundListener:
     return OutboundListener(f"{WILDCARD}_{port}", WILDCARD, port, Protocol.HTTP, route_table=str(port))
 
 
-class _Build:
-    """One build of a view's tables and listeners; collects problems and destinations that do not exist."""
+class _Build(Following):
+    """One build of a view's tables and listeners."""
 
     def __init__(
         self, memo: Memo, catalogue: Catalogue, mesh: MeshHosts, view: View, before: tuple[RouteTable, ...]
     ) -> None:
-        self.memo = memo
+        super().__init__(memo, catalogue)
         self.before = before
-        self.catalogue = catalogue
         self.mesh = mesh
         self.view = view
         self.side = view.side
-        self.problems: list[Problem] = []
-        self.missing: set[str] = set()
 
     # ---- HTTP
 
@@ -181,33 +179,17 @@ class _Build:
             tables.append(same_table(RouteTable(str(number), self._distinct(number, hosts)), self.before))
         return tuple(tables)
 
-    def routed(self, one: Bound, port: int) -> Routed:
-        chosen = applicable(one, self.side, port)
-        resolved = tuple(
-            tuple(self.catalogue.resolve(route.destination, one.namespace, port) for route in rule.route)
-            for rule in one.spec.http
-        )
-        found = self.memo(routes_of, one, port, chosen, resolved)
-        self.problems.extend(found.problems)
-        self.missing.update(
-            target.name
-            for matches, targets in zip(chosen, resolved, strict=True)
-            for target in targets
-            if target.missing and matches
-        )
-        return found
-
     def _service(self, entry: Entry, port: Port) -> VirtualHost:
         one = self.mesh.find(entry.host)
         if one is not None:
-            found = self.routed(one, port.number)
+            found = self.http(one, port.number, self.side)
             if found.routes:
                 return self.memo(_service_host, entry, port.number, self.view.namespace, one, found)
         target = self.catalogue.default(entry, port)
         return self.memo(_default_host, entry, port.number, self.view.namespace, target)
 
     def _host(self, host: str, one: Bound, port: int) -> VirtualHost | None:
-        found = self.routed(one, port)
+        found = self.http(one, port, self.side)
         return self.memo(_plain_host, host, port, one, found) if found.routes else None
 
     def _hosts_without_service(
@@ -264,7 +246,7 @@ class _Build:
 
     # ---- TCP
 
-    def tcp(self, entries: tuple[Entry, ...]) -> tuple[tuple[OutboundListener, ...], tuple[Headless, ...]]:
+    def tcp_listeners(self, entries: tuple[Entry, ...]) -> tuple[tuple[OutboundListener, ...], tuple[Headless, ...]]:
         listeners: dict[str, OutboundListener] = {}
         headless: list[Headless] = []
         for entry in entries:
@@ -283,21 +265,10 @@ class _Build:
 
     def _tcp_targets(self, entry: Entry, port: Port) -> tuple[tuple[Target, ...], tuple[Origin, ...]]:
         one = self.mesh.find(entry.host)
-        for index, rule in enumerate(one.spec.tcp if one is not None else ()):
-            if one is None or (rule.match and all(match.port not in (0, port.number) for match in rule.match)):
-                continue
-            targets = []
-            for number, route in enumerate(rule.route):
-                found = self.catalogue.resolve(route.destination, one.namespace, port.number)
-                if found.missing:
-                    field = f"spec.tcp[{index}].route[{number}].destination.{found.field}"
-                    says = f"{found.missing}: connections sent there are closed"
-                    self.problems.append(problem_with(one.thing, field, says, found.hint))
-                    self.missing.add(found.name)
-                if route.weight > 0 or len(rule.route) == 1:
-                    targets.append(Target(found.name, max(route.weight, 1)))
-            if targets:
-                return tuple(targets), (entry.origin, origin_of(one.thing, f"spec.tcp[{index}]"))
+        found = self.tcp(one, port.number) if one is not None else None
+        if one is not None and found is not None:
+            targets, index = found
+            return targets, (entry.origin, origin_of(one.thing, f"spec.tcp[{index}]"))
         return (Target(self.catalogue.default(entry, port).name),), (entry.origin,)
 
 
