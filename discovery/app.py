@@ -12,6 +12,7 @@ from flask import Flask, Response, request
 
 from discovery.feed import Feed
 from discovery.findings import Finding
+from discovery.gate import Gate
 from discovery.hub import Hub
 from discovery.sessions import Reply, Sessions
 from discovery.status import ProxyStatus, missing, status_json
@@ -26,6 +27,8 @@ from svid.tls import peer_identity
 
 MAX_BODY = 16 << 20
 """A first request names a version for each resource: some 100 bytes each, so this is above 100,000 of them."""
+SMALL_ANSWER = 128 << 10
+"""Answers below this many bytes do not wait for room."""
 OPERATOR_ACCOUNT = "heddle-operator"
 ORDINARY = (404, 410, 503)
 """Answers that are part of the wire: a pod not known yet, a session of before a restart, a restart."""
@@ -45,6 +48,7 @@ class Deps:
     sessions: Sessions
     feed: Feed
     peer: Peer
+    gate: Gate
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
 
 
@@ -56,7 +60,7 @@ def create_app(deps: Deps) -> Flask:
     def config() -> Response:
         caller = deps.peer(request.environ)
         reply = deps.sessions.poll(ConfigRequest.parse(read_json(MAX_BODY)), caller)
-        return Response(status=204) if reply is None else Response(encode(reply), 200, mimetype=JSON)
+        return Response(status=204) if reply is None else _answer(deps.gate, reply)
 
     @app.post("/v1/report")
     def report() -> Response:
@@ -83,6 +87,20 @@ def create_app(deps: Deps) -> Flask:
 
     handle_errors(app, "discovery", ordinary=ORDINARY)
     return app
+
+
+def _answer(gate: Gate, reply: Reply) -> Response:
+    size = sum(len(resource) for entries in reply.delta.changed.values() for _, resource in entries.values())
+    if size < SMALL_ANSWER:
+        return Response(encode(reply), 200, mimetype=JSON)
+    leave = gate.enter(size)
+    try:
+        response = Response(encode(reply), 200, mimetype=JSON)
+    except BaseException:
+        leave()
+        raise
+    response.call_on_close(leave)
+    return response
 
 
 def encode(reply: Reply) -> bytes:

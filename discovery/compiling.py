@@ -41,12 +41,13 @@ class Compiled:
 class Compiler:
     """`make_plan` and `render` are pure and remember what they computed by its inputs.
 
-    `with_secrets` False is for those who may not have the private keys of gateways.
+    `with_secrets` False is for those who may not have the private keys of gateways. `newest`: the sets made last.
     """
 
     make_plan: MakePlan
     render: Render
     with_secrets: bool = True
+    newest: dict[ResourceType, Entries] = field(default_factory=dict, repr=False)
 
     def compile(self, snapshot: Snapshot, pod: Pod, last: Compiled) -> Compiled:
         """Never raises: what cannot be planned leaves `last` in force for this proxy, with a finding that says so."""
@@ -64,13 +65,15 @@ class Compiler:
         resources = dict(rendered)
         resources[ResourceType.SECRETS] = secrets
         found = (*map(of_plan, plan.problems), *findings)
-        return Compiled(plan, _sharing(last.resources, resources), found)
+        return Compiled(plan, self._sharing(last.resources, resources), found)
 
-
-def _sharing(last: Resources, now: Resources) -> Resources:
-    """`now`, with the sets of `last` that are equal, so that an unchanged type is seen at a glance."""
-    shared: dict[ResourceType, Entries] = {}
-    for kind, entries in now.items():
-        before = entries_of(last, kind)
-        shared[kind] = before if before == entries else entries
-    return shared
+    def _sharing(self, last: Resources, now: Resources) -> Resources:
+        """`now`, with equal sets of `last` or of the proxy before in their place: an unchanged type is seen at a
+        glance, and what many proxies have in common is held once."""
+        shared: dict[ResourceType, Entries] = {}
+        for kind, entries in now.items():
+            before = entries_of(last, kind)
+            if before != entries:
+                before = self.newest.get(kind, entries)
+            shared[kind] = self.newest[kind] = before if before == entries else entries
+        return shared

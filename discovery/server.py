@@ -12,9 +12,9 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from serving.server import Running, Server
 
-KEEPALIVE_SECONDS = 70
-IO_SECONDS = 75.0
-"""For each read and write: more than an agent waits between two polls. Holding a request is neither."""
+KEEPALIVE_SECONDS = 25
+IO_SECONDS = 30.0
+"""For each read and write: a client that does not read its answer is given up. Holding a request is neither."""
 CONNECTIONS = 20_000
 
 

@@ -14,6 +14,7 @@ from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
 from discovery.feed import Feed
+from discovery.gate import Gate
 from discovery.hub import Hub
 from discovery.metrics import Metrics
 from discovery.plain import without_identity
@@ -35,6 +36,9 @@ from serving.logs import configure
 from serving.options import add_certificate, add_listening, address, check_certificate, enrol
 from serving.server import Running
 from svid.tls import server_context
+
+ANSWER_BYTES = 64 << 20
+ANSWER_PATIENCE = 10.0
 
 log = structlog.get_logger("discovery")
 
@@ -79,7 +83,8 @@ def _start(options: argparse.Namespace) -> Running:
     if options.bare_listen:
         serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
-    app = create_app(Deps(hub, sessions, feed, verified_peer, bare.status))
+    gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
+    app = create_app(Deps(hub, sessions, feed, verified_peer, gate, bare.status))
     return Running(app, lambda: Rotating(certificate), hub.close)
 
 
