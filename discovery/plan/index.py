@@ -6,12 +6,11 @@ Each part is made again only when the mappings that it comes from are other obje
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 from discovery.plan.endpoints import AllBackends, all_backends
 from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import Problem
-from discovery.plan.origins import age, without_counterpart
+from discovery.plan.origins import age
 from discovery.plan.peer_authentication import PeerPolicies, peer_policies
 from discovery.plan.rules import Rules, rules_of
 from discovery.plan.services import Services, services_of
@@ -53,7 +52,7 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
         lambda memo, _: virtual_services_of(memo, virtual_objects.values(), CLUSTER_DOMAIN),
     )
     rules = scopes.build(
-        "rules", (rule_objects, root), lambda memo, _: rules_of(memo, rule_objects.values(), CLUSTER_DOMAIN, root)
+        "rules", (rule_objects, root), lambda *_: rules_of(rule_objects.values(), CLUSTER_DOMAIN, root)
     )
     gateways = scopes.build("gateways", (gateway_objects,), lambda *_: tuple(sorted(gateway_objects.values(), key=age)))
     peers = scopes.build("peers", (peer_objects, root), lambda memo, _: peer_policies(peer_objects.values(), root))
@@ -63,8 +62,7 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
 
     found = scopes.build("backends", (snapshot.slices, snapshot.pods, peers, trust_domain), backends)
 
-    def whole(memo: Memo, _: Index | None) -> Index:
-        unused = chain.from_iterable(memo(without_counterpart, gateway) for gateway in gateways)
+    def whole(*_: object) -> Index:
         return Index(
             services=services,
             virtual_services=virtual_services,
@@ -73,7 +71,7 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
             peers=peers,
             backends=found,
             source_labels=virtual_services.source_labels,
-            problems=(*rules.problems, *peers.problems, *unused),
+            problems=(*rules.problems, *peers.problems),
         )
 
     return scopes.build("index", (services, virtual_services, rules, gateways, peers, found), whole)

@@ -23,7 +23,7 @@ from discovery.plan.model import (
     OutlierDetection,
     Problem,
 )
-from discovery.plan.origins import age, origin_of, problem_with, without_counterpart
+from discovery.plan.origins import age, origin_of, problem_with
 from mesh.istio.base import IstioObject
 from mesh.istio.destination_rule import (
     ClientTLSSettings,
@@ -115,11 +115,10 @@ class Rules:
         return ()
 
 
-def rules_of(memo: Memo, objects: Iterable[IstioObject[Any]], domain: str, root_namespace: str) -> Rules:
+def rules_of(objects: Iterable[IstioObject[Any]], domain: str, root_namespace: str) -> Rules:
     by_namespace: dict[str, dict[str, list[RuleObject]]] = {}
     problems: list[Problem] = []
     for rule in sorted(objects, key=age):
-        problems.extend(memo(without_counterpart, rule))
         if rule.spec.workload_selector is not None:
             says = "rules for some clients only are not acted upon yet: the whole rule is left out"
             problems.append(problem_with(rule, "spec.workloadSelector", says, "remove it, if the rule is for all"))

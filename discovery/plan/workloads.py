@@ -25,9 +25,9 @@ def takes_mesh_tls(pod: Pod) -> bool:
 
 
 def container_ports(pod: Pod) -> ContainerPorts:
-    """Name and number of the TCP ports that the application's containers declare."""
-    return tuple(
-        (port.name, port.port)
-        for port in pod.ports
-        if port.container != SIDECAR_CONTAINER and port.protocol in ("", "TCP")
-    )
+    """Name and number of the TCP ports that the application's containers declare.
+
+    Those of `istio-proxy` are the sidecar's own, unless the proxy is a gateway: there it is the application.
+    """
+    own = "" if is_gateway(pod) else SIDECAR_CONTAINER
+    return tuple((port.name, port.port) for port in pod.ports if port.container != own and port.protocol in ("", "TCP"))

@@ -11,7 +11,7 @@ from enum import StrEnum
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Duration, Flag, Int, Labels, Map, Model, Real, Text, UInt, Whole, planned, problem
 from mesh.istio.destination import PortSelector
-from mesh.problems import FieldProblem, Path
+from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
 
@@ -132,9 +132,9 @@ class LoadBalancerSettings(Model):
 
 
 class TcpKeepalive(Model):
-    probes: UInt = 0
+    probes: UInt = planned(0)
     time: Duration | None = None
-    interval: Duration | None = None
+    interval: Duration | None = planned()
 
     def rules(self) -> Rules:
         yield from check.check_duration(("time",), self.time, zero=True)
@@ -146,7 +146,7 @@ class TCPSettings(Model):
     connect_timeout: Duration | None = None
     tcp_keepalive: TcpKeepalive | None = None
     max_connection_duration: Duration | None = planned()
-    idle_timeout: Duration | None = None
+    idle_timeout: Duration | None = planned()
 
     def rules(self) -> Rules:
         yield from _not_negative(self, "max_connections")
@@ -234,7 +234,7 @@ class ClientTLSSettings(Model):
     client_certificate: Text = ""
     private_key: Text = ""
     ca_certificates: Text = ""
-    credential_name: Text = ""
+    credential_name: Text = planned("")
     subject_alt_names: tuple[Text, ...] = ()
     sni: Text = ""
     insecure_skip_verify: Flag | None = None
@@ -367,9 +367,6 @@ class DestinationRule(Model):
                     "subsets", index, "name", says=f"{name!r} names two subsets", hint="give each its own name"
                 )
         yield from check.check_export_to(self.export_to)
-
-    def partly_planned(self) -> Iterator[Path]:
-        return check.unhonoured_exports(self.export_to)
 
 
 def _not_negative(message: Model, *fields: str) -> Rules:

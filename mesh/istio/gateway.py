@@ -43,7 +43,7 @@ class ServerTLSMode(StrEnum):
     OPTIONAL_MUTUAL = "OPTIONAL_MUTUAL"
 
 
-HONOURED_MODES = frozenset({ServerTLSMode.PASSTHROUGH, ServerTLSMode.SIMPLE, ServerTLSMode.MUTUAL})
+PLANNED_MODES = frozenset({ServerTLSMode.AUTO_PASSTHROUGH, ServerTLSMode.OPTIONAL_MUTUAL})
 
 
 class TLSProtocol(StrEnum):
@@ -93,7 +93,7 @@ class ServerTLSSettings(Model):
         yield from _certificates(self)
 
     def partly_planned(self) -> Iterator[Path]:
-        if self.mode not in HONOURED_MODES:
+        if self.mode in PLANNED_MODES:
             yield ("mode",)
 
     @property

@@ -102,11 +102,6 @@ def check_export_to(export_to: tuple[str, ...]) -> Problems:
         yield problem("exportTo", says='"*" and "~" stand alone', hint="remove the other entries")
 
 
-def unhonoured_exports(export_to: tuple[str, ...]) -> Iterator[Path]:
-    """Entries of `exportTo` that this release does not act upon: everything but `.` and `*`."""
-    yield from (("exportTo", index) for index, target in enumerate(export_to) if target not in (".", "*"))
-
-
 def check_port(path: Path, number: int, *, optional: bool = False) -> Problems:
     """1 to 65535; 0 too where it means "not set"."""
     if not 1 <= number <= 65535 and not (optional and number == 0):

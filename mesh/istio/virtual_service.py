@@ -29,7 +29,7 @@ from mesh.istio.http_actions import (
     HTTPRetry,
     HTTPRewrite,
 )
-from mesh.problems import FieldProblem, Path
+from mesh.problems import FieldProblem
 
 MESH_GATEWAY = "mesh"
 Rules = Iterator[FieldProblem]
@@ -50,7 +50,7 @@ class HTTPMatchRequest(Model):
     query_params: Map[StringMatch] = EMPTY
     ignore_uri_case: Flag = False
     without_headers: Map[StringMatch] = EMPTY
-    source_namespace: Text = planned("")
+    source_namespace: Text = ""
     stat_prefix: Text = planned("")
 
     def rules(self) -> Rules:
@@ -191,9 +191,6 @@ class VirtualService(Model):
                         yield problem(
                             "tls", at, "match", nth, "sniHosts", index, says=says, hint="add it to spec.hosts"
                         )
-
-    def partly_planned(self) -> Iterator[Path]:
-        return check.unhonoured_exports(self.export_to)
 
 
 def _one_action(route: HTTPRoute) -> Rules:
