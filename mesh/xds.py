@@ -32,7 +32,7 @@ REQUEST_TIMEOUT_SECONDS = 900.0
 """When Envoy gives up on a poll: longer than it may be held."""
 REFRESH_DELAY_SECONDS = 0.001
 """Envoy's pause between two polls; the least that it survives."""
-ROUTES_REFRESH_DELAY_SECONDS = 0.02
+ROUTES_REFRESH_DELAY_SECONDS = 0.05
 """The same for route configurations. A poll costs Envoy 1.5 ms of CPU, three quarters of what a change of routes costs
 it, and the agent knows from Envoy's log that they are in force (docs/adr/0064): so the poll waits until every proxy of
 this machine has its routes. A second change within this time (and as much again at random) waits for the rest of it."""

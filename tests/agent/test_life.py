@@ -9,24 +9,11 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.agent.control_plane import eventually
-from tests.agent.sidecar import (
-    App,
-    Sidecar,
-    cluster,
-    endpoints,
-    free_port,
-    listener,
-    route,
-    sidecar,
-    virtual_host,
-)
-
-ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
+from tests.agent.sidecar import ALL, App, Sidecar, free_port, one_app, sidecar, virtual_host
 
 
 @pytest.fixture
@@ -44,12 +31,6 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def everything(port: int, app: App) -> tuple[tuple[str, str, Any], ...]:
-    return (
-        cluster("one"), endpoints("one", app.port), listener("l", port, "r"), route("r"), virtual_host("r", "v", "one")
-    )  # fmt: skip
-
-
 def serves(made: Sidecar, port: int, expected: bytes = b"one") -> bool:
     try:
         return made.get(port, "/") == (200, expected)
@@ -65,7 +46,7 @@ def envoy_pid(made: Sidecar) -> int:
 def test_it_starts_when_ca_and_discovery_come_late(tmp_path: Path, app: App) -> None:
     port = free_port()
     with sidecar(tmp_path) as (made, ca, discovery):
-        discovery.put(*everything(port, app))
+        discovery.put(*one_app(port, app))
         discovery.unknown = True
         ca.stop()
         made.start()
@@ -77,18 +58,15 @@ def test_it_starts_when_ca_and_discovery_come_late(tmp_path: Path, app: App) -> 
         made.await_ready()
         discovery.await_applied(*ALL)
         assert serves(made, port)
-        first = discovery.requests[-1]
-        assert first["proxy"]["namespace"] == "default"
-        assert eventually(lambda: discovery.requests[-1]["proxy"]["envoyVersion"].startswith("1."))
+        said = [message["proxy"] for message in (*discovery.requests, *discovery.reports)]
+        assert said[0]["namespace"] == "default"
+        assert any(proxy["envoyVersion"].startswith("1.") for proxy in said)
 
 
 def test_a_killed_envoy_comes_back_without_a_control_plane(tmp_path: Path, app: App) -> None:
     port = free_port()
     with sidecar(tmp_path) as (made, ca, discovery):
-        discovery.put(*everything(port, app))
-        made.start()
-        made.await_ready()
-        discovery.await_applied(*ALL)
+        made.start_with(discovery, *one_app(port, app))
         ca.stop()
         discovery.stop()
         before = envoy_pid(made)
@@ -105,10 +83,7 @@ def test_a_killed_envoy_comes_back_without_a_control_plane(tmp_path: Path, app: 
 def test_a_restarted_agent_serves_from_memory_without_a_control_plane(memory: Path, app: App) -> None:
     port = free_port()
     with sidecar(memory) as (made, ca, discovery):
-        discovery.put(*everything(port, app))
-        made.start()
-        made.await_ready()
-        discovery.await_applied(*ALL)
+        made.start_with(discovery, *one_app(port, app))
         eventually(lambda: (memory / "data" / "config.json").exists())
         serial = made.status()["certificate"]["serial"]
         envoy = envoy_pid(made)
@@ -125,10 +100,7 @@ def test_a_restarted_agent_serves_from_memory_without_a_control_plane(memory: Pa
 def test_on_a_disk_the_configuration_is_kept_but_the_key_is_made_anew(tmp_path: Path, app: App) -> None:
     port = free_port()
     with sidecar(tmp_path) as (made, ca, discovery):
-        discovery.put(*everything(port, app))
-        made.start()
-        made.await_ready()
-        discovery.await_applied(*ALL)
+        made.start_with(discovery, *one_app(port, app))
         assert made.stop() == 0
         assert sorted(path.name for path in (tmp_path / "data").glob("*.json")) == ["config.json", "envoy.json"]
         assert b"PRIVATE KEY" not in b"".join(path.read_bytes() for path in (tmp_path / "data").glob("*.json"))
@@ -142,10 +114,7 @@ def test_on_a_disk_the_configuration_is_kept_but_the_key_is_made_anew(tmp_path: 
 def test_a_discovery_that_forgot_the_session_sends_nothing_again(tmp_path: Path, app: App) -> None:
     port = free_port()
     with sidecar(tmp_path) as (made, _ca, discovery):
-        discovery.put(*everything(port, app))
-        made.start()
-        made.await_ready()
-        discovery.await_applied(*ALL)
+        made.start_with(discovery, *one_app(port, app))
         discovery.forget_session()
         again = eventually(lambda: next((r for r in discovery.requests[1:] if "versions" in r), None))
         assert {kind: set(names) for kind, names in again["versions"].items()} == {
