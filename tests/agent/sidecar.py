@@ -21,6 +21,7 @@ from mesh.wire import ResourceType
 from mesh.xds import config_source
 from tests.agent.control_plane import TRUST_DOMAIN, Authority, CaService, DiscoveryService, eventually
 
+ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
 IDENTITY = Identity(TRUST_DOMAIN, "default", "reviews")
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -78,6 +79,17 @@ def route(name: str) -> tuple[str, str, Any]:
 def virtual_host(route: str, name: str, to: str, *domains: str) -> tuple[str, str, Any]:
     routes = [{"match": {"prefix": "/"}, "route": {"cluster": to}}]
     return "virtualHosts", f"{route}/{name}", {"name": name, "domains": list(domains or ("*",)), "routes": routes}
+
+
+def one_app(port: int, app: App) -> tuple[tuple[str, str, Any], ...]:
+    """All that it takes for `app` to answer on `port`: cluster `one`, listener `l`, route `r`, virtual host `r/v`."""
+    return (
+        cluster("one"),
+        endpoints("one", app.port),
+        listener("l", port, "r"),
+        route("r"),
+        virtual_host("r", "v", "one"),
+    )
 
 
 class App:
@@ -184,6 +196,13 @@ class Sidecar:
         assert self.process is not None
         eventually(lambda: self.ready() or self.process.poll() is not None, timeout=30)  # type: ignore[union-attr]
         assert self.process.poll() is None, self.log
+
+    def start_with(self, discovery: DiscoveryService, *resources: tuple[str, str, Any]) -> None:
+        """Start, and wait until Envoy has applied `resources`, which are some of every type."""
+        discovery.put(*resources)
+        self.start()
+        self.await_ready()
+        discovery.await_applied(*ALL)
 
     def command(self, *arguments: str) -> Any:
         """`heddle-agent ...`: what it prints, as JSON if it is."""

@@ -11,18 +11,19 @@ import pytest
 from tests.agent.control_plane import DiscoveryService, eventually
 from tests.agent.load import Load
 from tests.agent.sidecar import (
+    ALL,
     App,
     Sidecar,
     cluster,
     endpoints,
     free_port,
     listener,
+    one_app,
     route,
     sidecar,
     virtual_host,
 )
 
-ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
 BAD_RING = {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 2000, "maximum_ring_size": 100}}
 
 
@@ -38,16 +39,7 @@ def apps() -> Iterator[list[App]]:
 def running(tmp_path: Path, apps: list[App]) -> Iterator[tuple[Sidecar, DiscoveryService, int]]:
     port = free_port()
     with sidecar(tmp_path) as (made, _ca, discovery):
-        discovery.put(
-            cluster("one"),
-            endpoints("one", apps[0].port),
-            listener("l", port, "r"),
-            route("r"),
-            virtual_host("r", "v", "one"),
-        )
-        made.start()
-        made.await_ready()
-        discovery.await_applied(*ALL)
+        made.start_with(discovery, *one_app(port, apps[0]))
         yield made, discovery, port
 
 

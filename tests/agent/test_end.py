@@ -15,7 +15,13 @@ import pytest
 
 from agent.drain import drain_seconds
 from tests.agent.control_plane import eventually
-from tests.agent.sidecar import App, Sidecar, cluster, endpoints, free_port, listener, route, sidecar, virtual_host
+from tests.agent.sidecar import (
+    App,
+    Sidecar,
+    free_port,
+    one_app,
+    sidecar,
+)
 
 
 @contextmanager
@@ -24,13 +30,7 @@ def serving(directory: Path, drain: str, **env: str) -> Iterator[tuple[Sidecar, 
     with sidecar(directory, **env) as (made, _ca, discovery):
         config = json.loads(made.environment["PROXY_CONFIG"]) | {"terminationDrainDuration": drain}
         made.environment["PROXY_CONFIG"] = json.dumps(config)
-        discovery.put(
-            cluster("one"),
-            endpoints("one", app.port),
-            listener("l", port, "r"),
-            route("r"),
-            virtual_host("r", "v", "one"),
-        )
+        discovery.put(*one_app(port, app))
         made.start()
         made.await_ready()
         try:

@@ -20,7 +20,7 @@ from mesh.errors import InvalidInput
 from mesh.identity import Identity
 from svid.tls import server_context
 from tests.agent.control_plane import Authority
-from tests.agent.sidecar import App, cluster, endpoints, free_port, listener, route, sidecar, virtual_host
+from tests.agent.sidecar import App, free_port, one_app, sidecar
 
 
 @pytest.fixture
@@ -114,13 +114,7 @@ def test_the_ports_of_a_running_sidecar(tmp_path: Path, app: App) -> None:
     probes = {"/app-health/app/readyz": {"httpGet": {"path": "/", "port": app.port}, "timeoutSeconds": 1}}
     with sidecar(tmp_path, ISTIO_KUBE_APP_PROBERS=json.dumps(probes)) as (made, _ca, discovery):
         port = free_port()
-        discovery.put(
-            cluster("one"),
-            endpoints("one", app.port),
-            listener("l", port, "r"),
-            route("r"),
-            virtual_host("r", "v", "one"),
-        )
+        discovery.put(*one_app(port, app))
         made.start()
         made.await_ready()
         made.get(port, "/")

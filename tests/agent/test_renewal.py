@@ -16,9 +16,19 @@ from mesh.sds import DEFAULT, ROOTCA, secret_config
 from svid.tls import client_context
 from tests.agent.control_plane import TRUST_DOMAIN, Authority, CaService, DiscoveryService, eventually
 from tests.agent.load import Load
-from tests.agent.sidecar import IDENTITY, App, Sidecar, cluster, endpoints, free_port, listener, route, virtual_host
+from tests.agent.sidecar import (
+    ALL,
+    IDENTITY,
+    App,
+    Sidecar,
+    cluster,
+    endpoints,
+    free_port,
+    listener,
+    route,
+    virtual_host,
+)
 
-ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
 CLIENT = Identity(TRUST_DOMAIN, "default", "client")
 
 
