@@ -123,10 +123,10 @@ def test_no_request_goes_to_a_pod_that_is_not_ready(world: World, case: Put) -> 
     case(SERVICE, echo("own", OWN), echo("own-second", OWN))
     both = {"own", "own-second"}
     eventually(lambda: answered(world) == both, "not both pods answer")
-    world.mesh.inside("mesh/own-second", "touch", "/tmp/sick")
+    world.inside("mesh/own-second", "touch", "/tmp/sick")
     eventually(lambda: answered(world) == {"own"}, "a pod that is not ready still gets requests")
     assert "1/2" in {pod["ready"] for pod in world.pods("mesh", "own-second")}
-    world.mesh.inside("mesh/own-second", "rm", "/tmp/sick")
+    world.inside("mesh/own-second", "rm", "/tmp/sick")
     eventually(lambda: answered(world) == both, "the pod does not come back")
 
 
@@ -158,13 +158,12 @@ def test_an_app_that_may_not_be_root(world: World, case: Put) -> None:
     container = {"securityContext": {"runAsUser": 1234, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}}
     case(SERVICE, echo("own", OWN, container=container))
     eventually(lambda: reaches(world, "http://own/", "mesh/client"), "own does not answer")
-    assert world.mesh.inside("mesh/own", "id", "-u").strip() == "1234"
+    assert world.inside("mesh/own", "id", "-u").strip() == "1234"
 
 
 def test_the_pods_own_settings_of_the_proxy(world: World, case: Put) -> None:
     case(echo("own", OWN, annotations={"proxy.istio.io/config": "concurrency: 1"}))
-    argv = ("heddle-agent", "admin", "GET", "/server_info")
-    options = json.loads(world.mesh.inside("mesh/own", *argv, container="istio-proxy"))["command_line_options"]
+    options = json.loads(world.agent("mesh/own", "admin", "GET", "/server_info"))["command_line_options"]
     assert options["concurrency"] == 1
 
 
@@ -191,7 +190,7 @@ def test_volumes_and_environment(world: World, case: Put) -> None:
     case(settings("red"), hidden("one"), pod)
 
     def inside(*argv: str) -> str:
-        return world.mesh.inside("mesh/own", *argv).strip()
+        return world.inside("mesh/own", *argv).strip()
 
     assert inside("sh", "-c", "echo $ME $MY_IP $COLOUR $WORD") == f"own {address(world)} red one"
     assert (inside("cat", "/all/colour"), inside("cat", "/all/word")) == ("red", "one")
@@ -207,5 +206,5 @@ def test_volumes_and_environment(world: World, case: Put) -> None:
 
 def test_the_client_runs_in_the_pod(world: World) -> None:
     """`heddle local exec` passes standard input on: what all other tests of this folder rest on."""
-    done = world.mesh.inside("mesh/client", sys.executable, "-c", f"print(open('{ASK}').readline())")
+    done = world.inside("mesh/client", sys.executable, "-c", f"print(open('{ASK}').readline())")
     assert "client" in done

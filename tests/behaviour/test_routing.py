@@ -223,8 +223,7 @@ def test_headers_are_set_added_and_removed(world: World, rules: Put) -> None:
 
 def delays(world: World) -> int:
     """How many requests Envoy has delayed so far."""
-    argv = ("heddle-agent", "admin", "GET", "/stats?filter=delays_injected")
-    lines = world.mesh.inside("mesh/client", *argv, container="istio-proxy").splitlines()
+    lines = world.agent("mesh/client", "admin", "GET", "/stats?filter=delays_injected").splitlines()
     return sum(int(line.rpartition(" ")[2]) for line in lines)
 
 

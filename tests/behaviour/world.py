@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cli.commands.local import find_pod
+from cli.commands.local import find_pod, run_in_pod
 from cli.mesh_access import Mesh
 from local.exec_socket import call
 from tests.support.local_mesh import LocalMesh
@@ -99,6 +99,14 @@ class World:
     def lines(self, host: str, port: int, pod: str = CLIENT, *, first: bool = False) -> Answer:
         """What the app `lines` says: its greeting, and `a line` sent back. `first`: the client does not wait for it."""
         return self.ask(pod, {"tcp": [host, port], "send": "a line", "first": first})[0]
+
+    def inside(self, pod: str, *argv: str, container: str = "") -> str:
+        """The output of a command in the pod."""
+        return run_in_pod(self.engine, find_pod(self.engine, pod), container, list(argv))
+
+    def agent(self, pod: str, *words: str) -> str:
+        """The output of `heddle-agent WORDS` in the pod's sidecar."""
+        return self.inside(pod, "heddle-agent", *words, container="istio-proxy")
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.engine.get(f"/objects/{kind}")["items"]

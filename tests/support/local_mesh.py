@@ -112,12 +112,20 @@ def free_port() -> int:
 
 def _await_ready(mesh: LocalMesh, log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while not (mesh.state / "ready").exists():
+    while not _is_ready(mesh):
         running = mesh.process.poll() is None
         if not running or time.monotonic() > until:
             more = mesh.run("local", "status", check=False).stdout if running else ""
             raise AssertionError(f"the mesh is not up:\n{log.read_text()}\n{more}")
         time.sleep(0.05)
+
+
+def _is_ready(mesh: LocalMesh) -> bool:
+    """Whether this process says so: a mesh that was killed leaves its own word behind."""
+    try:
+        return (mesh.state / "ready").read_text() == str(mesh.process.pid)
+    except FileNotFoundError:
+        return False
 
 
 def _environment(state: Path) -> dict[str, str]:
