@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from http.client import HTTPSConnection
 from typing import Any
 
@@ -23,32 +22,11 @@ from tests.discovery.harness import (
     exchange,
     pod,
     settled,
-    small_mesh,
     virtual_service,
 )
 from tests.support.certificates import Authority
 
 A = ("default", "a")
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, DiscoveryProcess]]:
-    with Cluster() as cluster, DiscoveryProcess(cluster, tmp_path_factory.mktemp("discovery")) as discovery:
-        yield cluster, discovery
-
-
-@pytest.fixture
-def cluster(started: tuple[Cluster, DiscoveryProcess]) -> Cluster:
-    """The small mesh anew; discovery knows it."""
-    cluster, discovery = started
-    discovery.caught_up(cluster.reset(small_mesh()))
-    return cluster
-
-
-@pytest.fixture
-def discovery(cluster: Cluster, started: tuple[Cluster, DiscoveryProcess]) -> DiscoveryProcess:
-    """A process that the tests of a module share."""
-    return started[1]
 
 
 def test_a_proxy_gets_everything_then_only_what_changed(cluster: Cluster, discovery: DiscoveryProcess) -> None:
