@@ -123,6 +123,7 @@ class Engine:
             self._controllers.start()
             self._publish()
             self._say_when_ready()
+            self._say_problems()
             self._manifests.follow(self._changes.note, self._ending)
         finally:
             self._end()
@@ -191,6 +192,22 @@ class Engine:
             (self._state / "ready").write_text(str(self._order["starter"]))
 
         threading.Thread(target=wait, name="ready", daemon=True).start()
+
+    def _say_problems(self) -> None:
+        """Tell the user, once, of each pod that cannot go on and each object that cannot be acted upon."""
+        told: set[tuple[str, str]] = set()
+
+        def look() -> None:
+            while not self._ending.wait(0.5):
+                pods = [(f"Pod {key_of(raw)}", pod_line(raw)) for raw in self._store.items("Pod")]
+                found = [(name, line["status"], line["message"]) for name, line in pods if line["message"]]
+                found += [(name, "", says) for name, says in dict(self._controllers.problems).items()]
+                for name, reason, says in found:
+                    if (name, reason) not in told:
+                        told.add((name, reason))
+                        say(f"{name}: {says}")
+
+        threading.Thread(target=look, name="problems", daemon=True).start()
 
     def _unfinished(self) -> bool:
         """Whether a workload has fewer pods than it asks for."""
