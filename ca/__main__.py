@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
 from mesh.ports import CA
-from serving.gthread import Worker
+from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
 from serving.options import add_listening, address
-from serving.server import Running, Server
+from serving.server import Running
 from svid.material import SvidMaterial
 
 THREADS = 8
@@ -54,15 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HeddleError as error:
         log.error("cannot start", error=str(error))
         return 2
-    server = Server(
-        lambda: _start(options, settings),
-        options.listen,
-        worker_class=Worker,
-        threads=options.threads,
-        keepalive=KEEPALIVE,
-        graceful_timeout=10,
-    )
-    server.run()
+    begin = partial(_start, options, settings)
+    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
     return 0
 
 

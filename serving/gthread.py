@@ -12,6 +12,7 @@ An answer is one write (`serving.one_write`).
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +21,17 @@ from gunicorn.http import wsgi
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from serving.one_write import OneWrite
+from serving.server import Running, Server
 
 DOOR_THREADS = 16
+GRACE_SECONDS = 10
+
+
+def threaded_server(start: Callable[[], Running], listen: str, *, threads: int, keepalive: int) -> Server:
+    """gunicorn with one such worker. `threads` counts those at work; `keepalive` is in seconds."""
+    return Server(
+        start, listen, worker_class=Worker, threads=threads, keepalive=keepalive, graceful_timeout=GRACE_SECONDS
+    )
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import structlog
 
@@ -13,11 +14,11 @@ from mesh.errors import HeddleError
 from mesh.ports import WEBHOOK
 from mesh.settings import MeshSettings
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
-from serving.gthread import Worker
+from serving.gthread import threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
 from serving.options import add_certificate, add_listening, address, check_certificate, enrol
-from serving.server import Running, Server
+from serving.server import Running
 from webhook.app import Deps, create_app, health_app
 from webhook.cluster import Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
@@ -43,15 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HeddleError as error:
         log.error("cannot start", error=str(error))
         return 2
-    server = Server(
-        lambda: _start(options, config),
-        options.listen,
-        worker_class=Worker,
-        threads=options.threads,
-        keepalive=KEEPALIVE,
-        graceful_timeout=10,
-    )
-    server.run()
+    begin = partial(_start, options, config)
+    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
     return 0
 
 
