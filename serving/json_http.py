@@ -33,7 +33,10 @@ def _read(limit: int) -> bytes:
     """The whole body. The server ends the stream where the body ends, also one in chunks, for which werkzeug's own
     limit only cuts off."""
     if (request.content_length or 0) <= limit:
-        raw: bytes = request.environ["wsgi.input"].read(limit + 1)
+        try:
+            raw: bytes = request.environ["wsgi.input"].read(limit + 1)
+        except OSError as error:  # a timeout, or the connection is gone
+            raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
         if len(raw) <= limit:
             return raw
     raise TooLarge(f"a body is at most {limit} bytes long")

@@ -13,6 +13,7 @@ from local.cluster import Controllers
 from local.store import Raw, Store, key_of
 from mesh.errors import Conflict, Forbidden, HeddleError, Unavailable
 from mesh.objects import Key
+from tests.support.waiting import wait_for
 
 
 class Runner:
@@ -309,12 +310,3 @@ def test_the_thread_notices_pods_changes_and_the_end_of_trouble() -> None:
         wait_for(lambda: len(world.runner.running) == 4)
     finally:
         world.controllers.stop()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        tick.wait(0.02)
-    pytest.fail("it did not happen")

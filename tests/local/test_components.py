@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from local import components
 from local.components import Component, Components
 from mesh.errors import NotFound, Unavailable
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -215,12 +216,3 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     for act in (running.start, running.stop):
         with pytest.raises(NotFound, match=r"no component 'pilot' \(the control plane's are ca, webhook\)"):
             act("pilot")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        tick.wait(0.02)
-    pytest.fail("it did not happen")

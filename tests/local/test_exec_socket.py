@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 from local import exec_socket
 from local.exec_socket import call
 from mesh.errors import HeddleError, InvalidInput, NotFound, Unavailable
+from tests.support.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def test_a_command_that_ignores_the_hangup_is_killed(
     marker = tmp_path / "ready"
     code = "import signal, sys, time; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
     caller = client(path, [sys.executable, "-c", code + f"open({str(marker)!r}, 'w'); time.sleep(1000)"])
-    wait_until(marker.exists)
+    wait_for(marker.exists)
     caller.kill()
     caller.wait()
     assert engine.started[0].ended.result(20) == -signal.SIGKILL
@@ -195,12 +196,3 @@ def test_a_bug_in_the_engine_is_told_and_does_not_end_it(path: Path) -> None:
     with pytest.raises(InvalidInput, match="KeyError"):
         call(path, "n", "p", "", ["true"])
     close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        tick.wait(0.02)
-    pytest.fail("it did not happen")

@@ -1,0 +1,81 @@
+"""A small service on everything that `serving` has: `python -m tests.serving.service PORT HEALTH CERTIFICATE KEY`."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from functools import partial
+from pathlib import Path
+
+from flask import Flask, Response, request
+
+from mesh.errors import Forbidden
+from serving.certificate import FileCertificate
+from serving.gthread import threaded_server
+from serving.health import create_health_app, serve_in_threads
+from serving.impatient import make_impatient
+from serving.json_http import handle_errors, json_response, read_json
+from serving.logs import configure
+from serving.server import Running
+
+THREADS = 2
+REQUEST_SECONDS = 1.0
+MAX_BODY = 10_000
+
+
+def create_app() -> Flask:
+    """`/echo` answers the JSON that it gets; every other path fails in a way of its own."""
+    app = Flask("service", static_folder=None)
+
+    @app.get("/")
+    def hello() -> Response:
+        return json_response({"hello": request.args.get("name", "")}, 200)
+
+    @app.post("/echo")
+    def echo() -> Response:
+        return json_response(read_json(MAX_BODY), 200)
+
+    @app.get("/forbidden")
+    def forbidden() -> Response:
+        raise Forbidden("not for you", hint="ask")
+
+    @app.get("/broken")
+    def broken() -> Response:
+        raise RuntimeError("secret")
+
+    @app.get("/cut")
+    def cut() -> Response:
+        def parts() -> object:
+            yield b"x" * 10
+            raise RuntimeError("in the middle")
+
+        return Response(parts(), headers={"Content-Length": "20"})  # type: ignore[arg-type]
+
+    @app.get("/stream")
+    def stream() -> Response:
+        return Response(iter([b"one", b"two", b"three"]))
+
+    handle_errors(app, "the service")
+    return app
+
+
+def load(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return make_impatient(context, REQUEST_SECONDS)
+
+
+def start(health: int, files: tuple[Path, Path]) -> Running:
+    certificate = FileCertificate(files, load)
+    serve_in_threads(("127.0.0.1", health), create_health_app("health", lambda: b"a 1\n", certificate.not_ready))
+    return Running(create_app(), certificate.context, certificate.close)
+
+
+def main(port: str, health: str, certificate: str, key: str) -> None:
+    configure()
+    begin = partial(start, int(health), (Path(certificate), Path(key)))
+    threaded_server(begin, f"127.0.0.1:{port}", threads=THREADS, keepalive=30).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
