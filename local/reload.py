@@ -30,6 +30,7 @@ log = structlog.get_logger("heddle.local")
 
 # What tells that a file is another one or has changed: time of change, size, inode.
 _State = tuple[int, int, int]
+_NONE: _State = (0, 0, 0)
 
 
 def manifest_files(paths: Sequence[Path]) -> list[Path]:
@@ -86,6 +87,7 @@ class Manifests:
         self._states: dict[Path, _State] = {}
         self._lost: set[Path] = set()
         self._away: dict[At, float] = {}
+        self._touched: set[Path] = set()  # since the last change: what is removed was taken out of its file before
         self._told: set[str] = set()
         self.problems: tuple[str, ...] = ()
         """What is wrong in the files now."""
@@ -102,7 +104,7 @@ class Manifests:
         documents: list[Document] = []
         states: dict[Path, _State] = {}
         for path in self._present(problems):
-            states[path] = _state(path)
+            states[path] = self._state(path)
             documents += self._read(path, problems, notices)
         self._states = states
         wanted = desired(documents, self._reserved)
@@ -151,16 +153,24 @@ class Manifests:
     def _mine(self, changes: set[tuple[watchfiles.Change, str]]) -> set[Path]:
         """Of the changed files those that `-f` means."""
         folders = {path for path in self._paths if path.is_dir()}
-        return {path for _, name in changes if (path := Path(name)) in self._paths or path.parent in folders}
+        named = set(self._paths) - folders
+        return {path for _, name in changes if (path := Path(name)) in named or path.parent in folders}
 
     def _differs(self) -> bool:
-        return {path: _state(path) for path in self._present([])} != self._states
+        return {path: self._state(path) for path in self._present([])} != self._states
+
+    def _state(self, path: Path) -> _State:
+        """What the file that is read next is. What is read from memory is none, though it may be back by now."""
+        return _NONE if path in self._lost else _state(path)
 
     def _load_again(self, files: list[Path], on_change: Callable[[int, list[Path]], None]) -> None:
         before, began = self._states, self._monotonic()
-        if not self.load():
+        changed = self.load()
+        both = {*before, *self._states}
+        self._touched |= {*files, *(path for path in both if before.get(path) != self._states.get(path))}
+        if not changed:
             return
-        files = files or [path for path, state in self._states.items() if before.get(path) != state]
+        files, self._touched = sorted(self._touched), set()
         took = round(self._monotonic() - began, 4)
         log.info("manifests read again", files=[str(file) for file in files], seconds=took)
         on_change(self._store.version, files)
@@ -270,7 +280,7 @@ def _state(path: Path) -> _State:
     try:
         found = path.stat()
     except OSError:
-        return (0, 0, 0)
+        return _NONE
     return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 

@@ -326,5 +326,5 @@ def test_a_directory_that_is_replaced_is_followed(tmp_path: Path, following: Any
     wait(1)
     assert set(world.values()) == {"one", "two"}
     (folder / "a.yaml").unlink()
-    wait(2)
+    assert wait(2) == [folder / "a.yaml"]
     assert set(world.values()) == {"two"}
