@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Any:
         """The WSGI application, in the worker."""
+        _raise_file_limit()
         self._running = self._start()
         return self._running.app
 
@@ -60,3 +62,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def _current(self) -> Running:
         assert self._running is not None
         return self._running
+
+
+def _raise_file_limit() -> None:
+    """Each connection is a file, and many systems allow 1,024 at first, for programs that use select(2).
+
+    Without one left, gunicorn's worker ends.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

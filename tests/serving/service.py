@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
 from functools import partial
@@ -21,6 +22,7 @@ from serving.server import Running
 THREADS = 2
 REQUEST_SECONDS = 1.0
 MAX_BODY = 10_000
+OPEN_FILES = 100  # so that connections get descriptors above 1,023
 
 
 def create_app() -> Flask:
@@ -66,6 +68,8 @@ def load(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def start(health: int, files: tuple[Path, Path]) -> Running:
+    for _ in range(OPEN_FILES):
+        os.open(os.devnull, os.O_RDONLY)
     certificate = FileCertificate(files, load)
     serve_in_threads(("127.0.0.1", health), create_health_app("health", lambda: b"a 1\n", certificate.not_ready))
     return Running(create_app(), certificate.context, certificate.close)
