@@ -82,7 +82,7 @@ def test_a_request_in_flight_finishes_when_its_pod_ends(world: World, case: Put,
 
 def deployment(version: str, replicas: int = 2) -> Answer:
     pod = echo(version, OWN, container=LINGER)
-    pod["spec"]["containers"][0]["env"] = [*LINGER["env"], {"name": "VERSION", "value": version}]
+    pod["spec"]["containers"][0]["env"] = [{"name": "LINGER", "value": "1"}, {"name": "VERSION", "value": version}]
     probe = "readiness.status.sidecar.istio.io/"
     annotations = {f"{probe}periodSeconds": "1", f"{probe}failureThreshold": "1"}
     template = {"metadata": {"labels": OWN, "annotations": annotations}, "spec": pod["spec"]}

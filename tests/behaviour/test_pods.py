@@ -112,10 +112,9 @@ def test_probes_reach_the_app_under_strict(world: World, case: Put, probe: Answe
 )
 def test_a_probe_that_fails_asks_the_app_not_the_proxy(world: World, case: Put, probe: Answer) -> None:
     """The proxy would take any connection: nobody would notice that the app does not listen."""
-    case(
-        echo("own", OWN, container={"livenessProbe": {**probe, "periodSeconds": 1, "failureThreshold": 1}}),
-        settle=False,
-    )
+    container = {"livenessProbe": {**probe, "periodSeconds": 1, "failureThreshold": 1}}
+    # It may be told to end before it can hear it.
+    case(echo("own", OWN, container=container, terminationGracePeriodSeconds=1), settle=False)
     eventually(lambda: sum(pod["restarts"] for pod in world.pods("mesh", "own")) >= 1, "the app is not restarted")
 
 

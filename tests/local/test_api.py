@@ -107,6 +107,14 @@ def test_a_quiet_watch_gets_bookmarks(server: Server, monkeypatch: pytest.Monkey
     assert event["object"]["metadata"]["resourceVersion"] == "1"
 
 
+def test_a_watch_learns_soon_that_only_others_were_written(server: Server) -> None:
+    server.store.put(pod("a"))
+    with urllib.request.urlopen(f"{server.url}/api/v1/secrets?watch=1&resourceVersion=1", timeout=4) as stream:
+        server.store.put(pod("b"))  # without it the next bookmark would come after QUIET_SECONDS, too late for this
+        event = json.loads(stream.readline())
+    assert (event["type"], event["object"]["metadata"]["resourceVersion"]) == ("BOOKMARK", "2")
+
+
 @pytest.mark.parametrize(
     "path", ["/api/v1/none", "/apis/no.group/v1/things", "/nothing", "/api/v1/namespaces/n/pods/none"]
 )
