@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from cli.demo.host import Traces, traces
+from cli.demo.host import left_behind, surroundings, tree
 from cli.demo.story import Story
 from cli.mesh_access import Mesh, state_dir
 from local import up
@@ -31,7 +31,7 @@ def command() -> None:
     if not SAMPLE.is_dir():
         raise MissingPrerequisite("the bookinfo sample is not here", hint="run the demo from a clone of the repository")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = traces()
+    before = surroundings()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="heddle-demo-") as directory:
         manifests = Path(directory) / "manifests"
@@ -46,8 +46,12 @@ def command() -> None:
             click.echo("\ninterrupted: taking the mesh down")
             raise click.Abort from None
         finally:
+            mesh = tree(process.pid)
             _end(process)
-    _compare(before, traces())
+    left = left_behind(mesh, before)
+    if left:
+        raise HeddleError(f"the demo left something behind: {left}")
+    click.echo("\nLeft behind on this machine: no process, no namespace, no interface, no iptables rule (looked).")
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Next: heddle local up -f samples/bookinfo/manifests \\")
     click.echo("                           --images samples/bookinfo/images.yaml")
 
@@ -78,14 +82,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()  # the kernel then ends everything that the engine made
         process.wait()
-
-
-def _compare(before: Traces, after: Traces) -> None:
-    """Say what is left on the machine; an error if anything is."""
-    left = after.beyond(before)
-    if left:
-        raise HeddleError(f"the demo left something behind: {left}")
-    click.echo("\nLeft behind on this machine: no process, no namespace, no interface, no iptables rule (compared).")
 
 
 def _free_port() -> int:

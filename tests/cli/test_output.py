@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import click
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.demo.host import Traces, traces
+from cli.demo.host import left_behind, surroundings, tree
 from cli.output import age, columns, duration, moment, output_option, show
 
 
@@ -79,23 +79,24 @@ def test_people_get_a_table_and_other_forms_are_refused() -> None:
     assert CliRunner().invoke(print_value, ["-o", "xml"]).exit_code == 2
 
 
-def test_what_is_more_than_before_is_named_by_its_sort() -> None:
-    nothing: frozenset[str] = frozenset()
-    before = Traces(nothing, frozenset(("ns1",)), frozenset(("lo",)), nothing)
-    after = Traces(frozenset(("5 envoy",)), frozenset(("ns1", "ns2")), nothing, nothing)
-    assert after.beyond(before) == "processes 5 envoy; namespaces ns2"
-    assert before.beyond(before) == ""
+@pytest.mark.root
+def test_processes_and_namespaces_of_a_tree_are_found_and_missed_when_gone() -> None:
+    waits = ["unshare", "-r", "-n", sys.executable, "-c", "print(flush=True); input()"]
+    before = surroundings()
+    process = subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    found = tree(process.pid)
+    assert [pid for pid, _ in found.processes] == [process.pid]
+    assert len(found.namespaces) == 1
+    process.communicate(b"\n")
+    assert left_behind(found, before) == ""
 
 
-def test_a_process_of_a_mesh_is_a_trace_and_others_are_not() -> None:
-    waits = [sys.executable, "-c", "print(flush=True); input()"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    for env, expected in (({**os.environ, "HEDDLE_STATE": "/run/x"}, 1), (_without_state(), 0)):
-        process = subprocess.Popen(waits, env=env, **pipes)  # type: ignore[call-overload]
-        process.stdout.readline()
-        assert sum(line.startswith(f"{process.pid} ") for line in traces().processes) == expected
-        process.communicate(b"\n")
-
-
-def _without_state() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "HEDDLE_STATE"}
+def test_what_is_left_is_named_by_its_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.demo.host.TEARDOWN_SECONDS", 0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        now = surroundings()
+        left = left_behind(tree(process.pid), replace(now, interfaces=now.interfaces - {"lo"}))
+        process.kill()
+    assert left == "processes sleep 60; interfaces lo"
