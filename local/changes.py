@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import orjson
 
 from local.operator_access import Operator
 from mesh.errors import HeddleError
+from mesh.kinds import watched_by
 
 WAIT_SECONDS = 30
 
 
 class Changes:
-    """`last` is the newest change: `number` (from 1), `files`, `resourceVersion`, `proxies` and `seconds`.
+    """`last` is the newest change: `number` (from 1), `files`, `versions` by kind, `proxies` and `seconds`.
 
     `seconds` go from the write of the newest file to the last proxy's acknowledgement; None while it is under way, or
     when it was not applied in time.
@@ -27,13 +28,13 @@ class Changes:
         self._operator, self._say = operator, say
         self.last: dict[str, Any] | None = None
 
-    def note(self, version: int, files: list[Path]) -> None:
-        """The manifests `files` changed, and the store is at `version` now."""
+    def note(self, written_versions: Mapping[str, int], files: list[Path]) -> None:
+        """The manifests `files` changed; the newest version written of each kind is given."""
         written = max(filter(None, map(_written, files)), default=time.time())
         change: dict[str, Any] = {
             "number": self.last["number"] + 1 if self.last else 1,
             "files": [str(path) for path in files],
-            "resourceVersion": version,
+            "versions": dict(written_versions),
             "proxies": None,
             "seconds": None,
         }
@@ -42,19 +43,26 @@ class Changes:
 
     def _follow(self, change: dict[str, Any], written: float) -> None:
         names = ", ".join(Path(name).name for name in change["files"])
-        path = f"/v1/status?observed={change['resourceVersion']}&wait={WAIT_SECONDS}"
+        status: dict[str, Any] = {}
         try:
-            code, body = self._operator.get("discovery", path)
+            for query in _queries(change["versions"]):
+                code, body = self._operator.get("discovery", f"/v1/status?{query}wait={WAIT_SECONDS}")
+                status = _status(body) if code == 200 else {}
+                if not status.get("ready"):
+                    self._say(f"change of {names}: not applied by every proxy; `heddle status` says why")
+                    return
         except HeddleError as error:
             self._say(f"change of {names}: {error}")
-            return
-        status = _status(body) if code == 200 else {}
-        if not status.get("ready"):
-            self._say(f"change of {names}: not applied by every proxy; `heddle status` says why")
             return
         change.update(proxies=len(status["proxies"]), seconds=time.time() - written)
         took = round(change["seconds"] * 1000)
         self._say(f"change of {names}: applied by all {change['proxies']} proxies, {took} ms after it was written")
+
+
+def _queries(versions: Mapping[str, int]) -> list[str]:
+    """One question for each kind that discovery reads: versions are only comparable within a kind."""
+    read = {kind.kind for kind in watched_by("discovery")}
+    return [f"observed={version}&kind={kind}&" for kind, version in versions.items() if kind in read] or [""]
 
 
 def _written(path: Path) -> float | None:

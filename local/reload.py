@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -31,6 +31,10 @@ log = structlog.get_logger("heddle.local")
 # What tells that a file is another one or has changed: time of change, size, inode.
 _State = tuple[int, int, int]
 _NONE: _State = (0, 0, 0)
+
+OnChange = Callable[[Mapping[str, int], list[Path]], None]
+"""Gets the newest version that was written of each kind (pods, which are admitted first, are not among them), and the
+files that changed."""
 
 
 def manifest_files(paths: Sequence[Path]) -> list[Path]:
@@ -89,6 +93,7 @@ class Manifests:
         self._away: dict[At, float] = {}
         self._touched: set[Path] = set()  # since the last change: what is removed was taken out of its file before
         self._told: set[str] = set()
+        self._written: dict[str, int] = {}
         self.problems: tuple[str, ...] = ()
         """What is wrong in the files now."""
 
@@ -115,8 +120,8 @@ class Manifests:
             self._tell(line)
         return changed
 
-    def follow(self, on_change: Callable[[int, list[Path]], None], stop: threading.Event) -> None:
-        """Load again after every change, until `stop`; `on_change` gets the store's version then and the files."""
+    def follow(self, on_change: OnChange, stop: threading.Event) -> None:
+        """Load again after every change, until `stop`; see `OnChange`."""
         while not stop.is_set():
             try:
                 for paths in self._changes(stop):
@@ -163,7 +168,7 @@ class Manifests:
         """What the file that is read next is. What is read from memory is none, though it may be back by now."""
         return _NONE if path in self._lost else _state(path)
 
-    def _load_again(self, files: list[Path], on_change: Callable[[int, list[Path]], None]) -> None:
+    def _load_again(self, files: list[Path], on_change: OnChange) -> None:
         before, began = self._states, self._monotonic()
         changed = self.load()
         both = {*before, *self._states}
@@ -173,7 +178,7 @@ class Manifests:
         files, self._touched = sorted(self._touched), set()
         took = round(self._monotonic() - began, 4)
         log.info("manifests read again", files=[str(file) for file in files], seconds=took)
-        on_change(self._store.version, files)
+        on_change(dict(self._written), files)
 
     def _present(self, problems: list[str]) -> list[Path]:
         """The files that are there now, and those of a path of `-f` that went away, which are read from memory."""
@@ -219,6 +224,7 @@ class Manifests:
         return documents
 
     def _apply(self, wanted: Desired) -> bool:
+        self._written = {}
         changed = [what for what, raw in wanted.objects.items() if self._applied.get(what) != raw]
         for what in changed:
             self._put(what, wanted.objects[what])
@@ -252,7 +258,7 @@ class Manifests:
             self._create_pod(raw)
             return
         old = self._store.get(kind, key)
-        self._store.put(_with_address(raw, old) if kind == "Service" and old is not None else raw)
+        self._note(self._store.put(_with_address(raw, old) if kind == "Service" and old is not None else raw))
 
     def _delete(self, what: At) -> None:
         kind, key = what
@@ -260,7 +266,12 @@ class Manifests:
         if kind == "Pod":
             self._remove_pod(key)
         else:
-            self._store.delete(kind, key)
+            self._note(self._store.delete(kind, key))
+
+    def _note(self, written: Raw | None) -> None:
+        if written is not None:
+            kind, version = written["kind"], int(written["metadata"]["resourceVersion"])
+            self._written[kind] = max(version, self._written.get(kind, 0))
 
     def _tell(self, line: str) -> None:
         if line not in self._told:

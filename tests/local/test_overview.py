@@ -101,7 +101,7 @@ def follow(operator: Operator, files: list[Path]) -> tuple[Changes, str]:
         came.set()
 
     changes = Changes(operator, say)  # type: ignore[arg-type]
-    changes.note(7, files)
+    changes.note({"VirtualService": 7, "Deployment": 9}, files)
     assert came.wait(20)
     return changes, said[0]
 
@@ -111,7 +111,7 @@ def test_an_applied_change_has_its_time_and_number_of_proxies(tmp_path: Path) ->
     file.write_text("")
     operator = Operator(body=orjson.dumps({"ready": True, "proxies": [1, 2, 3]}))
     changes, said = follow(operator, [file, tmp_path / "gone.yaml"])
-    assert operator.asked == ["discovery/v1/status?observed=7&wait=30"]
+    assert operator.asked == ["discovery/v1/status?observed=7&kind=VirtualService&wait=30"]
     assert said.startswith("change of routing.yaml, gone.yaml: applied by all 3 proxies, ")
     assert changes.last is not None
     assert 0 <= changes.last["seconds"] < 60

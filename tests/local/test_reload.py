@@ -279,7 +279,7 @@ def following(tmp_path: Path) -> Iterator[Callable[..., tuple[World, Callable[[i
         seen: list[list[Path]] = []
         came = threading.Semaphore(0)
 
-        def note(_: int, files: list[Path]) -> None:
+        def note(_: object, files: list[Path]) -> None:
             seen.append(files)
             came.release()
 
