@@ -103,7 +103,7 @@ def test_a_weight_changes_without_a_failed_request(bookinfo: LocalMesh) -> None:
             "        - destination: {host: reviews, subset: v3}\n          weight: 50",
         )
         assert edited != before
-        bookinfo.write("routing.yaml", edited)
+        bookinfo.change("routing.yaml", edited)
         bookinfo.settle()
         counts = stream.stop()
         assert not counts.failures
@@ -111,7 +111,7 @@ def test_a_weight_changes_without_a_failed_request(bookinfo: LocalMesh) -> None:
         assert not answers.failures
         assert 90 < answers.answers["v3"] < 210
     finally:
-        bookinfo.write("routing.yaml", before)
+        bookinfo.change("routing.yaml", before)
         bookinfo.settle()
     assert load(bookinfo, 50).wait().answers == {"v1": 50}
 
@@ -148,14 +148,14 @@ def test_a_bad_edit_changes_nothing_and_is_shown(bookinfo: LocalMesh) -> None:
     file = bookinfo.manifests / "routing.yaml"
     before = file.read_text()
     try:
-        bookinfo.write("routing.yaml", before.replace("subset: v1\n          weight", "subsett: v1\n          weight"))
+        bookinfo.change("routing.yaml", before.replace("subset: v1\n          weight", "subsett: v1\n          weight"))
         time.sleep(0.5)
         status = bookinfo.run("status", check=False).stdout
         assert "routing.yaml" in status
         assert "subset" in status
         assert load(bookinfo, 50).wait().answers == {"v1": 50}
     finally:
-        bookinfo.write("routing.yaml", before)
+        bookinfo.change("routing.yaml", before)
     assert bookinfo.settle()["problems"] == []
 
 
@@ -163,14 +163,14 @@ def test_a_missing_subset_is_named_and_the_rest_goes_on(bookinfo: LocalMesh) -> 
     file = bookinfo.manifests / "routing.yaml"
     before = file.read_text()
     try:
-        bookinfo.write("routing.yaml", before.replace("subset: v2\n    - route", "subset: v9\n    - route"))
+        bookinfo.change("routing.yaml", before.replace("subset: v2\n    - route", "subset: v9\n    - route"))
         bookinfo.settle()
         status = bookinfo.run("status", check=False).stdout
         assert "v9" in status
         assert "v1, v2, v3" in status
         assert bookinfo.get(PRODUCT)[0] == 200
     finally:
-        bookinfo.write("routing.yaml", before)
+        bookinfo.change("routing.yaml", before)
     assert bookinfo.settle()["problems"] == []
 
 
@@ -198,11 +198,11 @@ def test_scaling_adds_and_removes_pods_without_a_failed_request(bookinfo: LocalM
         if document["kind"] == "Deployment" and document["metadata"]["name"] == "details-v1":
             document["spec"]["replicas"] = 2
     stream = load(bookinfo)
-    bookinfo.write("bookinfo.yaml", yaml.safe_dump_all(documents))
+    bookinfo.change("bookinfo.yaml", yaml.safe_dump_all(documents))
     time.sleep(1)
     bookinfo.settle()
     assert len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) == 2
-    bookinfo.write("bookinfo.yaml", before)
+    bookinfo.change("bookinfo.yaml", before)
     until = time.monotonic() + 60
     while len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) > 1:
         assert time.monotonic() < until

@@ -68,6 +68,19 @@ class LocalMesh:
         fresh.write_text(text)
         fresh.replace(self.manifests / name)
 
+    def change(self, name: str, text: str) -> None:
+        """`write`, and wait until the engine has taken it over or says why not. Until then, `settle` is of the past."""
+        before = self._told()
+        self.write(name, text)
+        until = time.monotonic() + SETTLE_SECONDS
+        while self._told() == before:
+            assert time.monotonic() < until, f"{name} as written changes nothing"
+            time.sleep(0.005)
+
+    def _told(self) -> tuple[int, list[str]]:
+        status = Mesh(self.state).get("/status")
+        return status["resourceVersion"], status["problems"]
+
     def settle(self) -> dict[str, Any]:
         """Wait until every pod is ready and every proxy has applied what is current; the status then."""
         until = time.monotonic() + SETTLE_SECONDS
