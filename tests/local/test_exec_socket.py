@@ -111,7 +111,9 @@ def test_too_long_a_message_is_refused(engine: Engine, path: Path) -> None:
 
 
 def client(path: Path, argv: list[str]) -> subprocess.Popen[bytes]:
-    program = "import sys; from pathlib import Path; from local.exec_socket import call; "
+    # A shell that starts something in the background makes it ignore SIGINT, the test runner and its children too.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "import sys; from pathlib import Path; from local.exec_socket import call; "
     program += "sys.exit(call(Path(sys.argv[1]), 'n', 'p', '', sys.argv[2:]))"
     return subprocess.Popen([sys.executable, "-c", program, str(path), *argv], stdin=subprocess.DEVNULL)
 
