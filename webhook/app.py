@@ -13,7 +13,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from mesh.errors import HeddleError
+from mesh.errors import HeddleError, InvalidInput
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
@@ -43,7 +43,11 @@ def create_app(deps: Deps) -> Flask:
 
     @app.post("/inject")
     def inject() -> Response:
-        outcome = _review(deps, request.get_data(cache=False))
+        try:
+            body = request.get_data(cache=False)
+        except OSError as error:  # a timeout, or the connection is gone
+            raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
+        outcome = _review(deps, body)
         deps.metrics.counted(outcome.result)
         log.info(outcome.result.value, pod=outcome.about, reason=outcome.reason)
         return Response(outcome.body, mimetype=_JSON)
