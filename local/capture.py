@@ -105,8 +105,9 @@ class Capture:
         return summary(tcp_payload(frame, self.port) for frame in self._frames)
 
     def _read(self, reader: socket.socket) -> None:
-        while self._socket is not None and len(self._frames) < MOST_PACKETS:
+        while len(self._frames) < MOST_PACKETS:
             try:
                 self._frames.append(reader.recv(65536))
             except TimeoutError:
-                continue
+                if self._socket is None:
+                    return  # told to stop, and everything that had come is read
