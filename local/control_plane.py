@@ -86,6 +86,7 @@ def token_file(state: Path, account: str) -> Path:
 def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> list[Component]:
     """The programs, in the order in which they are started."""
     ca = ["--state", str(state / "ca"), "--trust-domain", trust_domain, "--leaf-ttl", leaf_ttl]
+    ca += ["--max-ttl", leaf_ttl]  # or a pod, which asks for the mesh's own setting, would get that instead
     ca += ["--token-issuer-keys", "api", "--token-issuer", ISSUER]
     common = ["--ca-address", f"{NODE_ADDRESS}:{CA}", "--trust-bundle", str(roots_file(state))]
     common += ["--trust-domain", trust_domain]

@@ -84,7 +84,6 @@ class MeshSettings(_Settings):
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
-    access_log_format: str = ""
     default_config: ProxyConfig = ProxyConfig()
     heddle: HeddleSettings = HeddleSettings()
 

@@ -35,6 +35,7 @@ def test_the_programs_in_the_order_in_which_they_need_each_other(tmp_path: Path)
     assert [component.name for component in found] == ["ca", "webhook", "discovery"]
     ca, *others = found
     assert ca.argv[ca.argv.index("--leaf-ttl") + 1] == "900s"
+    assert ca.argv[ca.argv.index("--max-ttl") + 1] == "900s"  # pods ask for the mesh's own setting, 24 h
     for component in found:
         assert component.argv[component.argv.index("--trust-domain") + 1] == "example.org"
     for component in others:
