@@ -96,8 +96,10 @@ def _become(order: dict[str, Any]) -> None:
     if not order["join"]:
         build_root(order)
     os.umask(0o022)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two, and ignoring is inherited
-        signal.signal(number, signal.SIG_DFL)
+    # What is ignored is inherited: SIGPIPE of Python, SIGHUP of nohup, SIGINT of a shell's background jobs.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     directory = order["cwd"]
     if not order["join"]:

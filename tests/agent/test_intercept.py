@@ -95,8 +95,11 @@ def test_without_iptables(pod: Namespace, tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_without_the_capabilities(pod: Namespace) -> None:
-    drop = ["setpriv", "--reuid=1337", "--regid=1337", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
-    command = ["nsenter", f"--net=/run/netns/{pod.name}", *drop, sys.executable, "-m", "agent.intercept"]
+    # Another user may not be able to read the checkout, so the program is loaded before its rights go.
+    code = "import os, sys; from agent.intercept import main; from local import linux; "
+    code += "linux.limit_capabilities(frozenset()); os.setgroups([]); os.setresgid(1337, 1337, 1337); "
+    code += "os.setresuid(1337, 1337, 1337); sys.exit(main([]))"
+    command = ["nsenter", f"--net=/run/netns/{pod.name}", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

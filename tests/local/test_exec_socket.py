@@ -47,6 +47,8 @@ class Engine:
             raise NotFound(f"no pod {namespace}/{pod} runs here", hint="running pods: n/p")
         if container not in ("", "c"):
             raise NotFound(f"pod p has no container {container!r}")
+        # As the engine's launcher does it: a test runner under nohup ignores SIGHUP, and that is inherited.
+        argv = ["env", "--default-signal", *argv]
         process = subprocess.Popen(argv, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2])
         running = Running(process, Future())
         threading.Thread(target=lambda: running.ended.set_result(process.wait()), daemon=True).start()
