@@ -1,0 +1,89 @@
+"""The fixtures `api_server`, `own_api_server` and `cluster`, for all tests.
+
+What takes minutes (Go builds, images) is made before the first test, so that no test's time limit is spent on it.
+Where a level cannot run its tests are skipped and the end of the run says so; with CI=true that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import api_server as api_servers
+from tests.cluster import builds, missing
+from tests.cluster.api_server import ApiServer
+
+EXISTING = "HEDDLE_TEST_KUBECONFIG"
+
+_unavailable: dict[str, missing.Missing] = {}
+_skipped: dict[str, set[str]] = {}
+
+
+def prepare_api_server() -> None:
+    """Everything that an API server needs, or Missing."""
+    missing.program("etcd", "etcd-server")
+    builds.built(builds.KUBERNETES)
+
+
+# What is made ready for each fixture that a collected test uses.
+PREPARATIONS: dict[str, Callable[[], None]] = {
+    "api_server": prepare_api_server,
+    "own_api_server": prepare_api_server,
+}
+
+
+def existing() -> Path | None:
+    """The kubeconfig of the cluster that the tests were told to use."""
+    path = os.environ.get(EXISTING)
+    return Path(path).resolve() if path else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for name, prepare in PREPARATIONS.items():
+        if name in used and (name == "own_api_server" or existing() is None):
+            try:
+                prepare()
+            except missing.Missing as error:
+                _unavailable[name] = error
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, tests in _skipped.items():
+        terminalreporter.section(f"NOT COVERED: {len(tests)} tests that need {name}", sep="!", red=True)
+        terminalreporter.write_line(str(_unavailable[name]))
+        for test in sorted(tests):
+            terminalreporter.write_line(f"  {test}")
+
+
+@pytest.fixture(autouse=True)
+def _requirements(request: pytest.FixtureRequest) -> None:
+    """Skip, and remember, a test that needs what cannot be had here."""
+    for name in _unavailable.keys() & set(request.fixturenames):
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name}: {_unavailable[name]}", pytrace=False)
+        _skipped.setdefault(name, set()).add(request.node.nodeid)
+        pytest.skip(f"{name}: {_unavailable[name]}")
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
+    chosen = existing()
+    if chosen is not None:
+        yield ApiServer(chosen)
+        return
+    with api_servers.running() as started:
+        yield started
+
+
+@pytest.fixture
+def own_api_server() -> Iterator[ApiServer]:
+    """One for a single test, which may kill what it likes in it."""
+    with api_servers.running() as started:
+        yield started
