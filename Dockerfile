@@ -15,7 +15,9 @@ COPY serving serving
 COPY webhook webhook
 COPY ca ca
 COPY discovery discovery
+COPY netfilter netfilter
 COPY agent agent
+COPY node node
 COPY local local
 COPY cli cli
 RUN python3 -m venv /opt/heddle/venv \

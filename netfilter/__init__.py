@@ -1,0 +1,1 @@
+"""Interception rules in force: what calls iptables (docs/adr/0131)."""
