@@ -7,21 +7,25 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from ca.app import Deps, create_app
-from ca.authority import Authority, passphrase_from
+from ca.authority import Authority
 from ca.callers import Callers
+from ca.cluster import Cluster
 from ca.issue import Issuance
 from ca.ledger import Ledger
 from ca.metrics import Metrics
 from ca.own_certificate import own_certificate
+from ca.passphrase import passphrase_from
 from ca.pods import PodWatch, ask_api
-from ca.settings import DAY, CaSettings
+from ca.secret_store import SecretStore
+from ca.settings import CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, CaSettings
+from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
@@ -29,11 +33,12 @@ from mesh.ports import CA
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
-from serving.options import add_listening, address
+from serving.options import add_listening, address, own_pod
 from serving.server import Running
-from svid.material import SvidMaterial
+from svid.material import SvidMaterial, TrustBundle
 
 THREADS = 8
+REVIEW_SECONDS = 5.0
 KEEPALIVE = 60  # seconds
 
 log = structlog.get_logger("ca")
@@ -46,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     configure()
     options = _parser().parse_args(arguments)
     try:
+        _check_place(options)
         settings = _settings(options)
         # Here too, not only in the worker, so that a wrong passphrase or directory ends the process.
-        Authority(options.state, _passphrase(options), settings, time.time)
-        connect(options.kube_api)
+        Authority(_store(options, connect(options.kube_api)), _passphrase(options), settings, time.time)
         for option in ("--listen", "--metrics-listen"):
             _check_free(option, vars(options)[option[2:].replace("-", "_")])
     except HeddleError as error:
@@ -63,10 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     """In the worker: keys are made in the one process that uses them."""
     metrics = Metrics()
-    authority = Authority(options.state, _passphrase(options), settings, time.time)
-    ledger = Ledger(options.state / "ledger.sqlite3")
+    client = connect(options.kube_api)
+    store = _store(options, client)
+    authority = Authority(store, _passphrase(options), settings, time.time)
+    _export_roots(options, authority.bundle)
+    ledger = Ledger(options.state / "ledger.sqlite3" if options.state else ":memory:")
     pruned = ledger.prune(time.time() - settings.retention)
-    issuance = Issuance(authority, ledger, settings, time.time)
+    pod = own_pod()
+    cluster = None
+    if isinstance(store, SecretStore):
+        cluster = Cluster(client, authority, ledger, pod.name if pod else "", store)
+        metrics.written_behind(cluster.counts)
+    issuance = Issuance(authority, ledger, settings, time.time, cluster.issued if cluster else nothing)
 
     def changed(material: SvidMaterial) -> None:
         metrics.ends("serving", material.not_after)
@@ -74,12 +87,15 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         metrics.ends("intermediate", authority.issuer(settings.max_ttl).issuer.not_after)
         ledger.prune(time.time() - settings.retention)
 
-    certificate = own_certificate(issuance, settings, changed)
+    certificate = own_certificate(issuance, settings, changed, pod)
     certificate.obtain_now()
     certificate.start()
-    client = connect(options.kube_api)
     pods = PodWatch(ask_api(client))
-    pods.start(client)
+    if cluster is None:
+        pods.start(client)
+    else:
+        authority.on_bundle(lambda _: certificate.obtain_now())
+        cluster.start(pods)
     serve_in_threads(_metrics_address(options), create_health_app("ca.health", metrics.text, lambda: ""))
     log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
     deps = Deps(
@@ -90,10 +106,13 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         bundle=lambda: authority.bundle,
         metrics=metrics,
         now=time.time,
+        refused=cluster.refused if cluster else nothing,
     )
 
     def close() -> None:
         certificate.close()
+        if cluster is not None:
+            cluster.stop()
         ledger.close()
 
     return Running(create_app(deps), certificate.context, close)
@@ -103,7 +122,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ca", description="Heddle's certificate authority")
     add_listening(parser, CA)
     add = parser.add_argument
-    add("--state", type=Path, required=True, help="directory of the root key, the bundle and the ledger")
+    add(
+        "--state",
+        type=Path,
+        default=None,
+        help="directory of the root key, the bundle and the ledger; with --root-secret, of the ledger alone",
+    )
+    add(
+        "--root-secret",
+        default="",
+        help="on a cluster: the Secret of the root key and the bundle, in the own namespace ($POD_NAMESPACE), shared "
+        "by all replicas and made by the first; certificates are then told of in WorkloadCertificates and events",
+    )
     add("--leaf-ttl", default="24h", help="life of a certificate, such as 24h or 15m")
     add("--min-ttl", default="1m", help="the shortest life that a caller may ask for")
     add("--max-ttl", default="7d", help="the longest life that a caller may ask for")
@@ -118,10 +148,27 @@ def _parser() -> argparse.ArgumentParser:
         "--root-passphrase-file",
         type=Path,
         default=None,
-        help="passphrase of the root key; without it, root-passphrase in the state directory, made when missing",
+        help="passphrase of the root key; without it, root-passphrase in the state directory, made when missing "
+        "(needed with --root-secret)",
     )
     add("--threads", type=int, default=THREADS)
     return parser
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    """InvalidInput unless it is said where the root is, and how it is opened."""
+    if not options.state and not options.root_secret:
+        raise InvalidInput("it is not said where the root key is", hint="name --state DIR, or --root-secret NAME")
+    if options.root_secret and not options.root_passphrase_file:
+        raise InvalidInput(
+            "the passphrase of a root in a Secret comes from a file",
+            field="--root-passphrase-file",
+            hint="mount the Secret heddle-ca-passphrase and name its file",
+        )
+
+
+def nothing(*_arguments: object) -> None:
+    """Listens in the place of the cluster where there is none."""
 
 
 def _settings(options: argparse.Namespace) -> CaSettings:
@@ -130,19 +177,36 @@ def _settings(options: argparse.Namespace) -> CaSettings:
         leaf_ttl=_seconds(options.leaf_ttl, "--leaf-ttl"),
         min_ttl=_seconds(options.min_ttl, "--min-ttl"),
         max_ttl=_seconds(options.max_ttl, "--max-ttl"),
+        # In a pod, the control plane has pods too.
+        without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
     )
 
 
-def _passphrase(options: argparse.Namespace) -> Any:
-    path: Path = options.root_passphrase_file or options.state / "root-passphrase"
+def _store(options: argparse.Namespace, client: Client) -> Store:
+    if options.root_secret:
+        pod = own_pod()
+        return SecretStore(client, pod.namespace if pod else CONTROL_NAMESPACE, options.root_secret)
+    return DirectoryStore(options.state)
+
+
+def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:
+    """roots.pem, for those who have only a file to look at."""
+    if not options.root_secret:
+        replace_file(options.state / "roots.pem", bundle.pem.encode(), 0o644)
+
+
+def _passphrase(options: argparse.Namespace) -> Callable[[], bytes]:
+    if options.root_passphrase_file:
+        return lambda: passphrase_from(options.root_passphrase_file, create=False)
+    state: Path = options.state
     # A root that exists has its passphrase somewhere; making up another would hide that it is lost.
-    return lambda: passphrase_from(path, create=not (options.state / "root.pem").exists())
+    return lambda: passphrase_from(state / "root-passphrase", create=not (state / TRUST_FILE).exists())
 
 
 def _verifier(options: argparse.Namespace, settings: CaSettings, client: Client) -> TokenVerifier:
     where: str = options.token_issuer_keys
     if not where:
-        return ReviewVerifier(client.post, audience=settings.audience)
+        return ReviewVerifier(partial(client.post, timeout=REVIEW_SECONDS), audience=settings.audience)
     return KeysVerifier(lambda: read_keys(where, client.get), issuer=options.token_issuer, audience=settings.audience)
 
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 import structlog
 from flask import Flask, Response, request
 
-from ca.authority import bundle_json
-from ca.callers import Callers, Credentials
-from ca.issue import Issuance, issued_json, rfc3339
+from ca.callers import Callers, Credentials, PodRefused
+from ca.issue import Issuance, Issued, issued_json, rfc3339
 from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
 from ca.policy import check_ttl, may_read_ledger
 from ca.request import parse_request
 from ca.settings import CaSettings
-from mesh.errors import Forbidden, InvalidInput
+from ca.trust import bundle_json
+from mesh.errors import Forbidden, HeddleError, InvalidInput
 from serving.json_http import handle_errors, json_response, read_json
-from svid.material import TrustBundle
+from svid.material import PodRef, TrustBundle
 from svid.schedule import RENEW_FROM
 
 MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
@@ -42,6 +42,8 @@ class Deps:
     bundle: Callable[[], TrustBundle]
     metrics: Metrics
     now: Callable[[], float]
+    # Told of each refusal of a pod that is certain to be the one that asked; must neither block nor raise.
+    refused: Callable[[PodRef, HeddleError], None] = lambda _pod, _error: None
 
 
 def create_app(deps: Deps) -> Flask:
@@ -52,15 +54,14 @@ def create_app(deps: Deps) -> Flask:
     def issue() -> Response:
         started = time.perf_counter()
         csr, ttl = _read_order()
-        caller = deps.callers.authenticate(_credentials(), deps.now())
-        issued = deps.issuance.issue(caller, parse_request(csr), ttl)
-        deps.metrics.issued(caller.kind, time.perf_counter() - started)
+        issued = _issue(deps, csr, ttl)
+        deps.metrics.issued(issued.caller.kind, time.perf_counter() - started)
         log.info(
             "certificate issued",
-            identity=str(caller.identity),
+            identity=str(issued.caller.identity),
             serial=issued.serial,
-            caller=caller.kind,
-            pod=caller.pod_name and f"{caller.pod_namespace}/{caller.pod_name}",
+            caller=issued.caller.kind,
+            pod=issued.caller.pod_name and f"{issued.caller.pod_namespace}/{issued.caller.pod_name}",
             not_after=rfc3339(issued.not_after),
         )
         return json_response(issued_json(issued), 201)
@@ -86,6 +87,20 @@ def create_app(deps: Deps) -> Flask:
 
     handle_errors(app, "the ca", count=deps.metrics.refused)
     return app
+
+
+def _issue(deps: Deps, csr: str, ttl: int | None) -> Issued:
+    try:
+        caller = deps.callers.authenticate(_credentials(), deps.now())
+    except PodRefused as error:
+        deps.refused(error.pod, error)
+        raise
+    try:
+        return deps.issuance.issue(caller, parse_request(csr), ttl)
+    except HeddleError as error:
+        if caller.pod_name and error.status < 500:  # what is our own failure says nothing about the pod
+            deps.refused(PodRef(caller.pod_namespace, caller.pod_name, caller.pod_uid), error)
+        raise
 
 
 def _read_order() -> tuple[str, int | None]:
@@ -121,6 +136,7 @@ def record_json(record: Record, now: float) -> dict[str, object]:
         "node": record.node,
         "key": {"kind": record.key_kind, "sha256": record.key_fingerprint},
         "issuer": record.issuer,
+        "root": record.root,
         "issuedAt": rfc3339(int(record.prepared_at)),
         "notBefore": rfc3339(record.not_before),
         "notAfter": rfc3339(record.not_after),

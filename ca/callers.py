@@ -19,17 +19,20 @@ from ca.settings import CaSettings
 from kube.tokens import TokenVerifier
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
 from mesh.identity import Identity, parse_identity
+from svid.material import PodRef
 
 _POD_HEADER = re.compile(r"(?P<namespace>[a-z0-9-]{1,63})/(?P<name>[a-z0-9.-]{1,253})/(?P<uid>[A-Za-z0-9-]{1,64})\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """What is asked of a pod that exists."""
+    """What is asked of a pod that exists. `deleting`: it has been told to end; `finished`: all of it has ended."""
 
     uid: str
     service_account: str
     node: str
+    deleting: bool = False
+    finished: bool = False
 
 
 # (namespace, name, uid asked for) -> the pod of this name now, or None. Raises Unavailable when nobody can tell.
@@ -44,6 +47,14 @@ class Credentials:
     authorization: str = ""
     pod: str = ""
     certificate: bytes = b""
+
+
+class PodRefused(Forbidden):
+    """It is certain which pod asks, and it gets no certificate."""
+
+    def __init__(self, pod: PodRef, message: str) -> None:
+        super().__init__(message)
+        self.pod = pod
 
 
 class Callers:
@@ -79,7 +90,7 @@ class Callers:
         identity = Identity(self._settings.trust_domain, claims.namespace, claims.service_account)
         if not claims.pod_name:
             return self._without_pod("token", identity, "the token is not bound to a pod")
-        return self._with_pod("token", identity, claims.namespace, claims.pod_name, claims.pod_uid)
+        return self._with_pod("token", identity, PodRef(claims.namespace, claims.pod_name, claims.pod_uid), claims.node)
 
     def _by_certificate(self, certificate: bytes, pod: str, now: float) -> Caller:
         identity = identity_of_certificate(certificate, now)
@@ -88,20 +99,26 @@ class Callers:
         named = _POD_HEADER.match(pod)
         if named is None:
             raise InvalidInput("the header X-Heddle-Pod is not <namespace>/<name>/<uid>", field="X-Heddle-Pod")
-        return self._with_pod("certificate", identity, named["namespace"], named["name"], named["uid"])
+        return self._with_pod("certificate", identity, PodRef(named["namespace"], named["name"], named["uid"]))
 
     def _without_pod(self, kind: str, identity: Identity, why: str) -> Caller:
         if needs_pod(identity, self._settings):
             raise Forbidden(f"{identity} is only certified for a pod that exists, and {why}")
         return Caller(kind, identity)
 
-    def _with_pod(self, kind: str, identity: Identity, namespace: str, name: str, uid: str) -> Caller:
-        facts = self._pods(namespace, name, uid)
-        if facts is None or facts.uid != uid or not uid:
-            raise Forbidden(f"pod {namespace}/{name} with uid {uid} does not exist (any more)")
-        if (namespace, facts.service_account) != (identity.namespace, identity.service_account):
-            raise Forbidden(f"pod {namespace}/{name} does not run as {identity.namespace}/{identity.service_account}")
-        return Caller(kind, identity, namespace, name, uid, facts.node)
+    def _with_pod(self, kind: str, identity: Identity, pod: PodRef, node: str = "") -> Caller:
+        """`node` is the one that the token says, where it says one."""
+        facts = self._pods(pod.namespace, pod.name, pod.uid)
+        named = f"pod {pod.namespace}/{pod.name}"
+        if facts is None or facts.uid != pod.uid or not pod.uid:
+            raise Forbidden(f"{named} with uid {pod.uid} does not exist (any more)")
+        if (pod.namespace, facts.service_account) != (identity.namespace, identity.service_account):
+            raise Forbidden(f"{named} does not run as {identity.namespace}/{identity.service_account}")
+        if facts.deleting or facts.finished:
+            raise PodRefused(pod, f"{named} {'is being deleted' if facts.deleting else 'has finished'}")
+        if node and node != facts.node:
+            raise PodRefused(pod, f"{named} runs on node {facts.node or 'none'}, and the token is of node {node}")
+        return Caller(kind, identity, pod.namespace, pod.name, pod.uid, facts.node)
 
 
 def identity_of_certificate(der: bytes, now: float) -> Identity:

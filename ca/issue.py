@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ca.authority import Authority, bundle_json, new_serial
+from ca.authority import Authority
 from ca.ledger import Ledger, Record
 from ca.policy import Caller, authorize
 from ca.request import SignableKey
 from ca.settings import CaSettings
 from ca.sign import prepare, sign
+from ca.trust import bundle_json, new_serial
 from svid.material import TrustBundle
 
 _LINE = 64  # RFC 7468 section 2
@@ -35,11 +36,20 @@ class Issued:
 class Issuance:
     """Signs for callers that somebody else has authenticated. Safe to use from many threads."""
 
-    def __init__(self, authority: Authority, ledger: Ledger, settings: CaSettings, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        ledger: Ledger,
+        settings: CaSettings,
+        now: Callable[[], float],
+        on_issued: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        """`on_issued` is told of each certificate once it is signed; it must neither block nor raise."""
         self._authority = authority
         self._ledger = ledger
         self._settings = settings
         self._now = now
+        self._on_issued = on_issued
 
     def issue(self, caller: Caller, key: SignableKey, requested_ttl: int | None) -> Issued:
         """Raises Forbidden by policy, Unavailable when it cannot be recorded: then nothing has been signed."""
@@ -48,29 +58,30 @@ class Issuance:
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
         prepared = prepare(signing.issuer, grant, key, new_serial())
         serial = f"{prepared.serial:x}"
-        self._ledger.record(
-            Record(
-                serial=serial,
-                identity=str(grant.identity),
-                caller=caller.kind,
-                pod_namespace=caller.pod_namespace,
-                pod_name=caller.pod_name,
-                pod_uid=caller.pod_uid,
-                node=caller.node,
-                key_kind=key.kind,
-                key_fingerprint=key.fingerprint,
-                issuer=signing.serial,
-                prepared_at=now,
-                not_before=grant.not_before,
-                not_after=grant.not_after,
-            )
+        record = Record(
+            serial=serial,
+            identity=str(grant.identity),
+            caller=caller.kind,
+            pod_namespace=caller.pod_namespace,
+            pod_name=caller.pod_name,
+            pod_uid=caller.pod_uid,
+            node=caller.node,
+            key_kind=key.kind,
+            key_fingerprint=key.fingerprint,
+            issuer=signing.serial,
+            root=signing.root,
+            prepared_at=now,
+            not_before=grant.not_before,
+            not_after=grant.not_after,
         )
+        self._ledger.record(record)
         try:
             leaf = sign(signing.key, prepared)
         except BaseException:
             self._ledger.mark(serial, issued=False)
             raise
         self._ledger.mark(serial, issued=True)
+        self._on_issued(record)
         bundle = self._authority.bundle
         return Issued(pem(leaf), signing.pem, bundle, caller, serial, grant.not_before, grant.not_after)
 

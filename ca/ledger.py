@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS certificates (
     key_kind TEXT NOT NULL,
     key_fingerprint TEXT NOT NULL,
     issuer TEXT NOT NULL,
+    root TEXT NOT NULL,
     prepared_at REAL NOT NULL,
     not_before INTEGER NOT NULL,
     not_after INTEGER NOT NULL,
@@ -39,7 +40,7 @@ _BUSY_MILLISECONDS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One issuance. Times are Unix seconds, `issuer` is the serial of the intermediate."""
+    """One issuance. Times are Unix seconds, `issuer` and `root` the serials of the intermediate and of its root."""
 
     serial: str
     identity: str
@@ -51,6 +52,7 @@ class Record:
     key_kind: str
     key_fingerprint: str
     issuer: str
+    root: str
     prepared_at: float
     not_before: int
     not_after: int

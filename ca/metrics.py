@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from kube.write_behind import Counts
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class _WrittenBehind(Collector):
+    """What is written to the API server behind issuance."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, Counts]]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "heddle_ca_write_behind_waiting", "Objects that wait to be written", labels=["what"]
+        )
+        done = CounterMetricFamily(
+            "heddle_ca_write_behind", "Objects taken off the queue, by what became of them", labels=["what", "outcome"]
+        )
+        for what, (length, counts) in self._counts().items():
+            waiting.add_metric([what], length)
+            for outcome in Counts.__slots__:
+                done.add_metric([what, outcome], getattr(counts, outcome))
+        yield waiting
+        yield done
 
 
 class Metrics:
@@ -50,6 +78,10 @@ class Metrics:
     def ends(self, certificate: str, at: float) -> None:
         """`certificate`: root, intermediate or serving."""
         self._ends.labels(certificate).set(at)
+
+    def written_behind(self, counts: Callable[[], Mapping[str, tuple[int, Counts]]]) -> None:
+        """Show what `counts` says whenever the metrics are read."""
+        self._registry.register(_WrittenBehind(counts))
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -11,16 +11,19 @@ from ca.settings import CA, CaSettings
 from serving.certificate import SvidCertificate
 from serving.impatient import make_impatient
 from svid.keeper import OnChange
-from svid.material import SvidMaterial, material_from_response
+from svid.material import PodRef, SvidMaterial, material_from_response
 from svid.request import new_key_request
 from svid.tls import server_context
 
 REQUEST_SECONDS = 10.0  # for all that one request sends, and for each step of a handshake
 
 
-def own_certificate(issuance: Issuance, settings: CaSettings, on_change: OnChange) -> SvidCertificate:
-    """Not obtained yet, and not started."""
-    caller = Caller("self", CA.identity(settings.trust_domain))
+def own_certificate(
+    issuance: Issuance, settings: CaSettings, on_change: OnChange, pod: PodRef | None = None
+) -> SvidCertificate:
+    """Not obtained yet, and not started. `pod` is the ca's own, where it has one."""
+    place = (pod.namespace, pod.name, pod.uid) if pod else ()
+    caller = Caller("self", CA.identity(settings.trust_domain), *place)
 
     def obtain(_current: SvidMaterial | None) -> SvidMaterial:
         request = new_key_request()

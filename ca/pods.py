@@ -1,8 +1,8 @@
 """Whether a pod exists: from a watch while it is alive, else by asking the API server.
 
-The watch can only say yes, and only for the very uid that is asked for; whatever it does not know is asked for by GET,
-so a pod that was created a moment ago is found, and one that the watch lost is not refused. A pod that was deleted is
-known for as long as the event takes, at most `STALE` seconds if the connection died unnoticed
+The watch is only believed about the very uid that is asked for, and once the pod has its node; everything else is asked
+for by GET, so a pod that was created a moment ago is found, and one that the watch lost is not refused. A pod that was
+deleted is known for as long as the event takes, at most `STALE` seconds if the connection died unnoticed
 (docs/adr/0013-callers.md).
 """
 
@@ -46,15 +46,22 @@ class PodWatch:
         self._pods: dict[tuple[str, str], PodFacts] = {}
         self._heard = float("-inf")
 
-    def start(self, client: Client) -> Source:
-        """Watch all pods of the cluster. Needs the right to `list` and `watch` pods; without it, each is asked for."""
+    def start(self, client: Client, *others: Callable[[Event], None]) -> Source:
+        """Watch all pods of the cluster, for `others` too. Needs the right to `list` and `watch` pods; without it, each
+        is asked for."""
+
+        def take(event: Event) -> None:
+            self.take(event)
+            for other in others:
+                other(event)
+
         source = Source([Watched("Pod", "/api/v1/pods")], client)
-        source.start(self.take)
+        source.start(take)
         return source
 
     def __call__(self, namespace: str, name: str, uid: str) -> PodFacts | None:
         facts = self._pods.get((namespace, name))
-        if facts is not None and facts.uid == uid and self._monotonic() - self._heard < STALE:
+        if facts is not None and facts.uid == uid and facts.node and self._monotonic() - self._heard < STALE:
             return facts
         return self._otherwise(namespace, name, uid)
 
@@ -72,11 +79,13 @@ class PodWatch:
 
 def facts_of(pod: Mapping[str, Any]) -> PodFacts:
     """The facts in a Pod's JSON. Admission fills in `serviceAccountName`; a pod without one runs as `default`."""
-    spec = pod.get("spec") or {}
+    spec, metadata = pod.get("spec") or {}, pod.get("metadata") or {}
     return PodFacts(
-        uid=(pod.get("metadata") or {}).get("uid", ""),
+        uid=metadata.get("uid", ""),
         service_account=spec.get("serviceAccountName") or "default",
         node=spec.get("nodeName", ""),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        finished=(pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
     )
 
 

@@ -82,5 +82,5 @@ def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:
 
 
 def needs_pod(identity: Identity, settings: CaSettings) -> bool:
-    """Whether this identity is only certified for a pod that exists: all but the control plane's."""
-    return ServiceAccount(identity.namespace, identity.service_account) not in settings.control_plane
+    """Whether this identity is only certified for a pod that exists."""
+    return ServiceAccount(identity.namespace, identity.service_account) not in settings.without_pod

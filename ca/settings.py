@@ -52,8 +52,10 @@ class CaSettings:
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
     audience: str = "istio-ca"
-    # Which service accounts may be certified without a pod, and the DNS names of each.
+    # The service accounts of the control plane, and the DNS names of each.
     control_plane: Mapping[ServiceAccount, tuple[str, ...]] = field(default_factory=lambda: dict(CONTROL_PLANE))
+    # Those of them that come without a pod: processes of `heddle local`; on a cluster, the `heddle` command alone.
+    without_pod: frozenset[ServiceAccount] = frozenset(CONTROL_PLANE)
     operators: frozenset[ServiceAccount] = frozenset({OPERATOR})
 
     def __post_init__(self) -> None:

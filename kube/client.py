@@ -60,13 +60,34 @@ class Client:
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         return self.call("GET", path, query=query)
 
-    def post(self, path: str, body: Json) -> Any:
-        return self.call("POST", path, body=body)
+    def post(self, path: str, body: Json, *, timeout: float = READ_TIMEOUT) -> Any:
+        return self.call("POST", path, body=body, timeout=timeout)
 
-    def apply(self, path: str, body: Json) -> Any:
-        """Server-side apply as field manager `heddle`: creates the object, or makes the fields in `body` so."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    def put(self, path: str, body: Json) -> Any:
+        """Replaces the object. One that carries a resourceVersion which is no longer current is Refused with 409."""
+        return self.call("PUT", path, body=body)
+
+    def merge(self, path: str, body: Json) -> Any:
+        """JSON merge patch (RFC 7386): the fields in `body` alone change. Also with a resourceVersion, as `put`."""
+        return self.call("PATCH", path, body=body, content_type="application/merge-patch+json")
+
+    def apply(self, path: str, body: Json, *, force: bool = True, dry_run: bool = False) -> Any:
+        """Server-side apply as field manager `heddle`: creates the object, or makes the fields in `body` so.
+
+        Fields that it made so before and that `body` lacks now are removed. Unknown fields are Refused. Without `force`,
+        a field that somebody else set to another value is Refused with 409. `dry_run` changes nothing.
+        """
+        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
         return self.call("PATCH", path, query=query, body=body, content_type="application/apply-patch+yaml")
+
+    def delete(self, path: str, *, uid: str = "") -> Any:
+        """Removes the object, and in the background what it owns; with `uid`, only if it is still that very object."""
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        return self.call("DELETE", path, body=body)
 
     def call(
         self,
@@ -76,10 +97,14 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
         content_type: str = "application/json",
+        timeout: float = READ_TIMEOUT,
     ) -> Any:
-        """The JSON that the server answers. Raises Unavailable, NotFound, Gone or Refused."""
+        """The JSON that the server answers. Raises Unavailable, NotFound, Gone or Refused.
+
+        `timeout`: seconds without a byte of the answer.
+        """
         payload = None if body is None else orjson.dumps(body).decode()
-        response = self._send(method, path, query or {}, (CONNECT_TIMEOUT, READ_TIMEOUT), payload, content_type)
+        response = self._send(method, path, query or {}, (CONNECT_TIMEOUT, timeout), payload, content_type)
         try:
             return _parse(self._read(response))
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import Protocol
 import urllib3
 
 from kube.jws import MAX_TOKEN, IssuerKey, parse_jws, parse_keys
-from mesh.errors import HeddleError, Unauthenticated, Unavailable
+from mesh.errors import Busy, HeddleError, Unauthenticated, Unavailable
 
 LEEWAY = 10  # seconds of disagreement between the issuer's clock and ours
 KEYS_RELOAD_INTERVAL = 10.0  # an unknown key id makes us fetch the keys again, at most this often
 KEYS_TIMEOUT = 5.0
+MOST_REVIEWS = 6  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +95,55 @@ class KeysVerifier:
                 self._loaded_at = now if self._keys else float("-inf")
 
 
-class ReviewVerifier:
-    """Asks the API server. `post(path, body)` sends JSON and returns the decoded answer; it raises Unavailable."""
+class Slots:
+    """At most `most` calls at once. One more waits `patience` seconds for a slot; once that was in vain, others are
+    refused at once for `clogged_seconds`, so that a slow server does not take every thread of ours."""
 
-    def __init__(self, post: Callable[[str, Mapping[str, object]], object], *, audience: str) -> None:
+    def __init__(
+        self,
+        most: int,
+        *,
+        patience: float = 1.0,
+        clogged_seconds: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+        self._patience, self._clogged_seconds = patience, clogged_seconds
+        self._monotonic = monotonic
+        self._clogged_until = float("-inf")
+
+    def __enter__(self) -> None:
+        clogged = self._monotonic() < self._clogged_until
+        if self._free.acquire(timeout=0 if clogged else self._patience):
+            return
+        if not clogged:
+            self._clogged_until = self._monotonic() + self._clogged_seconds
+        raise Busy(f"the API server is slow: {self._most} calls are on their way already", hint="try again in a moment")
+
+    def __exit__(self, *_error: object) -> None:
+        self._free.release()
+
+
+class ReviewVerifier:
+    """Asks the API server. `post(path, body)` sends JSON and returns the decoded answer; it raises Unavailable.
+
+    Answers are not kept: a caller shows its token once in the life of a certificate, so that there is nothing to gain,
+    and a token that was revoked meanwhile would still count.
+    """
+
+    def __init__(
+        self, post: Callable[[str, Mapping[str, object]], object], *, audience: str, slots: Slots | None = None
+    ) -> None:
         self._post = post
         self._audience = audience
+        self._slots = slots or Slots(MOST_REVIEWS)
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} bytes")
-        answer = self._post("/apis/authentication.k8s.io/v1/tokenreviews", token_review(token, self._audience))
+        with self._slots:
+            answer = self._post("/apis/authentication.k8s.io/v1/tokenreviews", token_review(token, self._audience))
         return token_from_review(answer, self._audience)
 
 

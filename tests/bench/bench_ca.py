@@ -32,12 +32,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ca.authority import new_serial
 from ca.issue import pem
 from ca.policy import Grant
 from ca.profile import intermediate_certificate, root_certificate
 from ca.request import parse_request
 from ca.sign import issuer_of, prepare, sign
+from ca.trust import new_serial
 from mesh.identity import Identity
 from svid.request import new_key_request
 from svid.tls import client_context

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from ca.authority import Authority, load_bundle, passphrase_from
+from ca.authority import RETRY_SECONDS, Authority
+from ca.passphrase import passphrase_from
 from ca.settings import DAY, CaSettings
+from ca.store import TRUST_FILE, DirectoryStore
+from ca.trust import Trust, new_trust, trust_from
 from mesh.errors import InvalidInput, MissingPrerequisite, Unavailable
+from svid.material import TrustBundle
 
 SETTINGS = CaSettings()
 NOW = 1_800_000_000.0
@@ -33,7 +39,7 @@ def passphrase() -> bytes:
 
 
 def authority(directory: Path, clock: Clock | None = None, settings: CaSettings = SETTINGS) -> Authority:
-    return Authority(directory, passphrase, settings, clock or Clock())
+    return Authority(DirectoryStore(directory), passphrase, settings, clock or Clock())
 
 
 def test_makes_a_root_and_finds_it_again(tmp_path: Path) -> None:
@@ -49,20 +55,18 @@ def test_makes_a_root_and_finds_it_again(tmp_path: Path) -> None:
 def test_files_and_their_modes(tmp_path: Path) -> None:
     authority(tmp_path / "state")
     files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
-    assert files == {"root.pem": 0o600, "bundle.json": 0o600, "roots.pem": 0o644}
-    text = (tmp_path / "state" / "root.pem").read_text()
+    assert files == {TRUST_FILE: 0o600}
+    text = json.loads((tmp_path / "state" / TRUST_FILE).read_text())["root.pem"]
     assert "BEGIN ENCRYPTED PRIVATE KEY" in text
     with pytest.raises(TypeError):
         serialization.load_pem_private_key(text.encode(), None)
-    assert (tmp_path / "state" / "roots.pem").read_text() == load_bundle(tmp_path / "state").pem
 
 
 def test_many_at_once_make_one_root(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from ca.authority import make_root; "
-        "from ca.settings import CaSettings; "
-        "sys.stdin.read(); make_root(Path(sys.argv[1]), lambda: b'x' * 32, CaSettings(), time.time());"
-        "print(Path(sys.argv[1], 'roots.pem').read_text())"
+        "import sys, time; from pathlib import Path; from ca.trust import open_trust; "
+        "from ca.settings import CaSettings; from ca.store import DirectoryStore; sys.stdin.read(); "
+        "print(open_trust(DirectoryStore(Path(sys.argv[1])), lambda: b'x' * 32, CaSettings(), time.time()).bundle.pem)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "state")]
     started = [
@@ -85,7 +89,7 @@ def test_many_at_once_make_one_root(tmp_path: Path) -> None:
 def test_wrong_passphrase(tmp_path: Path) -> None:
     authority(tmp_path)
     with pytest.raises(MissingPrerequisite, match="cannot be opened"):
-        Authority(tmp_path, lambda: b"another passphrase", SETTINGS, Clock())
+        Authority(DirectoryStore(tmp_path), lambda: b"another passphrase", SETTINGS, Clock())
 
 
 def test_another_trust_domain_in_the_directory(tmp_path: Path) -> None:
@@ -95,17 +99,26 @@ def test_another_trust_domain_in_the_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["root.pem", "bundle.json"])
-@pytest.mark.parametrize("content", ["", "{}", "hello"])
-def test_damaged_state_is_one_clear_error(tmp_path: Path, name: str, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{}", "hello", None])
+def test_damaged_state_is_one_clear_error(tmp_path: Path, name: str, content: str | None) -> None:
     authority(tmp_path)
-    (tmp_path / name).write_text(content)
+    documents = {**json.loads((tmp_path / TRUST_FILE).read_text()), name: content}
+    (tmp_path / TRUST_FILE).write_text(json.dumps({key: text for key, text in documents.items() if text is not None}))
     with pytest.raises(MissingPrerequisite, match=name):
+        authority(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "hello", '{"root.pem": 1}'])
+def test_damaged_file_is_one_clear_error(tmp_path: Path, content: str) -> None:
+    authority(tmp_path)
+    (tmp_path / TRUST_FILE).write_text(content)
+    with pytest.raises(MissingPrerequisite, match=r"trust\.json is damaged"):
         authority(tmp_path)
 
 
 def test_directory_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MissingPrerequisite, match="cannot be written"):
+    with pytest.raises(MissingPrerequisite, match="cannot be read: Not a directory"):
         authority(tmp_path / "file" / "state")
 
 
@@ -181,3 +194,65 @@ def test_passphrase_files(tmp_path: Path) -> None:
     (tmp_path / "short").write_text("hunter2\n")
     with pytest.raises(InvalidInput, match="7 bytes"):
         passphrase_from(tmp_path / "short", create=True)
+
+
+def test_an_intermediate_serves_on_when_no_new_one_can_be_made(tmp_path: Path) -> None:
+    clock, secret = Clock(), [b"correct horse battery staple"]
+    one = Authority(DirectoryStore(tmp_path), lambda: secret[0], SETTINGS, clock)
+    first = one.issuer(DAY)
+    secret[0] = b"it has been replaced by mistake"
+    clock.time += 16 * DAY
+    assert one.issuer(DAY) is first
+    secret[0] = b"correct horse battery staple"
+    assert one.issuer(DAY) is first  # it was tried a moment ago
+    clock.time += RETRY_SECONDS + 1
+    second = one.issuer(DAY)
+    assert second is not first
+    secret[0] = b"it has been replaced by mistake"
+    clock.time += 30 * DAY
+    with pytest.raises(MissingPrerequisite, match="cannot be opened"):
+        one.issuer(DAY)
+
+
+def test_takes_up_what_another_replica_stored(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    one = authority(tmp_path)
+    told: list[TrustBundle] = []
+    one.on_bundle(told.append)
+    one.refresh()
+    before = one.issuer(DAY)
+    stored = store.read()
+    assert stored is not None
+    old = trust_from(stored, "", "cluster.local")
+    new = new_trust(passphrase(), SETTINGS, int(NOW))
+    both = TrustBundle("cluster.local", 2, (*old.bundle.roots, *new.bundle.roots))
+    stored = store.replace(replace(old, bundle=both).documents(), stored.version)
+    one.refresh()
+    assert told == [both]
+    assert one.bundle == both
+    assert one.issuer(DAY) is before  # the root that signs is the same
+    store.replace(Trust(new.root_pem, both).documents(), stored.version)
+    one.refresh()
+    assert told == [both]
+    assert one.issuer(DAY).root != before.root
+    one.issuer(DAY).issuer.certificate.verify_directly_issued_by(
+        x509.load_pem_x509_certificate(new.bundle.roots[0].encode())
+    )
+
+
+def test_a_root_that_was_removed_is_put_back(tmp_path: Path) -> None:
+    one = authority(tmp_path)
+    (tmp_path / TRUST_FILE).unlink()
+    one.refresh()
+    assert authority(tmp_path).bundle == one.bundle
+
+
+def test_a_root_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    store, one = DirectoryStore(tmp_path), authority(tmp_path)
+    before, stored = (one.bundle, one.issuer(DAY)), store.read()
+    assert stored is not None
+    foreign = new_trust(b"the passphrase of somebody else", SETTINGS, int(NOW))
+    store.replace(foreign.documents(), stored.version)
+    with pytest.raises(MissingPrerequisite, match="cannot be opened"):
+        one.refresh()
+    assert (one.bundle, one.issuer(DAY)) == before

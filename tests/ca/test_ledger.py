@@ -17,6 +17,7 @@ from ca.ledger import Ledger, Record
 from ca.policy import Caller
 from ca.request import parse_request
 from ca.settings import CaSettings
+from ca.store import DirectoryStore
 from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
 from svid.client import Token, fetch
@@ -25,7 +26,7 @@ from tests.ca.harness import ApiServer, CaProcess, TokenMint
 
 NOW = 1_800_000_000.0
 RECORD = Record(
-    "ab", "spiffe://cluster.local/ns/a/sa/b", "token", "a", "b-1", "u", "n", "P-256", "f" * 64, "1", NOW, 10, 20
+    "ab", "spiffe://cluster.local/ns/a/sa/b", "token", "a", "b-1", "u", "n", "P-256", "f" * 64, "1", "2", NOW, 10, 20
 )
 
 
@@ -96,7 +97,7 @@ def test_a_file_that_is_not_a_ledger(tmp_path: Path) -> None:
 
 
 def issuance(tmp_path: Path, ledger: Ledger) -> Issuance:
-    authority = Authority(tmp_path, lambda: b"x" * 32, CaSettings(), lambda: NOW)
+    authority = Authority(DirectoryStore(tmp_path), lambda: b"x" * 32, CaSettings(), lambda: NOW)
     return Issuance(authority, ledger, CaSettings(), lambda: NOW)
 
 

@@ -32,8 +32,11 @@ class Asked:
         return None
 
 
-def pod(name: str, uid: str) -> dict[str, Any]:
-    return {"metadata": {"namespace": "a", "name": name, "uid": uid}, "spec": {"serviceAccountName": "s"}}
+def pod(name: str, uid: str, node: str = "n") -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "a", "name": name, "uid": uid},
+        "spec": {"serviceAccountName": "s", "nodeName": node},
+    }
 
 
 def watch() -> tuple[PodWatch, Asked, Clock]:
@@ -45,8 +48,8 @@ def test_knows_what_was_listed_and_what_changed() -> None:
     pods, asked, _ = watch()
     pods.take(Listed("Pod", (pod("x", "1"), pod("y", "2")), 1))
     pods.take(Changed("Pod", pod("z", "3"), deleted=False, resource_version=2))
-    assert pods("a", "x", "1") == PodFacts("1", "s", "")
-    assert pods("a", "z", "3") == PodFacts("3", "s", "")
+    assert pods("a", "x", "1") == PodFacts("1", "s", "n")
+    assert pods("a", "z", "3") == PodFacts("3", "s", "n")
     assert not asked.names
 
 
@@ -90,3 +93,22 @@ def test_by_get() -> None:
             lookup("a", "x", "1")
     with pytest.raises(Unavailable):
         lookup("a", "x", "1")
+
+
+def test_a_pod_that_has_no_node_yet_is_asked_for_again() -> None:
+    """A token is only made for a pod that has its node: the watch is behind."""
+    pods, asked, _ = watch()
+    pods.take(Listed("Pod", (pod("x", "1", node=""),), 1))
+    assert pods("a", "x", "1") is None
+    assert asked.names == [("a", "x", "1")]
+
+
+def test_knows_which_pods_end() -> None:
+    pods, asked, _ = watch()
+    ending, over = pod("x", "1"), pod("y", "2")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    over["status"] = {"phase": "Succeeded"}
+    pods.take(Listed("Pod", (ending, over), 1))
+    assert pods("a", "x", "1") == PodFacts("1", "s", "n", deleting=True)
+    assert pods("a", "y", "2") == PodFacts("2", "s", "n", finished=True)
+    assert not asked.names

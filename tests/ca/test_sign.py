@@ -15,12 +15,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ca.authority import new_serial
 from ca.issue import pem
 from ca.policy import Grant
 from ca.profile import intermediate_certificate, leaf_extensions, root_certificate
 from ca.request import SignableKey
 from ca.sign import Issuer, issuer_of, prepare, sign
+from ca.trust import new_serial
 from mesh.errors import InvalidInput
 from mesh.identity import Identity
 

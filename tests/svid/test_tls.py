@@ -19,6 +19,7 @@ from ca.ledger import Ledger
 from ca.policy import Caller
 from ca.request import parse_request
 from ca.settings import CaSettings
+from ca.store import DirectoryStore
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
 from mesh.identity import Identity
 from svid.material import SvidMaterial, material_from_response
@@ -33,7 +34,7 @@ class Issuer:
 
     def __init__(self, directory: Path) -> None:
         settings = CaSettings()
-        authority = Authority(directory, lambda: b"x" * 32, settings, time.time)
+        authority = Authority(DirectoryStore(directory), lambda: b"x" * 32, settings, time.time)
         self._issuance = Issuance(authority, Ledger(directory / "ledger"), settings, time.time)
 
     def answer(self, identity: Identity, csr: str) -> dict[str, object]:

@@ -1,0 +1,117 @@
+"""What the ca does on a cluster beside issuing: nothing here is waited for by a request.
+
+It tells of certificates and refusals in objects and events, keeps the roots where pods mount them, and follows the root
+that the replicas share.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import structlog
+
+from ca import workload_certificate
+from ca.authority import Authority
+from ca.ledger import Ledger, Record
+from ca.pods import PodWatch
+from ca.refusals import Refusals
+from ca.root_keeper import RootKeeper
+from ca.secret_store import SecretStore
+from kube.client import Client
+from kube.source import Event, Source
+from kube.write_behind import Counts, WriteBehind
+from mesh.errors import HeddleError
+from svid.material import PodRef
+
+# An object costs the ca about 2 ms of the interpreter that issuance needs too, and the API server a write to its disk.
+CERTIFICATES_PER_SECOND = 100.0
+MOST_WAITING = 20_000  # pods; about 1 KB each
+EVENTS_PER_SECOND = 5.0
+MOST_EVENTS_WAITING = 200
+LAST_SECONDS = 5.0  # for what waits when the ca ends
+CATCH_UP_SECONDS = 5.0
+
+log = structlog.get_logger("ca")
+
+
+class Cluster:
+    """`replica` is the name of this ca's own pod, `store` has the root."""
+
+    def __init__(self, client: Client, authority: Authority, ledger: Ledger, replica: str, store: SecretStore) -> None:
+        self._client = client
+        self._authority = authority
+        self._ledger = ledger
+        self._replica = replica
+        self._store = store
+        self._refusals = Refusals(replica, time.time)
+        self._certificates: WriteBehind[Record] = WriteBehind(
+            "WorkloadCertificates", self._write, limit=MOST_WAITING, per_second=CERTIFICATES_PER_SECOND
+        )
+        self._events: WriteBehind[Any] = WriteBehind(
+            "events",
+            lambda series: self._refusals.write(client, series),
+            limit=MOST_EVENTS_WAITING,
+            per_second=EVENTS_PER_SECOND,
+        )
+        self._roots = RootKeeper(client, lambda: authority.bundle)
+        self._behind = threading.Event()
+        self._stopping = threading.Event()
+
+    def start(self, pods: PodWatch) -> None:
+        """Begin; what an earlier process of this replica left unwritten is written now."""
+        self._certificates.start()
+        self._events.start()
+        self._catch_up()
+        self._roots.start()
+        pods.start(self._client, self._roots.take)
+        self._authority.on_bundle(lambda _: self._roots.check())
+        Source([self._store.watched()], self._client).start(self._changed)
+        threading.Thread(target=self._keep_up, name="catch-up", daemon=True).start()
+
+    def issued(self, record: Record) -> None:
+        """A certificate went out. Never blocks and never raises."""
+        if record.pod_name and not self._certificates.offer((record.pod_namespace, record.pod_name), record):
+            self._behind.set()
+
+    def refused(self, pod: PodRef, error: HeddleError) -> None:
+        """A request of this very pod was refused. Never blocks and never raises."""
+        self._refusals.refused(pod, error, self._events.offer)
+
+    def counts(self) -> dict[str, tuple[int, Counts]]:
+        """By what is written: how many wait, and what became of the others."""
+        return {
+            "certificates": (len(self._certificates), self._certificates.counts),
+            "events": (len(self._events), self._events.counts),
+        }
+
+    def stop(self) -> None:
+        """Write what waits, for a few seconds at most. May be called more than once."""
+        self._stopping.set()
+        self._roots.stop()
+        left = self._certificates.stop(LAST_SECONDS)
+        self._events.stop()
+        if left:
+            log.warning("WorkloadCertificates are left unwritten; the ledger has them", count=left)
+
+    def _write(self, record: Record) -> None:
+        workload_certificate.write(self._client, workload_certificate.workload_certificate(record, self._replica))
+
+    def _changed(self, _event: Event) -> None:
+        try:
+            self._authority.refresh()
+        except HeddleError as error:
+            log.error("the root that is stored cannot be used; the one in memory goes on", error=str(error))
+
+    def _keep_up(self) -> None:
+        while not self._stopping.wait(CATCH_UP_SECONDS):
+            if self._behind.is_set() and not len(self._certificates):
+                self._behind.clear()
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Queue the newest certificate of each pod that the ledger knows."""
+        for record in self._ledger.list(valid_at=time.time()):
+            if record.state != "failed":
+                self.issued(record)

@@ -1,0 +1,119 @@
+"""What the trust domain's state says: the root that signs (its key encrypted) and the bundle that everyone trusts.
+
+Documents, wherever they are kept (`ca.store`):
+    root.pem      the encrypted root key (PKCS #8) and the root certificate
+    bundle.json   {"trustDomain", "sequence", "roots"}
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ca.profile import root_certificate
+from ca.settings import CaSettings
+from ca.store import Documents, Store, Stored
+from mesh.errors import HeddleError, InvalidInput, MissingPrerequisite
+from svid.material import TrustBundle, bundle_from_json
+
+ROOT, BUNDLE = "root.pem", "bundle.json"
+
+_PEM = serialization.Encoding.PEM
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The state, and the version under which it is stored. The key is encrypted, and left out of `repr` even so."""
+
+    root_pem: str = field(repr=False)
+    bundle: TrustBundle
+    version: str = ""
+
+    def documents(self) -> Documents:
+        return {ROOT: self.root_pem, BUNDLE: json.dumps(bundle_json(self.bundle), indent=1) + "\n"}
+
+
+def open_trust(store: Store, read_passphrase: Callable[[], bytes], settings: CaSettings, now: float) -> Trust:
+    """The state in `store`, made where there is none.
+
+    Raises MissingPrerequisite when it cannot be used, InvalidInput when it is another trust domain's.
+    """
+    stored = store.read() or store.create(new_trust(read_passphrase(), settings, int(now)).documents())
+    return trust_from(stored, store.name, settings.trust_domain)
+
+
+def trust_from(stored: Stored, where: str, trust_domain: str) -> Trust:
+    """The state in these documents; `where` is their place, for the message of an error."""
+    missing = [name for name in (ROOT, BUNDLE) if name not in stored.documents]
+    if missing:
+        has = ", ".join(sorted(stored.documents)) or "nothing"
+        raise MissingPrerequisite(
+            f"{where} has no {' and no '.join(missing)}, only {has}",
+            hint="it is not a root that Heddle made: name another place for it, or remove it for a new root",
+        )
+    root_pem = stored.documents[ROOT]
+    certificate_of(root_pem, where)
+    try:
+        bundle = bundle_from_json(json.loads(stored.documents[BUNDLE]))
+    except (ValueError, HeddleError) as error:
+        raise MissingPrerequisite(f"{BUNDLE} in {where} cannot be read: {error}") from None
+    if bundle.trust_domain != trust_domain:
+        raise InvalidInput(
+            f"{where} holds the root of trust domain {bundle.trust_domain}, not {trust_domain}",
+            field="trustDomain",
+            hint="a trust domain keeps its name; start a new one in an empty place",
+        )
+    return Trust(root_pem, bundle, stored.version)
+
+
+def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
+    """A new root, and the first bundle: it alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = root_certificate(
+        key, settings.trust_domain, new_serial(), now - settings.backdate, now + settings.root_ttl
+    )
+    encrypted = key.private_bytes(
+        _PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase)
+    )
+    root = certificate.public_bytes(_PEM).decode()
+    return Trust(encrypted.decode() + root, TrustBundle(settings.trust_domain, 1, (root,)))
+
+
+def open_root(root_pem: str, passphrase: bytes, where: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """The root's certificate and its key, decrypted."""
+    certificate = certificate_of(root_pem, where)
+    try:
+        key = serialization.load_pem_private_key(root_pem.encode(), passphrase)
+    except (ValueError, TypeError) as error:
+        raise MissingPrerequisite(
+            f"the root key in {where} cannot be opened: {error}",
+            field="rootPassphraseFile",
+            hint="is it the passphrase that this root was made with?",
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise MissingPrerequisite(f"the key in {where} is not that of the certificate beside it")
+    return certificate, key
+
+
+def certificate_of(root_pem: str, where: str) -> x509.Certificate:
+    """The certificate in `root.pem`."""
+    try:
+        return x509.load_pem_x509_certificate(root_pem.encode())
+    except ValueError as error:
+        raise MissingPrerequisite(f"the root certificate ({ROOT}) in {where} cannot be read: {error}") from None
+
+
+def bundle_json(bundle: TrustBundle) -> dict[str, object]:
+    """The trust bundle as it goes over the wire and into bundle.json."""
+    return {"trustDomain": bundle.trust_domain, "sequence": bundle.sequence, "roots": list(bundle.roots)}
+
+
+def new_serial() -> int:
+    """128 random bits, the highest set so that the number is never short (127 bits of entropy)."""
+    return secrets.randbits(127) | 1 << 127

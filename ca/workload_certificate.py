@@ -1,0 +1,92 @@
+"""`WorkloadCertificate` objects: one for each pod, with its current certificate, as `kubectl get svid -A` shows it.
+
+The object is named after its pod and owned by it, so that it goes with it. A certificate that was issued without a pod
+has no object: it is in the ledger and the log of the replica that issued it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ca.issue import rfc3339
+from ca.ledger import Record
+from kube.client import Client, Refused
+from mesh.errors import Conflict, NotFound
+from svid.schedule import RENEW_FROM
+
+GROUP, VERSION, PLURAL, KIND = "heddle.dev", "v1", "workloadcertificates", "WorkloadCertificate"
+ISSUED = "Issued"
+_ATTEMPTS = 5
+
+
+def workload_certificate(record: Record, replica: str) -> dict[str, Any]:
+    """The object for a certificate that was issued to a pod; `replica` is the ca's own pod."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "name": record.pod_name, "uid": record.pod_uid}
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"namespace": record.pod_namespace, "name": record.pod_name, "ownerReferences": [pod]},
+        "spec": {
+            "pod": record.pod_name,
+            "identity": record.identity,
+            "serial": record.serial,
+            "issued": rfc3339(int(record.prepared_at)),
+            "expires": rfc3339(record.not_after),
+            "renewsAt": rfc3339(int(renews_at(record))),
+            "root": record.root,
+            "issuer": record.issuer,
+            "node": record.node,
+            "key": {"kind": record.key_kind, "sha256": record.key_fingerprint},
+            "state": ISSUED,
+            "caller": record.caller,
+            "replica": replica,
+        },
+    }
+
+
+def renews_at(record: Record) -> float:
+    """The earliest moment at which its holder renews it (Unix seconds)."""
+    start = max(record.not_before, int(record.prepared_at))
+    return start + RENEW_FROM * (record.not_after - start)
+
+
+def write(client: Client, body: Mapping[str, Any]) -> None:
+    """Create the object or bring it up to date, unless it tells of a later certificate already.
+
+    Several replicas may write about one pod, in any order: the resourceVersion decides whether what was read still
+    holds. Needs the rights to `create`, `get` and `patch` WorkloadCertificates.
+    """
+    collection = f"/apis/{GROUP}/{VERSION}/namespaces/{body['metadata']['namespace']}/{PLURAL}"
+    path = f"{collection}/{body['metadata']['name']}"
+    # Whoever renews has an object already, whoever comes with a token mostly has none.
+    expected = body["spec"]["caller"] == "certificate"
+    for _ in range(_ATTEMPTS):
+        try:
+            if not expected:
+                client.post(collection, body)
+                return
+            there = client.get(path)
+            if not is_later(body, there):
+                return
+            version = there["metadata"]["resourceVersion"]
+            client.merge(path, {**body, "metadata": {**body["metadata"], "resourceVersion": version}})
+            return
+        except NotFound:
+            if not expected:  # the namespace is gone, or the kind is not installed
+                raise
+            expected = False
+        except Refused as error:
+            if error.status != 409:
+                raise
+            expected = True
+    raise Conflict(f"WorkloadCertificate {path} is changed by others all the time")
+
+
+def is_later(body: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether `body` is of a later issuance than the object that is there, or of another pod of that name."""
+    before = there.get("spec") or {}
+    owners = there["metadata"].get("ownerReferences") or []
+    if [owner.get("uid") for owner in owners] != [owner["uid"] for owner in body["metadata"]["ownerReferences"]]:
+        return not before.get("issued", "") > body["spec"]["issued"]
+    return (body["spec"]["issued"], body["spec"]["serial"]) > (before.get("issued", ""), before.get("serial", ""))
