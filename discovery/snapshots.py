@@ -15,7 +15,7 @@ from typing import Any
 
 from discovery.findings import Finding, Severity, of_error, of_field
 from kube.source import Changed, Event, Listed, Watched, list_path
-from mesh.kinds import Kind, parse_with_warnings, watched_by
+from mesh.kinds import Kind, parse_with_warnings, watched_by, without_effect
 from mesh.objects import (
     Key,
     parse_config_map,
@@ -28,7 +28,6 @@ from mesh.objects import (
 )
 from mesh.settings import CONTROL_NAMESPACE, MeshSettings, parse_mesh_settings
 from mesh.snapshot import Snapshot
-from mesh.validation import unhonoured_problems
 
 SETTINGS = Key(CONTROL_NAMESPACE, "istio")
 SETTINGS_FIELD = "mesh"
@@ -155,7 +154,7 @@ class SnapshotBuilder:
         entry = self._istio[kind]
         # The items of a list may leave out what the list itself says.
         typed, warnings = parse_with_warnings({"apiVersion": entry.api_version, "kind": kind, **raw})
-        found = (*warnings, *unhonoured_problems(typed.spec))
+        found = (*warnings, *without_effect(typed))
         return typed, tuple(
             of_field(kind, typed.namespace, typed.name, each, severity=Severity.WARNING) for each in found
         )

@@ -13,12 +13,11 @@ from typing import Any
 from local import shapes
 from local.unhonoured_kinds import kind_fields, template_warnings
 from mesh.errors import HeddleError
-from mesh.kinds import find_kind, is_istio, parse_istio, parse_with_warnings
+from mesh.kinds import find_kind, is_istio, parse_istio, parse_with_warnings, without_effect
 from mesh.manifest import Document
 from mesh.objects import Key
 from mesh.problems import ObjectErrors
 from mesh.settings import CONTROL_NAMESPACE
-from mesh.validation import unhonoured_problems
 
 Raw = dict[str, Any]
 At = tuple[str, Key]
@@ -92,8 +91,7 @@ class _Reading:
         place = Place(document.source, document.line)
         what = kind, key = at(document)
         entry = find_kind(document.api_version, kind)
-        misspelt = entry is None and is_istio(document.api_version)
-        if not misspelt and (entry is None or not (entry.model or "engine" in entry.watched_by)):
+        if not is_istio(document.api_version) and (entry is None or "engine" not in entry.watched_by):
             self.notices.append(f"{place}: {kind} {key}: `heddle local` does not act upon this kind")
             return
         if what in self._reserved:
@@ -139,7 +137,7 @@ class _Reading:
     def _name_what_has_no_effect(self, document: Document, key: Key, raw: Raw) -> None:
         if is_istio(document.api_version):
             parsed, warnings = parse_with_warnings(document.raw, key.namespace)
-            for found in (*warnings, *unhonoured_problems(parsed.spec)):
+            for found in (*warnings, *without_effect(parsed)):
                 place = Place(document.source, document.line_of(found.path))
                 self.notices.append(f"{place}: {document.kind} {key}: {found}")
             return

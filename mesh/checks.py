@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.istio.base import IstioObject
-from mesh.kinds import group_of, is_istio, kind_of, parse_with_warnings
+from mesh.istio.service_entry import ServiceEntry
+from mesh.kinds import group_of, is_istio, kind_of, parse_with_warnings, without_effect
 from mesh.manifest import Document, ManifestProblem
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.references import check_references
-from mesh.validation import DEFAULT_NAMESPACE, unhonoured_problems
+from mesh.validation import DEFAULT_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`checked`: objects of Istio's kinds with a model; `not_checked`: all others."""
+    """`checked`: objects of Istio's kinds; `not_checked`: all others."""
 
     checked: int
     not_checked: int
@@ -87,10 +88,7 @@ def check_documents(
         if not is_istio(document.api_version):
             continue
         try:
-            entry = kind_of(document.raw)
-            if entry.model is None:
-                warnings.append(_finding(document, namespace, _not_acted_upon(entry.kind)))
-                continue
+            kind_of(document.raw)
             checked += 1
             istio_object, found = parse_with_warnings(document.raw, namespace)
         except ObjectErrors as error:
@@ -98,7 +96,7 @@ def check_documents(
             errors.extend(sorted(found_here, key=lambda finding: finding.line))
             continue
         parsed[number] = istio_object
-        found = (*found, *unhonoured_problems(istio_object.spec))
+        found = (*found, *without_effect(istio_object))
         warnings.extend(_finding(document, namespace, each) for each in found)
     warnings.extend(_across(every, parsed, namespace))
     warnings.extend(_twice(every, namespace))
@@ -112,25 +110,15 @@ def _finding(document: Document, namespace: str, each: FieldProblem) -> Finding:
     return Finding(document.source, line, about, each.field, each.message, each.hint, each.value)
 
 
-def _not_acted_upon(kind: str) -> FieldProblem:
-    return FieldProblem(("kind",), f"Heddle knows {kind} and does not act upon it yet: it has no effect", warning=True)
-
-
 def _across(every: tuple[Document, ...], parsed: dict[int, IstioObject[Any]], namespace: str) -> Iterator[Finding]:
     """What the objects say of each other."""
     by_object = {id(istio_object): every[number] for number, istio_object in parsed.items()}
     services = [
         (each.namespace or namespace, each.name) for each in every if (each.api_version, each.kind) == ("v1", "Service")
     ]
-    entries = [host for each in every if each.kind == "ServiceEntry" for host in _hosts(each)]
+    entries = [host for each in parsed.values() if isinstance(each.spec, ServiceEntry) for host in each.spec.hosts]
     for istio_object, found in check_references(parsed.values(), services, entries):
         yield _finding(by_object[id(istio_object)], namespace, found)
-
-
-def _hosts(document: Document) -> Iterator[str]:
-    spec = document.raw.get("spec")
-    hosts = spec.get("hosts") if isinstance(spec, dict) else None
-    yield from (host for host in hosts if isinstance(host, str)) if isinstance(hosts, list) else ()
 
 
 def _twice(every: tuple[Document, ...], namespace: str) -> Iterator[Finding]:

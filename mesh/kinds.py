@@ -1,7 +1,7 @@
 """The one table of kinds: what Heddle reads of Kubernetes and Istio, and which part watches it.
 
-Watches, RBAC rules, `heddle validate` and the API of `heddle local` come from this table. A new kind is one line here
-and, when Heddle acts upon it, a model in `mesh/istio/`.
+Watches, RBAC rules, CRDs, reference pages, `heddle validate` and the API of `heddle local` come from this table. A new
+kind is one line here and, unless Kubernetes defines it, a model in `mesh/istio/` or `mesh/heddle/`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.heddle.workload_certificate import WorkloadCertificate
+from mesh.istio.authorization_policy import AuthorizationPolicy
 from mesh.istio.base import IstioObject, Model
 from mesh.istio.destination_rule import DestinationRule
+from mesh.istio.envoy_filter import EnvoyFilter
 from mesh.istio.gateway import Gateway
 from mesh.istio.peer_authentication import PeerAuthentication
+from mesh.istio.proxy_config import ProxyConfig
+from mesh.istio.request_authentication import RequestAuthentication
+from mesh.istio.service_entry import ServiceEntry
+from mesh.istio.sidecar import Sidecar
+from mesh.istio.telemetry import Telemetry
 from mesh.istio.virtual_service import VirtualService
+from mesh.istio.wasm_plugin import WasmPlugin
+from mesh.istio.workload_entry import WorkloadEntry
+from mesh.istio.workload_group import WorkloadGroup
 from mesh.problems import FieldProblem, ObjectErrors, show
-from mesh.validation import DEFAULT_NAMESPACE, nearest, parse_object
+from mesh.validation import DEFAULT_NAMESPACE, nearest, parse_object, unhonoured_problems
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. `versions`: the preferred first. `model`: of Istio's kinds that Heddle acts upon.
+    """One kind. `versions`: the preferred first. `model`: of its spec, for all of Istio's kinds and Heddle's own.
 
     `watched_by`: the parts that list and watch it, of webhook, ca, discovery, engine (that of `heddle local`).
+    `planned`: its objects are read and checked, and not acted upon in this release.
     """
 
     group: str
@@ -33,6 +45,7 @@ class Kind:
     namespaced: bool = True
     model: type[Model] | None = None
     watched_by: tuple[str, ...] = ()
+    planned: bool = False
 
     @property
     def api_version(self) -> str:
@@ -54,6 +67,7 @@ NETWORKING = "networking.istio.io"
 SECURITY = "security.istio.io"
 TELEMETRY = "telemetry.istio.io"
 EXTENSIONS = "extensions.istio.io"
+HEDDLE = "heddle.dev"
 
 _ALL_NETWORKING = ("v1", "v1beta1", "v1alpha3")
 _V1_BETA = ("v1", "v1beta1")
@@ -76,20 +90,25 @@ KINDS: tuple[Kind, ...] = (
     Kind(NETWORKING, _ALL_NETWORKING, "DestinationRule", "destinationrules", True, DestinationRule, _DISCOVERY),
     Kind(NETWORKING, _ALL_NETWORKING, "Gateway", "gateways", True, Gateway, _DISCOVERY),
     Kind(SECURITY, _V1_BETA, "PeerAuthentication", "peerauthentications", True, PeerAuthentication, _DISCOVERY),
-    # Istio, known and not acted upon yet
-    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries"),
-    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars"),
-    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadEntry", "workloadentries"),
-    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadGroup", "workloadgroups"),
-    Kind(NETWORKING, ("v1alpha3",), "EnvoyFilter", "envoyfilters"),
-    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs"),
-    Kind(SECURITY, _V1_BETA, "AuthorizationPolicy", "authorizationpolicies"),
-    Kind(SECURITY, _V1_BETA, "RequestAuthentication", "requestauthentications"),
-    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries"),
-    Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins"),
+    # Istio, read and checked, and not acted upon yet
+    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadEntry", "workloadentries", True, WorkloadEntry, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadGroup", "workloadgroups", True, WorkloadGroup, planned=True),
+    Kind(NETWORKING, ("v1alpha3",), "EnvoyFilter", "envoyfilters", True, EnvoyFilter, planned=True),
+    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, planned=True),
+    Kind(SECURITY, _V1_BETA, "AuthorizationPolicy", "authorizationpolicies", True, AuthorizationPolicy, planned=True),
+    Kind(
+        SECURITY, _V1_BETA, "RequestAuthentication", "requestauthentications", True, RequestAuthentication, planned=True
+    ),
+    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries", True, Telemetry, planned=True),
+    Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins", True, WasmPlugin, planned=True),
+    # Heddle's own
+    Kind(HEDDLE, ("v1",), "WorkloadCertificate", "workloadcertificates", True, WorkloadCertificate),
 )
 
 _BY_NAME = {(kind.group, kind.kind): kind for kind in KINDS}
+_PLANNED = frozenset(kind.kind for kind in KINDS if kind.planned)
 
 
 def find_kind(api_version: str, kind: str) -> Kind | None:
@@ -132,7 +151,7 @@ def kind_of(raw: Mapping[str, Any]) -> Kind:
 
 
 def parse_istio(raw: Mapping[str, Any], namespace: str = DEFAULT_NAMESPACE) -> IstioObject[Any]:
-    """The typed object in `raw`, an object of a kind with a model; ObjectErrors with everything that is wrong with it.
+    """The typed object in `raw`, one of Istio's kinds; ObjectErrors with everything that is wrong with it.
 
     `namespace` is that of an object that names none, as in a file.
     """
@@ -145,11 +164,16 @@ def parse_with_warnings(
     """`parse_istio`, and what is allowed but probably not meant (fields that are not acted upon are not among it)."""
     entry = kind_of(raw)
     if entry.model is None:
-        says = f"Heddle does not act upon {entry.kind} yet"
-        raise ObjectErrors(
-            _about(raw), [FieldProblem(("kind",), says, "remove the object, or leave it: it has no effect")]
-        )
+        raise ObjectErrors(_about(raw), [_unknown_kind(entry.group, entry.kind)])
     return parse_object(entry.kind, entry.model, raw, namespace)
+
+
+def without_effect(istio_object: IstioObject[Any]) -> tuple[FieldProblem, ...]:
+    """Warnings of what this release does not act upon: the object as a whole, or each such field that is in use."""
+    if istio_object.kind in _PLANNED:
+        says = f"Heddle knows {istio_object.kind} and does not act upon it yet: it has no effect"
+        return (FieldProblem(("kind",), says, warning=True),)
+    return unhonoured_problems(istio_object.spec)
 
 
 def _about(raw: Mapping[str, Any]) -> str:

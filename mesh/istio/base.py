@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from mesh.istio.durations import format_duration, parse_duration
+from mesh.istio.schema import Cel, Schema
 from mesh.problems import FieldProblem, Path, Step, show
 
 S = TypeVar("S", bound="Model", covariant=True)
@@ -73,6 +74,19 @@ def _seconds_out(value: float) -> str:
     return format_duration(value)
 
 
+def _freeze(value: object) -> object:
+    """Any value of JSON as one that is immutable and hashable."""
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("a key is not text: put it in quotes")
+        return FrozenMap({key: _freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(item) for item in value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"{show(value)} is no value of JSON: write text, a number, true or false")
+
+
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_whole_number)]
@@ -80,11 +94,23 @@ UInt = Annotated[Whole, Field(ge=0, le=2**32 - 1)]
 Int = Annotated[Whole, Field(ge=-(2**31), le=2**31 - 1)]
 Real = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Duration = Annotated[
-    float, Strict(), BeforeValidator(_seconds), PlainSerializer(_seconds_out, return_type=str, when_used="json")
+    float,
+    Strict(),
+    BeforeValidator(_seconds),
+    PlainSerializer(_seconds_out, return_type=str, when_used="json"),
+    Schema(type="string", pattern=r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"),
 ]
 """Seconds in Python, `1m30s` in manifests."""
+TimeSpan = Annotated[Duration, Schema(Cel("duration(self) >= duration('1ms')", "it is shorter than 1ms"))]
+"""A Duration that cannot be 0; the model's rules say the same (`check_duration`)."""
 Map = Annotated[Mapping[str, V], BeforeValidator(_text_keys), AfterValidator(FrozenMap)]
 Labels = Annotated[Mapping[str, Text], BeforeValidator(_text_keys), AfterValidator(FrozenMap)]
+Struct = Annotated[Mapping[str, Any], BeforeValidator(_text_keys), AfterValidator(_freeze)]
+"""google.protobuf.Struct: any mapping of JSON values, whose meaning is somebody else's."""
+PortNumber = Annotated[UInt, Schema(minimum=1, maximum=65535)]
+"""A port that must be one where it is set; the model's rules say so (`check_port`)."""
+OptionalPort = Annotated[Whole, Field(ge=0, le=65535)]
+"""A port, or 0 for none."""
 EMPTY: FrozenMap[Any] = FrozenMap()
 
 
@@ -112,6 +138,8 @@ class Model(BaseModel):
     )
 
     planned_fields: ClassVar[frozenset[str]] = frozenset()
+    cel: ClassVar[tuple[Cel, ...]] = ()
+    """Rules between the fields of this message that the API server checks itself."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

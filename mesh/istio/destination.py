@@ -18,8 +18,11 @@ class StringMatch(Model):
     """One of exact, prefix, regex; none of them (`{}`), for headers and query parameters: it is present."""
 
     exact: Text | None = None
+    """The whole value."""
     prefix: Text | None = None
+    """What the value begins with."""
     regex: Text | None = None
+    """RE2 expression that the whole value matches."""
 
     def rules(self) -> Rules:
         chosen = [name for name in ("exact", "prefix", "regex") if getattr(self, name) is not None]
@@ -36,6 +39,7 @@ class StringMatch(Model):
 
 class PortSelector(Model):
     number: UInt = 0
+    """Number of a port of the service."""
 
     def rules(self) -> Rules:
         yield from check.check_port(("number",), self.number)
@@ -45,8 +49,11 @@ class Destination(Model):
     """A service by name (short names are of the rule's namespace), optionally a subset of it and one of its ports."""
 
     host: Text
+    """Service by name; names without a dot are completed with the object's namespace."""
     subset: Text = ""
+    """A subset of the service, defined by a DestinationRule."""
     port: PortSelector | None = None
+    """Which port; needed when the service has several."""
 
     def rules(self) -> Rules:
         yield from check.check_host(("host",), self.host, wildcard=False, address=True)
@@ -58,6 +65,7 @@ class Destination(Model):
 
 class Percent(Model):
     value: Real = 0.0
+    """0 to 100, with decimals."""
 
     def rules(self) -> Rules:
         yield from check.check_percentage(("value",), self.value)
@@ -65,8 +73,11 @@ class Percent(Model):
 
 class HeaderOperations(Model):
     set: Map[Text] = EMPTY
+    """Headers to set, in place of what is there."""
     add: Map[Text] = EMPTY
+    """Headers to add to what is there."""
     remove: tuple[Text, ...] = ()
+    """Headers to remove."""
 
     def rules(self) -> Rules:
         for operation, names in (("set", self.set), ("add", self.add)):
@@ -79,13 +90,18 @@ class HeaderOperations(Model):
 
 class Headers(Model):
     request: HeaderOperations | None = None
+    """Changes to the request, before it is sent on."""
     response: HeaderOperations | None = None
+    """Changes to the response, before it is sent back."""
 
 
 class HTTPRouteDestination(Model):
     destination: Destination
+    """Where to."""
     weight: Int = 0
+    """Share of the requests among the destinations of the rule."""
     headers: Headers | None = None
+    """Changes of headers for this destination."""
 
     def rules(self) -> Rules:
         yield from _weight(self.weight)
@@ -93,7 +109,9 @@ class HTTPRouteDestination(Model):
 
 class RouteDestination(Model):
     destination: Destination
+    """Where to."""
     weight: Int = 0
+    """Share of the connections among the destinations of the rule."""
 
     def rules(self) -> Rules:
         yield from _weight(self.weight)

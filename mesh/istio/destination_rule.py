@@ -11,6 +11,7 @@ from enum import StrEnum
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Duration, Flag, Int, Labels, Map, Model, Real, Text, UInt, Whole, planned, problem
 from mesh.istio.destination import PortSelector
+from mesh.istio.selectors import WorkloadSelector
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -27,18 +28,36 @@ class SimpleLB(StrEnum):
 
 class RingHash(Model):
     minimum_ring_size: Whole = 0
+    """Least number of virtual nodes on the ring; more spread the load better."""
 
 
 class MagLev(Model):
     table_size: Whole = 0
+    """Size of the table, a prime number."""
+
+
+class CookieAttribute(Model):
+    name: Text
+    """Name of the attribute, such as SameSite."""
+    value: Text = ""
+    """Its value, if it has one."""
+
+    def rules(self) -> Rules:
+        if not self.name:
+            yield problem("name", says="the attribute has no name", hint="name it, such as SameSite")
 
 
 class HTTPCookie(Model):
     """`ttl` None: the application sets the cookie; 0: Envoy sets a session cookie."""
 
     name: Text
+    """Name of the cookie."""
     path: Text = ""
+    """Path of the cookie."""
     ttl: Duration | None = None
+    """How long the cookie lives; without it the application sets the cookie."""
+    attributes: tuple[CookieAttribute, ...] = planned(())
+    """Further attributes of the cookie."""
 
     def rules(self) -> Rules:
         if not self.name:
@@ -48,12 +67,19 @@ class HTTPCookie(Model):
 
 class ConsistentHashLB(Model):
     http_header_name: Text | None = None
+    """Hash of this header."""
     http_cookie: HTTPCookie | None = None
+    """Hash of this cookie, which Envoy sets if it must."""
     use_source_ip: Flag | None = None
+    """Hash of the client's address."""
     http_query_parameter_name: Text | None = None
+    """Hash of this query parameter."""
     ring_hash: RingHash | None = planned()
+    """Envoy's ring hash."""
     maglev: MagLev | None = planned()
+    """Envoy's Maglev."""
     minimum_ring_size: Whole = planned(0)
+    """Least number of virtual nodes; use ringHash."""
 
     def rules(self) -> Rules:
         keys = (self.http_header_name, self.http_cookie, self.use_source_ip, self.http_query_parameter_name)
@@ -72,19 +98,27 @@ class ConsistentHashLB(Model):
 
 class Distribute(Model):
     from_: Text = ""
+    """Locality of the client: `region/zone/subzone`, with `*` at the end."""
     to: Map[UInt] = EMPTY
+    """Share of the traffic in percent, by locality of the endpoints."""
 
 
 class Failover(Model):
     from_: Text = ""
+    """Region of the client."""
     to: Text = ""
+    """Region whose endpoints take over."""
 
 
 class LocalityLoadBalancerSetting(Model):
     distribute: tuple[Distribute, ...] = ()
+    """Shares by locality."""
     failover: tuple[Failover, ...] = ()
+    """Which region takes over for which."""
     failover_priority: tuple[Text, ...] = ()
+    """Labels that make an endpoint near, the most important first."""
     enabled: Flag | None = None
+    """Whether localities count; as the mesh says by default."""
 
     def rules(self) -> Rules:
         if self.distribute and (self.failover or self.failover_priority):
@@ -105,8 +139,11 @@ class LocalityLoadBalancerSetting(Model):
 
 class WarmupConfiguration(Model):
     duration: Duration | None = None
+    """How long a new endpoint gets less than its share."""
     minimum_percent: Real | None = None
+    """Share that it gets at the beginning."""
     aggression: Real | None = None
+    """How fast its share grows; 1 is linear."""
 
     def rules(self) -> Rules:
         if self.duration is None:
@@ -118,10 +155,15 @@ class WarmupConfiguration(Model):
 
 class LoadBalancerSettings(Model):
     simple: SimpleLB | None = None
+    """A standard algorithm."""
     consistent_hash: ConsistentHashLB | None = None
+    """Requests with the same key go to the same endpoint."""
     locality_lb_setting: LocalityLoadBalancerSetting | None = planned()
+    """Prefer near endpoints, or spread by locality."""
     warmup_duration_secs: Duration | None = planned()
+    """How long a new endpoint gets less than its share; use warmup."""
     warmup: WarmupConfiguration | None = planned()
+    """Let new endpoints take their share slowly."""
 
     def rules(self) -> Rules:
         if self.simple is not None and self.consistent_hash is not None:
@@ -133,8 +175,11 @@ class LoadBalancerSettings(Model):
 
 class TcpKeepalive(Model):
     probes: UInt = planned(0)
+    """Probes without an answer until the connection counts as dead."""
     time: Duration | None = None
+    """Idle time until the first probe."""
     interval: Duration | None = planned()
+    """Time between probes."""
 
     def rules(self) -> Rules:
         yield from check.check_duration(("time",), self.time, zero=True)
@@ -143,10 +188,15 @@ class TcpKeepalive(Model):
 
 class TCPSettings(Model):
     max_connections: Int = 0
+    """Most connections to the service, from each client proxy."""
     connect_timeout: Duration | None = None
+    """Time until a connection must be there."""
     tcp_keepalive: TcpKeepalive | None = None
+    """TCP keepalive."""
     max_connection_duration: Duration | None = planned()
+    """How long a connection may live."""
     idle_timeout: Duration | None = planned()
+    """How long a connection may be idle."""
 
     def rules(self) -> Rules:
         yield from _not_negative(self, "max_connections")
@@ -163,13 +213,21 @@ class H2UpgradePolicy(StrEnum):
 
 class HTTPSettings(Model):
     http1_max_pending_requests: Int = 0
+    """Most requests that wait for a connection."""
     http2_max_requests: Int = 0
+    """Most requests at a time."""
     max_requests_per_connection: Int = 0
+    """Requests until a connection is closed; 1 turns keep-alive off."""
     max_retries: Int = 0
+    """Most retries at a time."""
     idle_timeout: Duration | None = None
+    """How long a connection without requests stays open."""
     h2_upgrade_policy: H2UpgradePolicy = planned(H2UpgradePolicy.DEFAULT)
+    """Whether HTTP/1.1 is sent on as HTTP/2."""
     use_client_protocol: Flag = planned(False)
+    """Keep the client's protocol."""
     max_concurrent_streams: Int = planned(0)
+    """Most streams on one HTTP/2 connection."""
 
     def rules(self) -> Rules:
         counts = ("http1_max_pending_requests", "http2_max_requests", "max_requests_per_connection", "max_retries")
@@ -182,7 +240,9 @@ class HTTPSettings(Model):
 
 class ConnectionPoolSettings(Model):
     tcp: TCPSettings | None = None
+    """Limits for all connections."""
     http: HTTPSettings | None = None
+    """Limits for HTTP."""
 
     def rules(self) -> Rules:
         if self.tcp is None and self.http is None:
@@ -193,14 +253,23 @@ class OutlierDetection(Model):
     """None where Istio's default applies (5 for `consecutive_5xx_errors`); 0 turns a detector off."""
 
     consecutive_errors: Int = 0
+    """Without effect; use consecutive5xxErrors."""
     split_external_local_origin_errors: Flag = planned(False)
+    """Count failures to connect apart from error responses."""
     consecutive_local_origin_failures: UInt | None = planned()
+    """Failures to connect in a row until an endpoint is ejected."""
     consecutive_gateway_errors: UInt | None = None
+    """Responses 502, 503, 504 in a row until an endpoint is ejected."""
     consecutive_5xx_errors: UInt | None = None
+    """Responses 5xx in a row until an endpoint is ejected."""
     interval: Duration | None = None
+    """Time between two looks."""
     base_ejection_time: Duration | None = None
+    """How long an endpoint is ejected, times the number of its ejections."""
     max_ejection_percent: Int = 0
+    """Largest share of the endpoints that is ejected."""
     min_health_percent: Int = 0
+    """Below this share of healthy endpoints nothing is ejected."""
 
     def rules(self) -> Rules:
         yield from check.check_duration(("interval",), self.interval)
@@ -231,14 +300,23 @@ class ClientTLSMode(StrEnum):
 
 class ClientTLSSettings(Model):
     mode: ClientTLSMode = ClientTLSMode.DISABLE
+    """DISABLE, SIMPLE, MUTUAL with own certificates, or ISTIO_MUTUAL with those of the mesh."""
     client_certificate: Text = ""
+    """File of the client's certificate, for MUTUAL."""
     private_key: Text = ""
+    """File of its key, for MUTUAL."""
     ca_certificates: Text = ""
+    """File of the roots that the server's certificate is checked against."""
     credential_name: Text = planned("")
+    """Secret with certificate, key and roots."""
     subject_alt_names: tuple[Text, ...] = ()
+    """Names of which the server's certificate must hold one."""
     sni: Text = ""
+    """Server name to ask for."""
     insecure_skip_verify: Flag | None = None
+    """Do not check the server's certificate."""
     ca_crl: Text = planned("")
+    """File of revoked certificates."""
 
     def rules(self) -> Rules:
         files = {
@@ -266,16 +344,24 @@ class ClientTLSSettings(Model):
 
 class PortTrafficPolicy(Model):
     port: PortSelector
+    """The port of the service."""
     load_balancer: LoadBalancerSettings | None = None
+    """How endpoints are chosen."""
     connection_pool: ConnectionPoolSettings | None = None
+    """Limits of connections."""
     outlier_detection: OutlierDetection | None = None
+    """Which endpoints are left out for a while."""
     tls: ClientTLSSettings | None = None
+    """TLS of the connections."""
 
 
 class TunnelSettings(Model):
     protocol: Text = ""
+    """CONNECT (the default) or POST."""
     target_host: Text
+    """Host that the tunnel leads to."""
     target_port: UInt
+    """Port that the tunnel leads to."""
 
     def rules(self) -> Rules:
         if self.protocol not in ("", "CONNECT", "POST"):
@@ -291,11 +377,14 @@ class ProxyProtocolVersion(StrEnum):
 
 class ProxyProtocol(Model):
     version: ProxyProtocolVersion = ProxyProtocolVersion.V1
+    """Version of the PROXY protocol."""
 
 
 class RetryBudget(Model):
     percent: Real | None = None
+    """Most retries, in percent of the requests at a time."""
     min_retry_concurrency: UInt = 0
+    """Retries that are always allowed."""
 
     def rules(self) -> Rules:
         yield from check.check_percentage(("percent",), self.percent)
@@ -303,13 +392,21 @@ class RetryBudget(Model):
 
 class TrafficPolicy(Model):
     load_balancer: LoadBalancerSettings | None = None
+    """How endpoints are chosen."""
     connection_pool: ConnectionPoolSettings | None = None
+    """Limits of connections."""
     outlier_detection: OutlierDetection | None = None
+    """Which endpoints are left out for a while."""
     tls: ClientTLSSettings | None = None
+    """TLS of the connections."""
     port_level_settings: tuple[PortTrafficPolicy, ...] = ()
+    """Policies for single ports, instead of the others."""
     tunnel: TunnelSettings | None = planned()
+    """Tunnel TCP through HTTP."""
     proxy_protocol: ProxyProtocol | None = planned()
+    """Tell the server the client's address."""
     retry_budget: RetryBudget | None = planned()
+    """Limit of retries."""
 
     def rules(self) -> Rules:
         if not self.model_fields_set:
@@ -331,8 +428,11 @@ class TrafficPolicy(Model):
 
 class Subset(Model):
     name: Text
+    """Name that routes refer to."""
     labels: Labels = EMPTY
+    """Labels of the endpoints of this subset."""
     traffic_policy: TrafficPolicy | None = None
+    """Policy for this subset, instead of the rule's."""
 
     def rules(self) -> Rules:
         if not check.is_dns_label(self.name):
@@ -342,21 +442,19 @@ class Subset(Model):
         yield from check.check_labels(("labels",), self.labels)
 
 
-class WorkloadSelector(Model):
-    match_labels: Labels = EMPTY
-
-    def rules(self) -> Rules:
-        yield from check.check_labels(("matchLabels",), self.match_labels)
-
-
 class DestinationRule(Model):
     """The spec. Subset policies override those of the rule; port-level ones override both."""
 
     host: Text
+    """The service, or services by a wildcard."""
     traffic_policy: TrafficPolicy | None = None
+    """Policy for all connections to it."""
     subsets: tuple[Subset, ...] = ()
+    """Named groups of its endpoints."""
     export_to: tuple[Text, ...] = ()
+    """Namespaces whose clients the rule is for; everybody when empty."""
     workload_selector: WorkloadSelector | None = planned()
+    """The clients that the rule is for; all of them without it."""
 
     def rules(self) -> Rules:
         yield from check.check_host(("host",), self.host, wildcard=True, address=True)

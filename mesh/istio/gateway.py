@@ -20,9 +20,13 @@ TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
 
 class Port(Model):
     number: UInt
+    """The port that the gateway's proxies listen on."""
     protocol: Text
+    """HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP or TLS."""
     name: Text = ""
+    """Name of the port."""
     target_port: UInt = planned(0)
+    """Without effect."""
 
     def rules(self) -> Rules:
         if self.protocol.upper() not in PROTOCOLS:
@@ -58,27 +62,46 @@ class TLSCertificate(Model):
     """One of several server certificates (RSA beside ECDSA), as files."""
 
     server_certificate: Text = ""
+    """File of the certificate."""
     private_key: Text = ""
+    """File of its key."""
     ca_certificates: Text = ""
+    """File of the roots that clients are checked against."""
 
 
 class ServerTLSSettings(Model):
     https_redirect: Flag = False
+    """Answer HTTP with a redirect to HTTPS."""
     mode: ServerTLSMode = ServerTLSMode.PASSTHROUGH
+    """PASSTHROUGH, SIMPLE, MUTUAL, OPTIONAL_MUTUAL, AUTO_PASSTHROUGH, or ISTIO_MUTUAL with the mesh's certificates."""
     server_certificate: Text = ""
+    """File of the certificate."""
     private_key: Text = ""
+    """File of its key."""
     ca_certificates: Text = ""
+    """File of the roots that clients are checked against."""
     ca_crl: Text = planned("")
+    """File of revoked client certificates."""
     credential_name: Text = ""
+    """Secret with certificate and key, and roots for MUTUAL."""
     credential_names: tuple[Text, ...] = planned(())
+    """Secrets of several certificates, RSA beside ECDSA."""
     ca_cert_credential_name: Text = planned("")
+    """Secret or ConfigMap with the roots that clients are checked against."""
     tls_certificates: tuple[TLSCertificate, ...] = planned(())
+    """Several certificates as files."""
     subject_alt_names: tuple[Text, ...] = planned(())
+    """Names of which the client's certificate must hold one."""
     verify_certificate_spki: tuple[Text, ...] = planned(())
+    """SHA-256 of the clients' public keys, in base64."""
     verify_certificate_hash: tuple[Text, ...] = planned(())
+    """SHA-256 of the clients' certificates, in hexadecimal."""
     min_protocol_version: TLSProtocol = TLSProtocol.TLS_AUTO
+    """Oldest version of TLS."""
     max_protocol_version: TLSProtocol = TLSProtocol.TLS_AUTO
+    """Newest version of TLS."""
     cipher_suites: tuple[Text, ...] = planned(())
+    """Cipher suites, by Envoy's names."""
 
     def rules(self) -> Rules:
         versions = list(TLSProtocol)
@@ -106,11 +129,17 @@ class Server(Model):
     """One port, and the hosts (`[namespace/]name`, with wildcard) that it serves there."""
 
     port: Port
+    """The port."""
     bind: Text = planned("")
+    """Address or Unix socket to listen on."""
     hosts: tuple[Text, ...]
+    """Hosts that are served, as `[namespace/]name` with a wildcard in front."""
     tls: ServerTLSSettings | None = None
+    """TLS of the port."""
     default_endpoint: Text = planned("")
+    """Without effect."""
     name: Text = ""
+    """Name of the server, for logs."""
 
     def rules(self) -> Rules:
         if self.bind.startswith("unix://"):
@@ -133,7 +162,9 @@ class Gateway(Model):
     """The spec. An empty selector is every proxy."""
 
     servers: tuple[Server, ...] = ()
+    """The ports."""
     selector: Labels = EMPTY
+    """Labels of the gateway's pods."""
 
     def rules(self) -> Rules:
         if not self.servers:

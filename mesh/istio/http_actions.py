@@ -47,11 +47,17 @@ class RedirectPortSelection(StrEnum):
 
 class HTTPRedirect(Model):
     uri: Text = ""
+    """New path."""
     authority: Text = ""
+    """New host."""
     port: UInt | None = None
+    """New port."""
     derive_port: RedirectPortSelection | None = None
+    """Where the port comes from when it is not said."""
     scheme: Text = ""
+    """New scheme, http or https."""
     redirect_code: UInt = 0
+    """Status to answer with: 301 (the default), 302, 303, 307 or 308."""
 
     def rules(self) -> Rules:
         if not self.uri and not self.authority and not self.scheme and self.port is None and self.derive_port is None:
@@ -73,7 +79,9 @@ class HTTPBody(Model):
     """The text of a fixed response; `bytes` is base64."""
 
     string: Text | None = None
+    """The body as text."""
     bytes: Text | None = None
+    """The body in base64."""
 
     def rules(self) -> Rules:
         if (self.string is None) == (self.bytes is None):
@@ -91,7 +99,9 @@ class HTTPBody(Model):
 
 class HTTPDirectResponse(Model):
     status: UInt
+    """Status to answer with."""
     body: HTTPBody | None = None
+    """Body to answer with."""
 
     def rules(self) -> Rules:
         yield from _http_status("status", self.status)
@@ -99,7 +109,9 @@ class HTTPDirectResponse(Model):
 
 class Delegate(Model):
     name: Text = ""
+    """Name of the VirtualService."""
     namespace: Text = ""
+    """Its namespace; that of this one by default."""
 
     def rules(self) -> Rules:
         if not self.name:
@@ -108,7 +120,9 @@ class Delegate(Model):
 
 class RegexRewrite(Model):
     match: Text = ""
+    """RE2 expression for parts of the path."""
     rewrite: Text = ""
+    """What they are replaced with; `\\1` is the first group."""
 
     def rules(self) -> Rules:
         if not self.match:
@@ -118,8 +132,11 @@ class RegexRewrite(Model):
 
 class HTTPRewrite(Model):
     uri: Text = ""
+    """New path; where the rule matched a prefix, only that is replaced."""
     authority: Text = ""
+    """New host."""
     uri_regex_rewrite: RegexRewrite | None = planned()
+    """New path by a regular expression."""
 
     def rules(self) -> Rules:
         if not self.uri and not self.authority and self.uri_regex_rewrite is None:
@@ -134,11 +151,17 @@ class HTTPRetry(Model):
     """`retry_on` "" means Istio's default conditions; `attempts` 0 turns retries off."""
 
     attempts: Int = 0
+    """How often a failed request is sent again; 0 turns retries off."""
     per_try_timeout: Duration | None = None
+    """Time until the answer of each attempt must be there."""
     retry_on: Text = ""
+    """Envoy's retry conditions and status codes, separated by commas."""
     retry_remote_localities: Flag | None = planned()
+    """Whether retries may go to other localities."""
     retry_ignore_previous_hosts: Flag | None = planned()
+    """Whether retries avoid endpoints that have failed."""
     backoff: Duration | None = planned()
+    """Least time between retries."""
 
     def rules(self) -> Rules:
         if self.attempts < 0:
@@ -165,13 +188,21 @@ class UnmatchedPreflights(StrEnum):
 
 class CorsPolicy(Model):
     allow_origin: tuple[Text, ...] = ()
+    """Origins, exactly; use allowOrigins."""
     allow_origins: tuple[StringMatch, ...] = ()
+    """Origins that may ask."""
     allow_methods: tuple[Text, ...] = ()
+    """Methods that they may use."""
     allow_headers: tuple[Text, ...] = ()
+    """Headers that they may send."""
     expose_headers: tuple[Text, ...] = ()
+    """Headers that they may read."""
     max_age: Duration | None = None
+    """How long a browser may keep the answer to a preflight."""
     allow_credentials: Flag | None = None
+    """Whether they may send credentials."""
     unmatched_preflights: UnmatchedPreflights = UnmatchedPreflights.UNSPECIFIED
+    """What happens to preflights of other origins."""
 
     def rules(self) -> Rules:
         for index, name in enumerate(self.allow_headers):
@@ -185,9 +216,13 @@ class Delay(Model):
     """Without a percentage no request is delayed, as in Istio."""
 
     percent: Int = 0
+    """Share of requests, 0 to 100; use percentage."""
     fixed_delay: Duration | None = None
+    """How long a request is held."""
     exponential_delay: Duration | None = planned()
+    """Mean of a random delay; Istio does not act upon it either."""
     percentage: Percent | None = None
+    """Share of requests that are delayed."""
 
     def rules(self) -> Rules:
         if (self.fixed_delay is None) == (self.exponential_delay is None):
@@ -203,9 +238,13 @@ class Abort(Model):
     """Without a percentage no request is aborted, as in Istio."""
 
     http_status: Int | None = None
+    """Status to answer with."""
     grpc_status: Text | None = None
+    """gRPC status to answer with, such as UNAVAILABLE."""
     http2_error: Text | None = planned()
+    """HTTP/2 error; Istio does not act upon it either."""
     percentage: Percent | None = None
+    """Share of requests that are aborted."""
 
     def rules(self) -> Rules:
         if sum(value is not None for value in (self.http_status, self.grpc_status, self.http2_error)) != 1:
@@ -221,7 +260,9 @@ class Abort(Model):
 
 class HTTPFaultInjection(Model):
     delay: Delay | None = None
+    """Hold requests."""
     abort: Abort | None = None
+    """Answer with an error."""
 
     def rules(self) -> Rules:
         if self.delay is None and self.abort is None:
@@ -230,7 +271,9 @@ class HTTPFaultInjection(Model):
 
 class HTTPMirrorPolicy(Model):
     destination: Destination
+    """Where the copy goes."""
     percentage: Percent | None = None
+    """Share of requests that are copied; all of them by default."""
 
 
 def _http_status(field: str, status: int) -> Rules:

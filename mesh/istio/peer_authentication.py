@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from mesh.istio.base import EMPTY, Labels, Map, Model, problem
+from mesh.istio.base import EMPTY, Map, Model, problem
+from mesh.istio.selectors import WorkloadSelector
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -25,27 +26,18 @@ class MutualTLSMode(StrEnum):
 
 class MutualTLS(Model):
     mode: MutualTLSMode = MutualTLSMode.UNSET
-
-
-class WorkloadSelector(Model):
-    match_labels: Labels = EMPTY
-
-    def rules(self) -> Rules:
-        for key, value in self.match_labels.items():
-            if not key:
-                yield problem("matchLabels", says="a label has no key", hint="write key: value")
-            if "*" in key or "*" in value:
-                yield problem(
-                    "matchLabels", key, says=f"{key}={value} has a wildcard", hint="labels match exactly here"
-                )
+    """STRICT, PERMISSIVE, DISABLE, or UNSET: that of the next wider policy."""
 
 
 class PeerAuthentication(Model):
     """The spec. Ports are those of the workload (the container's), not of its services."""
 
     selector: WorkloadSelector | None = None
+    """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
     mtls: MutualTLS | None = None
+    """Mode for all ports."""
     port_level_mtls: Map[MutualTLS] = EMPTY
+    """Mode by port number of the workload, for ports that differ."""
 
     @property
     def port_modes(self) -> dict[int, MutualTLSMode]:

@@ -39,19 +39,33 @@ class HTTPMatchRequest(Model):
     """Every condition that is set must hold."""
 
     name: Text = ""
+    """Name of the condition, for logs."""
     uri: StringMatch | None = None
+    """Path of the request."""
     scheme: StringMatch | None = None
+    """Scheme of the request."""
     method: StringMatch | None = None
+    """Method of the request."""
     authority: StringMatch | None = None
+    """Host header of the request."""
     headers: Map[StringMatch] = EMPTY
+    """Headers by name; an empty match asks only that the header is there."""
     port: UInt = 0
+    """Port of the service that the request was sent to."""
     source_labels: Labels = EMPTY
+    """Labels of the client's pod."""
     gateways: tuple[Text, ...] = ()
+    """Gateways that the request came through; overrides those of the VirtualService."""
     query_params: Map[StringMatch] = EMPTY
+    """Query parameters by name; an empty match asks only that the parameter is there."""
     ignore_uri_case: Flag = False
+    """Compare the path without regard to case."""
     without_headers: Map[StringMatch] = EMPTY
+    """Headers that the request must not have."""
     source_namespace: Text = ""
+    """Namespace of the client."""
     stat_prefix: Text = planned("")
+    """Prefix of Envoy's statistics for requests that match."""
 
     def rules(self) -> Rules:
         for name in ("uri", "scheme", "method", "authority"):
@@ -75,21 +89,37 @@ class HTTPRoute(Model):
     """One rule: when any of `match` holds (or there is none), do one of route, redirect, directResponse, delegate."""
 
     name: Text = ""
+    """Name of the rule, for logs."""
     match: tuple[HTTPMatchRequest, ...] = ()
+    """Conditions of which one must hold; without any, the rule holds for every request."""
     route: tuple[HTTPRouteDestination, ...] = ()
+    """Where requests go, by weight."""
     redirect: HTTPRedirect | None = None
+    """Answer with a redirect."""
     direct_response: HTTPDirectResponse | None = None
+    """Answer with a fixed response."""
     delegate: Delegate | None = planned()
+    """Continue with the rules of another VirtualService."""
     rewrite: HTTPRewrite | None = None
+    """Change path or host before the request is sent on."""
     timeout: Duration | None = None
+    """Time until the whole answer must be there; none by default."""
     retries: HTTPRetry | None = None
+    """When and how often a failed request is sent again."""
     fault: HTTPFaultInjection | None = None
+    """Delays and errors made on purpose."""
     mirror: Destination | None = planned()
+    """A destination that gets a copy; use mirrors."""
     mirrors: tuple[HTTPMirrorPolicy, ...] = planned(())
+    """Destinations that get a copy, whose answers are dropped."""
     mirror_percent: UInt | None = planned()
+    """Share of requests that are copied; use mirrorPercentage."""
     mirror_percentage: Percent | None = planned()
+    """Share of requests that are copied; all of them by default."""
     cors_policy: CorsPolicy | None = planned()
+    """Cross-origin resource sharing."""
     headers: Headers | None = None
+    """Changes of headers for all destinations of the rule."""
 
     def rules(self) -> Rules:
         yield from _one_action(self)
@@ -106,11 +136,17 @@ class HTTPRoute(Model):
 
 class L4MatchAttributes(Model):
     destination_subnets: tuple[Text, ...] = planned(())
+    """Address ranges that the connection was made to."""
     port: UInt = 0
+    """Port that the connection was made to."""
     source_subnet: Text = planned("")
+    """Address range that the connection comes from."""
     source_labels: Labels = planned(EMPTY)
+    """Labels of the client's pod."""
     gateways: tuple[Text, ...] = planned(())
+    """Gateways that the connection came through; overrides those of the VirtualService."""
     source_namespace: Text = planned("")
+    """Namespace of the client."""
 
     def rules(self) -> Rules:
         yield from _l4_rules(self.destination_subnets, self.port, self.source_labels, self.gateways)
@@ -118,7 +154,9 @@ class L4MatchAttributes(Model):
 
 class TCPRoute(Model):
     match: tuple[L4MatchAttributes, ...] = ()
+    """Conditions of which one must hold; without any, the rule holds for every connection."""
     route: tuple[RouteDestination, ...] = ()
+    """Where connections go, by weight."""
 
     def rules(self) -> Rules:
         if not self.route:
@@ -128,11 +166,17 @@ class TCPRoute(Model):
 
 class TLSMatchAttributes(Model):
     sni_hosts: tuple[Text, ...]
+    """Server names (SNI) of which the client must ask for one; each within the hosts of the VirtualService."""
     destination_subnets: tuple[Text, ...] = ()
+    """Address ranges that the connection was made to."""
     port: UInt = 0
+    """Port that the connection was made to."""
     source_labels: Labels = EMPTY
+    """Labels of the client's pod."""
     gateways: tuple[Text, ...] = ()
+    """Gateways that the connection came through; overrides those of the VirtualService."""
     source_namespace: Text = ""
+    """Namespace of the client."""
 
     def rules(self) -> Rules:
         if not self.sni_hosts:
@@ -144,7 +188,9 @@ class TLSMatchAttributes(Model):
 
 class TLSRoute(Model):
     match: tuple[TLSMatchAttributes, ...]
+    """Conditions of which one must hold."""
     route: tuple[RouteDestination, ...] = ()
+    """Where connections go, by weight."""
 
     def rules(self) -> Rules:
         if not self.match:
@@ -158,11 +204,17 @@ class VirtualService(Model):
     """The spec. No gateways means `mesh`: every sidecar. No hosts means that others delegate to it."""
 
     hosts: tuple[Text, ...] = ()
+    """The hosts that the rules are for: services, or any names at a gateway."""
     gateways: tuple[Text, ...] = ()
+    """Gateways that the rules are for; `mesh` is every sidecar and the default."""
     http: tuple[HTTPRoute, ...] = ()
+    """Rules for HTTP, the first that holds."""
     tls: tuple[TLSRoute, ...] = planned(())
+    """Rules for TLS that is passed through, by server name."""
     tcp: tuple[TCPRoute, ...] = ()
+    """Rules for TCP, the first that holds."""
     export_to: tuple[Text, ...] = ()
+    """Namespaces that the rules are for; everybody when empty."""
 
     @property
     def applies_to_mesh(self) -> bool:

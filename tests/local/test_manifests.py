@@ -131,11 +131,21 @@ def test_the_control_planes_objects_stay_the_engines() -> None:
     assert len(found.notices) == 2
 
 
-@pytest.mark.parametrize("kind", ["ServiceEntry", "Sidecar"])
-def test_istios_kinds_without_effect_are_named(kind: str) -> None:
-    found = read(f"apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n")
+@pytest.mark.parametrize(("kind", "spec"), [("ServiceEntry", "{hosts: [a.example.com], ports: []}"), ("Sidecar", "{}")])
+def test_istios_kinds_without_effect_are_kept_and_named_once(kind: str, spec: str) -> None:
+    text = f"apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n"
+    found = read(text)
+    assert (kind, Key("default", "a")) in found.objects
     assert found.refused == ()
-    assert found.notices == (f"f.yaml:1: {kind} default/a: `heddle local` does not act upon this kind",)
+    says = f"f.yaml:2: {kind} default/a: kind: Heddle knows {kind} and does not act upon it yet: it has no effect"
+    assert found.notices.count(says) == 1
+
+
+def test_istios_kinds_without_effect_are_checked() -> None:
+    said = refusal(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: ['*']}\n"
+    )
+    assert "spec.hosts[0]: * would be every host" in said
 
 
 def test_other_kinds_are_named() -> None:

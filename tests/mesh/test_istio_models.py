@@ -19,9 +19,11 @@ from mesh.manifest import documents
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.validation import checked, unhonoured_fields
 
-VALID = Path(__file__).parent / "cases" / "validation" / "valid.in.yaml"
+CASES = Path(__file__).parent / "cases" / "validation"
 MODELS = [kind.model for kind in KINDS if kind.model is not None]
-SOURCES = [document.raw for document in documents(VALID.read_text(), "valid.in.yaml")]
+SOURCES = [
+    document.raw for file in sorted(CASES.glob("valid*.in.yaml")) for document in documents(file.read_text(), file.name)
+]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4)
 anything = st.recursive(
@@ -97,7 +99,7 @@ def test_whatever_comes_in_only_our_errors_come_out(spec: Any, envelope: dict[st
 @given(data=st.data())
 def test_a_broken_field_anywhere_is_named_in_the_error(data: st.DataObject) -> None:
     raw = copy.deepcopy(data.draw(st.sampled_from(SOURCES)))
-    here: Any = raw["spec"]
+    here: Any = raw.setdefault("spec", {})
     while isinstance(here, dict | list) and here and data.draw(st.booleans()):
         step = data.draw(st.sampled_from(sorted(here) if isinstance(here, dict) else range(len(here))))
         if not isinstance(here[step], dict | list):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mesh.kinds import KINDS, find_kind, group_of, is_istio, kind_of, parse_istio, watched_by
+from mesh.kinds import HEDDLE, KINDS, find_kind, group_of, is_istio, kind_of, parse_istio, watched_by, without_effect
 from mesh.problems import ObjectErrors
 
 
@@ -15,9 +15,10 @@ def test_every_entry_stands_once() -> None:
     assert len({(kind.group, kind.plural) for kind in KINDS}) == len(KINDS)
 
 
-def test_kinds_with_a_model_are_those_of_istio_that_somebody_watches() -> None:
+def test_istios_kinds_and_heddles_own_have_a_model() -> None:
     for kind in KINDS:
-        assert (kind.model is not None) == (kind.of_istio and bool(kind.watched_by)), kind.kind
+        assert (kind.model is not None) == (kind.of_istio or kind.group == HEDDLE), kind.kind
+        assert not kind.planned or kind.of_istio
         assert set(kind.watched_by) <= {"webhook", "ca", "discovery", "engine"}
         assert kind.model is None or kind.model.__name__ == kind.kind
 
@@ -70,8 +71,15 @@ def test_unknown_kinds_name_the_nearest(raw: dict[str, object], field: str, hint
     assert problem.hint.startswith(hint)
 
 
-def test_kinds_without_a_model_are_not_parsed() -> None:
-    raw = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "x"}}
-    assert kind_of(raw).model is None
-    with pytest.raises(ObjectErrors, match="does not act upon AuthorizationPolicy yet"):
-        parse_istio(raw)
+def test_kinds_not_acted_upon_are_checked_and_say_so_once() -> None:
+    raw = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "x"}}
+    spec = {"tracing": [{"randomSamplingPercentage": 10, "disableSpanReporting": True}]}
+    (warning,) = without_effect(parse_istio({**raw, "spec": spec}))
+    assert str(warning) == "kind: Heddle knows Telemetry and does not act upon it yet: it has no effect"
+    with pytest.raises(ObjectErrors, match="randomSamplingPercentage: 101 is not a percentage"):
+        parse_istio({**raw, "spec": {"tracing": [{"randomSamplingPercentage": 101}]}})
+
+
+def test_kinds_of_kubernetes_are_not_parsed_here() -> None:
+    with pytest.raises(ObjectErrors, match="Istio has no kind 'Pod'"):
+        parse_istio({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}})

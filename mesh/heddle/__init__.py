@@ -1,0 +1,1 @@
+"""Models of Heddle's own kinds, group `heddle.dev`."""
