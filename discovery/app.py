@@ -1,4 +1,4 @@
-"""Discovery's HTTP (docs/architecture.md has the wire): agents' held requests, status and plans for operators."""
+"""Discovery's HTTP for operators: status and plans (docs/architecture.md has the wire). polls.py is that for agents."""
 
 from __future__ import annotations
 
@@ -7,40 +7,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from flask import Flask, Response, request
 
 from discovery.feed import Feed
 from discovery.findings import Finding
-from discovery.gate import Gate
 from discovery.hub import Hub
-from discovery.sessions import Reply, Sessions
+from discovery.polls import ORDINARY, Peer
+from discovery.sessions import Sessions
 from discovery.status import ProxyStatus, missing, status_json
 from discovery.views import of_session, plan_json
-from mesh.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
-from mesh.identity import Identity
+from mesh.errors import Forbidden, InvalidInput, NotFound
 from mesh.objects import Key
 from mesh.settings import CONTROL_NAMESPACE
-from mesh.wire import MAX_HOLD_SECONDS, ConfigRequest
-from serving.json_http import JSON, handle_errors, json_response, read_json
-from svid.tls import peer_identity
+from mesh.wire import MAX_HOLD_SECONDS
+from serving.json_http import handle_errors, json_response
 
-MAX_BODY = 16 << 20
-"""A first request names a version for each resource: some 100 bytes each, so this is above 100,000 of them."""
-SMALL_ANSWER = 128 << 10
-"""Answers below this many bytes do not wait for room."""
 OPERATOR_ACCOUNT = "heddle-operator"
-ORDINARY = (404, 410, 503)
-"""Answers that are part of the wire: a pod not known yet, a session of before a restart, a restart."""
-
-Peer = Callable[[dict[str, Any]], Identity]
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
     """Everything that the app works with; nothing is read or opened by it.
 
-    `peer` gives the verified identity of a request's caller from its WSGI environment, or raises Unauthenticated.
     `bare` gives the status of proxies without an agent, with what is wrong in their plans.
     """
 
@@ -48,25 +36,12 @@ class Deps:
     sessions: Sessions
     feed: Feed
     peer: Peer
-    gate: Gate
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
 
 
 def create_app(deps: Deps) -> Flask:
     """The Flask application of the HTTPS port."""
     app = Flask("discovery", static_folder=None)
-
-    @app.post("/v1/config")
-    def config() -> Response:
-        caller = deps.peer(request.environ)
-        reply = deps.sessions.poll(ConfigRequest.parse(read_json(MAX_BODY)), caller)
-        return Response(status=204) if reply is None else _answer(deps.gate, reply)
-
-    @app.post("/v1/report")
-    def report() -> Response:
-        caller = deps.peer(request.environ)
-        deps.sessions.report(ConfigRequest.parse(read_json(MAX_BODY)), caller)
-        return Response(status=204)
 
     @app.get("/v1/status")
     def status() -> Response:
@@ -87,39 +62,6 @@ def create_app(deps: Deps) -> Flask:
 
     handle_errors(app, "discovery", ordinary=ORDINARY)
     return app
-
-
-def _answer(gate: Gate, reply: Reply) -> Response:
-    size = sum(len(resource) for entries in reply.delta.changed.values() for _, resource in entries.values())
-    if size < SMALL_ANSWER:
-        return Response(encode(reply), 200, mimetype=JSON)
-    leave = gate.enter(size)
-    try:
-        response = Response(encode(reply), 200, mimetype=JSON)
-    except BaseException:
-        leave()
-        raise
-    response.call_on_close(leave)
-    return response
-
-
-def encode(reply: Reply) -> bytes:
-    """The body of a 200. Resources are JSON already and go in as they are."""
-    changed = {
-        kind: {
-            name: {"version": version, "resource": orjson.Fragment(resource)}
-            for name, (version, resource) in entries.items()
-        }
-        for kind, entries in reply.delta.changed.items()
-    }
-    return orjson.dumps(
-        {
-            "session": reply.session,
-            "sequence": reply.sequence,
-            "changed": changed,
-            "removed": reply.delta.removed,
-        }
-    )
 
 
 def _check_operator(deps: Deps) -> None:
@@ -165,11 +107,3 @@ def _status(deps: Deps) -> dict[str, Any]:
         return status_json(0, False, proxies, findings)
     proxies.extend(missing(moment.snapshot, [proxy.key for proxy in proxies]))
     return status_json(moment.snapshot.resource_version, True, proxies, findings)
-
-
-def verified_peer(environ: dict[str, Any]) -> Identity:
-    """The caller's SPIFFE ID, under gunicorn with TLS."""
-    identity = peer_identity(environ["gunicorn.socket"])
-    if identity is None:
-        raise Unauthenticated("the caller showed no certificate", hint="connect with the pod's SVID")
-    return identity

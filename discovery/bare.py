@@ -20,10 +20,10 @@ from typing import Any
 import orjson
 from flask import Flask, Response
 
-from discovery.app import ORDINARY
 from discovery.compiling import Compiled
 from discovery.findings import Finding
 from discovery.hub import Hub, Moment, Signal
+from discovery.polls import ORDINARY
 from discovery.sessions import BETWEEN_POLLS_SECONDS, EXPIRY_SECONDS, POD_WAIT_SECONDS, Tools
 from discovery.status import ProxyStatus, TypeStatus
 from discovery.versions import Entries, Resource, set_version

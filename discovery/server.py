@@ -10,6 +10,7 @@ from gevent.pywsgi import WSGIServer
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
+from serving.one_write import answer
 from serving.server import Running, Server
 
 KEEPALIVE_SECONDS = 25
@@ -47,11 +48,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         AsyncWorker.handle(self, listener, client, addr)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """gunicorn decides about keep-alive before a request is held, so look again when it is answered."""
-        result = super().handle_request(listener_name, req, sock, addr)
-        if not self.alive:
+        """As GeventWorker's, with answers that are one write.
+
+        Whether the connection stays open is asked again when the request, which may have been held, is answered.
+        """
+        if not answer(self, req, sock, addr, listener_name, last=not self.alive) or not self.alive:
             raise StopIteration
-        return result
+        return True
 
     def timeout_ctx(self) -> _Idle:
         """Round the wait for a connection's next request."""

@@ -9,7 +9,7 @@ import time
 
 import structlog
 
-from discovery.app import Deps, create_app, verified_peer
+from discovery.app import Deps, create_app
 from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
@@ -20,6 +20,7 @@ from discovery.metrics import Metrics
 from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
+from discovery.polls import Polls, VerifiedPeers
 from discovery.server import create_server, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import watches
@@ -84,8 +85,9 @@ def _start(options: argparse.Namespace) -> Running:
         serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
-    app = create_app(Deps(hub, sessions, feed, verified_peer, gate, bare.status))
-    return Running(app, lambda: Rotating(certificate), hub.close)
+    peers = VerifiedPeers()
+    app = create_app(Deps(hub, sessions, feed, peers, bare.status))
+    return Running(Polls(sessions, gate, peers, app), lambda: Rotating(certificate), hub.close)
 
 
 def _plan(snapshot: Snapshot, pod: Pod) -> Plan:

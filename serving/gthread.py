@@ -16,11 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from gunicorn import util
-from gunicorn.http import wsgi
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
-from serving.one_write import OneWrite
+from serving.one_write import answer
 from serving.server import Running, Server
 
 DOOR_THREADS = 16
@@ -53,32 +51,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         entering.add_done_callback(lambda done: self.method_queue.defer(self._entered, conn, done))
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
-        """Run the application on one request; whether the connection may be used again.
-
-        An error before the first byte is the caller's to answer, one after it closes the connection (StopIteration).
-        """
-        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=OneWrite)
-        environ["wsgi.multithread"] = True
-        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
-            response.force_close()
-        try:
-            body = self.wsgi(environ, response.start_response)
-            try:
-                for part in body:
-                    response.write(part)
-                response.close()
-            finally:
-                if hasattr(body, "close"):
-                    body.close()
-        except OSError:
-            raise
-        except Exception:
-            if not response.written:
-                raise
-            self.log.exception("failed in the middle of an answer")
-            util.close_graceful(conn.sock)
-            raise StopIteration from None
-        return not response.should_close()
+        """Run the application on one request; whether the connection may be used again."""
+        last = not self.alive or len(self.keepalived_conns) >= self.max_keepalived
+        return answer(self, req, conn.sock, conn.client, conn.server, last=last)
 
     def _enter(self, conn: TConn) -> bool:
         """The handshake; whether the first request waits already."""

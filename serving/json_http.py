@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import orjson
@@ -20,21 +20,27 @@ def json_response(body: object, status: int) -> Response:
 
 
 def read_json(limit: int) -> Any:
-    """The request's body, of at most `limit` bytes. Raises Unsupported, TooLarge or InvalidInput."""
-    if request.mimetype != JSON:
-        raise Unsupported(f"the body is {request.mimetype or 'of no type'}", hint=f"send Content-Type: {JSON}")
+    """The body of Flask's current request; see `json_of`."""
+    return json_of(request.environ, limit)
+
+
+def json_of(environ: Mapping[str, Any], limit: int) -> Any:
+    """The body of a WSGI request, of at most `limit` bytes. Raises Unsupported, TooLarge or InvalidInput."""
+    mimetype = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if mimetype != JSON:
+        raise Unsupported(f"the body is {mimetype or 'of no type'}", hint=f"send Content-Type: {JSON}")
     try:
-        return orjson.loads(_read(limit))
+        return orjson.loads(_read(environ, limit))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}", field="body") from None
 
 
-def _read(limit: int) -> bytes:
+def _read(environ: Mapping[str, Any], limit: int) -> bytes:
     """The whole body. The server ends the stream where the body ends, also one in chunks, for which werkzeug's own
     limit only cuts off."""
-    if (request.content_length or 0) <= limit:
+    if int(environ.get("CONTENT_LENGTH") or 0) <= limit:
         try:
-            raw: bytes = request.environ["wsgi.input"].read(limit + 1)
+            raw: bytes = environ["wsgi.input"].read(limit + 1)
         except OSError as error:  # a timeout, or the connection is gone
             raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
         if len(raw) <= limit:

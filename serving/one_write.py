@@ -47,3 +47,32 @@ class OneWrite(wsgi.Response):  # type: ignore[misc]
         if held:
             self.written = True
             util.write(self.sock, held)
+
+
+def answer(worker: Any, req: Any, sock: ssl.SSLSocket, client: Any, server: Any, *, last: bool) -> bool:
+    """Run the application of `worker` on one request; whether the connection may be used again (never if `last`).
+
+    An error before the first byte is the worker's to answer, one after it closes the connection (StopIteration).
+    """
+    response, environ = wsgi.create(req, sock, client, server, worker.cfg, response_class=OneWrite)
+    environ["wsgi.multithread"] = True
+    if last:
+        response.force_close()
+    try:
+        body = worker.wsgi(environ, response.start_response)
+        try:
+            for part in body:
+                response.write(part)
+            response.close()
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+    except OSError:
+        raise
+    except Exception:
+        if not response.written:
+            raise
+        worker.log.exception("failed in the middle of an answer")
+        util.close_graceful(sock)
+        raise StopIteration from None
+    return not response.should_close()
