@@ -16,7 +16,7 @@ from mesh.errors import Conflict, NotFound
 from svid.schedule import RENEW_FROM
 
 GROUP, VERSION, PLURAL, KIND = "heddle.dev", "v1", "workloadcertificates", "WorkloadCertificate"
-ISSUED = "Issued"
+ISSUED, RENEWED = "Issued", "Renewed"
 _ATTEMPTS = 5
 
 
@@ -69,8 +69,7 @@ def write(client: Client, body: Mapping[str, Any]) -> None:
             there = client.get(path)
             if not is_later(body, there):
                 return
-            version = there["metadata"]["resourceVersion"]
-            client.merge(path, {**body, "metadata": {**body["metadata"], "resourceVersion": version}})
+            client.merge(path, replacing(body, there))
             return
         except NotFound:
             if not expected:  # the namespace is gone, or the kind is not installed
@@ -83,10 +82,20 @@ def write(client: Client, body: Mapping[str, Any]) -> None:
     raise Conflict(f"WorkloadCertificate {path} is changed by others all the time")
 
 
+def replacing(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` as the patch of the object that is there, if nobody has changed that meanwhile."""
+    metadata = {**body["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}
+    state = RENEWED if _owners(there) == _owners(body) else ISSUED
+    return {**body, "metadata": metadata, "spec": {**body["spec"], "state": state}}
+
+
 def is_later(body: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     """Whether `body` is of a later issuance than the object that is there, or of another pod of that name."""
     before = there.get("spec") or {}
-    owners = there["metadata"].get("ownerReferences") or []
-    if [owner.get("uid") for owner in owners] != [owner["uid"] for owner in body["metadata"]["ownerReferences"]]:
+    if _owners(there) != _owners(body):
         return not before.get("issued", "") > body["spec"]["issued"]
     return (body["spec"]["issued"], body["spec"]["serial"]) > (before.get("issued", ""), before.get("serial", ""))
+
+
+def _owners(certificate: Mapping[str, Any]) -> list[str]:
+    return [owner.get("uid", "") for owner in certificate["metadata"].get("ownerReferences") or ()]

@@ -160,7 +160,9 @@ def token_from_review(answer: object, audience: str) -> ServiceAccountToken:
     """What the API server's TokenReview says; Unauthenticated when it says no."""
     status = _mapping(_mapping(answer).get("status"))
     if status.get("authenticated") is not True:
-        raise Unauthenticated(f"the API server refuses the token: {status.get('error') or 'not authenticated'}")
+        # The server's words: `[invalid bearer token, <why>]`, a list of what each of its authenticators said.
+        why = _text(status.get("error")).strip("[]").removeprefix("invalid bearer token, ")
+        raise Unauthenticated(f"the API server refuses the token: {why or 'not authenticated'}")
     # A server that knows no audiences leaves the field out, and then it has not checked ours (TokenReviewStatus).
     audiences = status.get("audiences")
     if not isinstance(audiences, list) or audience not in audiences:

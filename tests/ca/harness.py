@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -180,21 +181,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class CaProcess:
-    """`python -m ca` on free ports of the loopback."""
+class RunningCa:
+    """`python -m ca` on free ports of the loopback; its output goes to `log`."""
 
-    def __init__(self, state: Path, api: ApiServer, *more: str) -> None:
-        self.state, self.port, self.metrics_port = state, free_port(), free_port()
-        self.log = state.with_name(state.name + ".log")
+    def __init__(self, log: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self.port, self.metrics_port = free_port(), free_port()
+        self.log = log
+        self._env = {**os.environ, **(env or {})}
         self._command = [
-            *(sys.executable, "-m", "ca", "--state", str(state), "--kube-api", api.url),
-            *("--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.metrics_port}", *more),
+            *(sys.executable, "-m", "ca", "--listen", f"127.0.0.1:{self.port}"),
+            *("--metrics-listen", f"127.0.0.1:{self.metrics_port}", *arguments),
         ]
 
-    def __enter__(self) -> CaProcess:
+    def __enter__(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True, cwd=Path(__file__).parents[2]
+                self._command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=Path(__file__).parents[2],
+                env=self._env,
             )
         deadline = time.monotonic() + 30
         while self.plain("/readyz")[0] != 200:
@@ -223,7 +230,8 @@ class CaProcess:
 
     @property
     def roots(self) -> str:
-        return (self.state / "roots.pem").read_text()
+        """PEM of what to trust."""
+        raise NotImplementedError
 
     def plain(self, path: str) -> tuple[int, str]:
         connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
@@ -255,3 +263,16 @@ class CaProcess:
             return response.status, json.loads(raw) if raw else None, dict(response.headers)
         finally:
             connection.close()
+
+
+class CaProcess(RunningCa):
+    """With its root in the directory `state`, and the API server `api`."""
+
+    def __init__(self, state: Path, api: ApiServer, *more: str) -> None:
+        self.state = state
+        log = state.with_name(state.name + ".log")
+        super().__init__(log, "--state", str(state), "--kube-api", api.url, *more)
+
+    @property
+    def roots(self) -> str:
+        return (self.state / "roots.pem").read_text()

@@ -1,0 +1,200 @@
+"""For tests of the ca at a real API server: replicas that run as their own service account with the rights that
+`mesh.rbac` gives them, and pods that are only objects (no kubelet runs them; their tokens are real)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mesh.errors import NotFound
+from mesh.rbac import access
+from svid.client import Token, fetch
+from svid.material import PodRef, SvidMaterial
+from svid.request import new_key_request
+from tests.ca.harness import RunningCa
+from tests.cluster.api_server import ApiServer
+from tests.support.waiting import wait_for
+
+ROOT_SECRET = "heddle-ca-root"
+CERTIFICATES = "/apis/heddle.dev/v1/namespaces/{}/workloadcertificates"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CRD = "workloadcertificates.heddle.dev"
+CRD_FILES = Path(__file__).parents[2] / "manifests" / "crds"
+PASSPHRASE = "correct horse battery staple"
+
+
+def crd() -> dict[str, Any]:
+    """The definition of WorkloadCertificate, as it is installed."""
+    for file in CRD_FILES.rglob("*.yaml"):
+        for document in yaml.safe_load_all(file.read_text()):
+            if document and document.get("metadata", {}).get("name") == CRD:
+                return dict(document)
+    raise AssertionError(f"no definition of WorkloadCertificate in {CRD_FILES}")
+
+
+@contextmanager
+def certificates_defined(api: ApiServer) -> Iterator[None]:
+    """The kind exists; it is removed again unless it was there before."""
+    with suppress(NotFound):
+        api.client.get(f"{CRDS}/{CRD}")
+        yield
+        return
+    api.client.post(CRDS, crd())
+    try:
+        wait_for(lambda: any(c["type"] == "Established" and c["status"] == "True" for c in _conditions(api)))
+        yield
+    finally:
+        api.client.delete(f"{CRDS}/{CRD}")
+
+
+def _conditions(api: ApiServer) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = (api.client.get(f"{CRDS}/{CRD}").get("status") or {}).get("conditions") or []
+    return found
+
+
+class Replica(RunningCa):
+    """One replica of `place`'s ca, in a pod of its own (an object)."""
+
+    def __init__(self, place: Place, name: str, *more: str) -> None:
+        self.place, self.name = place, name
+        pod = place.add_pod(name, account="heddle-ca", namespace=place.namespace)
+        env = {
+            "POD_NAMESPACE": place.namespace,
+            "POD_NAME": name,
+            "POD_UID": pod["metadata"]["uid"],
+            "KUBECONFIG": str(place.kubeconfig),
+        }
+        arguments = ("--root-secret", ROOT_SECRET, "--root-passphrase-file", str(place.passphrase_file))
+        super().__init__(place.directory / f"{name}.log", *arguments, *more, env=env)
+
+    @property
+    def roots(self) -> str:
+        return "".join(self.place.bundle()["roots"])
+
+    def enrol(self, token: str, **more: Any) -> SvidMaterial:
+        """A certificate by token."""
+        return fetch(self.address, self.roots, new_key_request(), Token(token), **more)
+
+    def renew(self, current: SvidMaterial, pod: PodRef) -> SvidMaterial:
+        """A certificate by the one in hand."""
+        return fetch(self.address, current.bundle.pem, new_key_request(), current, pod=pod)
+
+
+class Place:
+    """A namespace for the ca (in the place of istio-system), its service account and rights, and one for workloads."""
+
+    def __init__(self, api: ApiServer, directory: Path, namespace: str, workloads: str) -> None:
+        self.api, self.directory = api, directory
+        self.namespace, self.workloads = namespace, workloads
+        self.node = f"node-{namespace}"
+        self.passphrase_file = directory / "passphrase"
+        self.passphrase_file.write_text(PASSPHRASE)
+        self._objects: list[str] = []
+        self._give_rights()
+        api.client.post("/api/v1/nodes", {"metadata": {"name": self.node}})
+        api.as_service_account(namespace, "heddle-ca", directory)
+        self.kubeconfig = directory / f"{namespace}.heddle-ca.kubeconfig"
+
+    def _give_rights(self) -> None:
+        """What is installed, with other names: the objects of the cluster are shared with other tests."""
+        for given in access("ca"):
+            if given["kind"] == "ServiceAccount":
+                continue
+            body = json.loads(json.dumps(given).replace('"istio-system"', f'"{self.namespace}"'))
+            plural = {"Role": "roles", "RoleBinding": "rolebindings"}.get(body["kind"], f"{body['kind'].lower()}s")
+            base = "/apis/rbac.authorization.k8s.io/v1"
+            if "namespace" in body["metadata"]:
+                self.api.client.post(f"{base}/namespaces/{self.namespace}/{plural}", body)
+                continue
+            body["metadata"]["name"] = f"heddle-ca-{self.namespace}"
+            if "roleRef" in body:
+                body["roleRef"]["name"] = body["metadata"]["name"]
+            self.api.client.post(f"{base}/{plural}", body)
+            self._objects.append(f"{base}/{plural}/{body['metadata']['name']}")
+
+    def close(self) -> None:
+        for path in (*self._objects, f"/api/v1/nodes/{self.node}"):
+            self.api.client.delete(path)
+
+    def replica(self, name: str = "heddle-ca-0", *more: str) -> Replica:
+        return Replica(self, name, *more)
+
+    def add_pod(
+        self,
+        name: str,
+        *,
+        account: str = "reviews",
+        namespace: str = "",
+        node: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """A pod on a node on which no kubelet runs."""
+        namespace = namespace or self.workloads
+        self._account(namespace, account)
+        container = {"name": "app", "image": "example.org/app"}
+        spec = {"serviceAccountName": account, "nodeName": node if node is not None else self.node}
+        pod: dict[str, Any] = self.api.client.post(
+            f"/api/v1/namespaces/{namespace}/pods",
+            {
+                "metadata": {"name": name, "annotations": dict(annotations or {})},
+                "spec": {**spec, "containers": [container]},
+            },
+        )
+        return pod
+
+    def _account(self, namespace: str, name: str) -> None:
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        try:
+            self.api.client.get(f"{path}/{name}")
+        except NotFound:
+            self.api.client.post(path, {"metadata": {"name": name}})
+
+    def remove_pod(self, name: str, *, grace: int = 0) -> None:
+        path = f"/api/v1/namespaces/{self.workloads}/pods/{name}"
+        self.api.client.call("DELETE", path, query={"gracePeriodSeconds": str(grace)})
+
+    def token(self, pod: Mapping[str, Any], audience: str = "istio-ca") -> str:
+        """A token bound to `pod`, as its kubelet would ask for."""
+        account = pod["spec"]["serviceAccountName"]
+        return self.api.token(pod["metadata"]["namespace"], account, audiences=[audience], pod=pod)
+
+    def stored(self) -> dict[str, str]:
+        """The documents in the root's Secret."""
+        secret = self.api.client.get(f"/api/v1/namespaces/{self.namespace}/secrets/{ROOT_SECRET}")
+        return {name: base64.b64decode(value).decode() for name, value in secret["data"].items()}
+
+    def bundle(self) -> dict[str, Any]:
+        bundle: dict[str, Any] = json.loads(self.stored()["bundle.json"])
+        return bundle
+
+    def certificates(self, namespace: str = "") -> dict[str, dict[str, Any]]:
+        """The WorkloadCertificates of a namespace, by name."""
+        found = self.api.client.get(CERTIFICATES.format(namespace or self.workloads))["items"]
+        return {item["metadata"]["name"]: item for item in found}
+
+    def events(self) -> list[dict[str, Any]]:
+        """The ca's events of the workloads' namespace."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.workloads}/events"
+        return [e for e in self.api.client.get(path)["items"] if e.get("reportingController") == "heddle.dev/ca"]
+
+
+@contextmanager
+def place(api: ApiServer, directory: Path) -> Iterator[Place]:
+    """A ca's place, with everything gone afterwards."""
+    with api.namespace(prefix="ca") as namespace, api.namespace(prefix="apps") as workloads:
+        made = Place(api, directory, namespace, workloads)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def pod_ref(pod: Mapping[str, Any]) -> PodRef:
+    meta = pod["metadata"]
+    return PodRef(meta["namespace"], meta["name"], meta["uid"])
