@@ -31,6 +31,7 @@ CHAINS = (INBOUND, IN_REDIRECT, OUTPUT, REDIRECT)
 PROXY_PORTS = (ports.AGENT, ports.HEALTH, ports.ENVOY_STATS)
 
 _INTERFACE = re.compile(r"[^\s/'\"\\]{1,15}\Z")  # IFNAMSIZ - 1; a trailing + matches every name that begins so
+_EVERYWHERE = ("-d 0.0.0.0/0", "-d ::/0")  # not printed by iptables-save
 _JUMP = re.compile(rf"-A (?:PREROUTING|OUTPUT)\b.* -j (?:{'|'.join(CHAINS)})\s*\Z")
 
 
@@ -52,7 +53,8 @@ class InterceptionSpec:
     """What to intercept. None in an `include` field means everything, an empty tuple nothing.
 
     `include_outbound_ports` are intercepted whatever their address, in addition to `include_outbound_cidrs`; an
-    exclusion wins over both. CIDRs are in canonical form and of either IP version.
+    exclusion wins over both. CIDRs are in canonical form and of either IP version. What comes in by one of
+    `virtual_interfaces` (from a virtual machine inside the pod) is treated as what the app sends.
     """
 
     include_inbound_ports: tuple[int, ...] | None = None
@@ -62,6 +64,7 @@ class InterceptionSpec:
     include_outbound_ports: tuple[int, ...] = ()
     exclude_outbound_ports: tuple[int, ...] = ()
     exclude_interfaces: tuple[str, ...] = ()
+    virtual_interfaces: tuple[str, ...] = ()
     proxy_uid: int = ports.PROXY_UID
     proxy_gid: int = ports.PROXY_GID
     outbound_port: int = ports.OUTBOUND
@@ -127,7 +130,7 @@ def rules(spec: InterceptionSpec, family: Family) -> tuple[str, ...]:
     return (
         f"-A {REDIRECT} -p tcp -j REDIRECT --to-ports {spec.outbound_port}",
         f"-A {IN_REDIRECT} -p tcp -j REDIRECT --to-ports {spec.inbound_port}",
-        *(f"-A {INBOUND} {match}" for match in _inbound(spec)),
+        *(f"-A {INBOUND} {match}" for match in _inbound(spec, family)),
         *(f"-A {OUTPUT} {match}" for match in _output(spec, family)),
     )
 
@@ -137,8 +140,11 @@ def jumps() -> tuple[str, ...]:
     return (f"-A PREROUTING -p tcp -j {INBOUND}", f"-A OUTPUT -p tcp -j {OUTPUT}")
 
 
-def _inbound(spec: InterceptionSpec) -> Iterator[str]:
+def _inbound(spec: InterceptionSpec, family: Family) -> Iterator[str]:
     yield from (f"-i {name} -j RETURN" for name in spec.exclude_interfaces)
+    for name in spec.virtual_interfaces:
+        yield from (f"-i {name} {match}" for match in _outbound(spec, family))
+        yield f"-i {name} -j RETURN"
     excluded = dict.fromkeys((*PROXY_PORTS, *spec.exclude_inbound_ports))
     yield from (f"-p tcp -m tcp --dport {port} -j RETURN" for port in excluded)
     if spec.include_inbound_ports is None:
@@ -151,7 +157,6 @@ def _output(spec: InterceptionSpec, family: Family) -> Iterator[str]:
     yield from (f"-o {name} -j RETURN" for name in spec.exclude_interfaces)
     yield from (f"-p tcp -m tcp --dport {port} -j RETURN" for port in spec.exclude_outbound_ports)
     yield f"-s {family.passthrough} -o lo -j RETURN"
-    included = None if spec.include_outbound_cidrs is None else _of(family, spec.include_outbound_cidrs)
     asks_for_loopback = any(ipaddress.ip_network(cidr).is_loopback for cidr in spec.include_outbound_cidrs or ())
     for owner in (f"--uid-owner {spec.proxy_uid}", f"--gid-owner {spec.proxy_gid}"):
         # Envoy calls a service whose endpoint is this very pod: in through the front door, as from another pod.
@@ -160,12 +165,19 @@ def _output(spec: InterceptionSpec, family: Family) -> Iterator[str]:
             yield f"-o lo -m owner ! {owner} -j RETURN"  # the app calls itself by its pod address
         yield f"-m owner {owner} -j RETURN"  # what Envoy sends is what it has decided already
     yield f"-d {family.loopback} -j RETURN"
+    yield from _outbound(spec, family, excluded_ports=False)
+
+
+def _outbound(spec: InterceptionSpec, family: Family, *, excluded_ports: bool = True) -> Iterator[str]:
+    """What is sent to the outbound port, by where it goes."""
+    if excluded_ports:  # in OUTPUT they come before everything else
+        yield from (f"-p tcp -m tcp --dport {port} -j RETURN" for port in spec.exclude_outbound_ports)
     yield from (f"-d {cidr} -j RETURN" for cidr in _of(family, spec.exclude_outbound_cidrs))
     yield from (f"-p tcp -m tcp --dport {port} -j {REDIRECT}" for port in spec.include_outbound_ports)
-    if included is None:
+    if spec.include_outbound_cidrs is None:
         yield f"-p tcp -j {REDIRECT}"
     else:
-        yield from (f"-d {cidr} -p tcp -j {REDIRECT}" for cidr in included)
+        yield from (f"-d {cidr} -p tcp -j {REDIRECT}" for cidr in _of(family, spec.include_outbound_cidrs))
 
 
 def _of(family: Family, cidrs: Iterable[str]) -> tuple[str, ...]:
@@ -224,7 +236,7 @@ def _meaning(rule: str) -> tuple[str, ...]:
             options.append(word)
         else:
             options[-1] += f" {word}"
-    return tuple(sorted(options))
+    return tuple(sorted(option for option in options if option not in _EVERYWHERE))
 
 
 # Arguments of heddle-init.
@@ -233,7 +245,7 @@ _ANY = "*"
 
 
 def arguments(spec: InterceptionSpec) -> list[str]:
-    """The arguments with which `heddle-init` writes the rules of `spec`; every one is spelled out."""
+    """The arguments with which `heddle-init` writes the rules of `spec`; all that every pod has are spelled out."""
     return [
         f"--inbound-ports={_list(spec.include_inbound_ports)}",
         f"--exclude-inbound-ports={_list(spec.exclude_inbound_ports)}",
@@ -242,6 +254,7 @@ def arguments(spec: InterceptionSpec) -> list[str]:
         f"--outbound-ports={_list(spec.include_outbound_ports)}",
         f"--exclude-outbound-ports={_list(spec.exclude_outbound_ports)}",
         f"--exclude-interfaces={_list(spec.exclude_interfaces)}",
+        *([f"--virtual-interfaces={_list(spec.virtual_interfaces)}"] if spec.virtual_interfaces else []),
         f"--proxy-uid={spec.proxy_uid}",
         f"--proxy-gid={spec.proxy_gid}",
         f"--outbound-port={spec.outbound_port}",
@@ -286,6 +299,7 @@ _PARSERS = {
     "--outbound-ports": ("include_outbound_ports", parse_ports),
     "--exclude-outbound-ports": ("exclude_outbound_ports", parse_ports),
     "--exclude-interfaces": ("exclude_interfaces", parse_interfaces),
+    "--virtual-interfaces": ("virtual_interfaces", parse_interfaces),
     "--proxy-uid": ("proxy_uid", _identifier),
     "--proxy-gid": ("proxy_gid", _identifier),
     "--outbound-port": ("outbound_port", _port),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ENVOY_ADMIN = 15000
 OUTBOUND = 15001
+GATE = 15002  # of the gate before the pod starts, on 127.0.0.1 (node/claim.py)
 INBOUND = 15006
 WEBHOOK = 15017
 DISCOVERY = 15012

@@ -41,6 +41,15 @@ def test_both_ways_through_the_proxy(network: Network, pod: str, outside: str) -
     assert network.pod.ask(outside, 80, uid=1000, gid=1000) == "outbound"
 
 
+def test_every_address_by_its_network(network: Network) -> None:
+    """iptables does not print 0.0.0.0/0 and ::/0; the rules are in force all the same."""
+    intercept(network, InterceptionSpec(include_outbound_cidrs=("0.0.0.0/0", "::/0")))
+    assert network.pod.ask(OUTSIDE, 80) == "outbound"
+    assert network.pod.ask(OUTSIDE6, 80) == "outbound"
+    intercept(network, InterceptionSpec(exclude_outbound_cidrs=("0.0.0.0/0", "::/0")))
+    assert network.pod.ask(OUTSIDE, 80) == "outside"
+
+
 @pytest.mark.parametrize("outside", [OUTSIDE, OUTSIDE6])
 def test_what_envoy_sends_goes_out(network: Network, outside: str) -> None:
     intercept(network, InterceptionSpec())
