@@ -74,7 +74,8 @@ def running() -> Iterator[ApiServer]:
     try:
         # 192.0.2.1 is of a range that is nobody's (RFC 5737): an address must be given where there is no default route.
         control_plane = ControlPlane(processes, listen="127.0.0.1", advertise="192.0.2.1")
-        control_plane.start()
+        control_plane.launch()
+        control_plane.wait_working()
         yield ApiServer(control_plane.kubeconfig, control_plane)
     finally:
         processes.close()

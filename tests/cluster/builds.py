@@ -39,6 +39,7 @@ CONTAINERD = Build(
     ),
     ("-ldflags", "-s -w", "-tags", "no_btrfs,no_zfs,no_devmapper"),
 )
+PAUSE = Build("pause", (".",), ("-ldflags", "-s -w"))
 COREDNS = Build("coredns", ("github.com/coredns/coredns",), ("-ldflags", "-s -w"))
 
 

@@ -16,7 +16,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kube.client import Client, connect
+from kube.client import connect
 from mesh.errors import HeddleError
 from tests.cluster import builds, missing
 from tests.cluster.certificates import ClusterAuthority
@@ -49,14 +49,16 @@ class ControlPlane:
         self.kubeconfig = self.directory / "admin.kubeconfig"
         self._write_credentials()
 
-    def start(self) -> Client:
-        """Start all three and wait until they work; ComponentFailed if they do not."""
+    def launch(self) -> None:
+        """Start all three, without waiting."""
         self.start_etcd()
         self.start_api_server()
         self.start_controllers()
+
+    def wait_working(self) -> None:
+        """Until the API server is ready and the controllers are at work; ComponentFailed if they never are."""
         self.wait_ready()
         client = connect(kubeconfig=str(self.kubeconfig))
-        # The controllers are at work when they have made these.
         self.wait_until(
             "kube-controller-manager",
             lambda: bool(
@@ -64,7 +66,6 @@ class ControlPlane:
                 and client.get("/api/v1/namespaces/default/configmaps/kube-root-ca.crt")
             ),
         )
-        return client
 
     def start_etcd(self) -> None:
         self.processes.start(
@@ -129,7 +130,7 @@ class ControlPlane:
             [
                 self._kubernetes,
                 "kube-controller-manager",
-                f"--kubeconfig={self._user_kubeconfig('controllers', 'system:kube-controller-manager')}",
+                f"--kubeconfig={self.component_kubeconfig('controllers', 'system:kube-controller-manager')}",
                 "--use-service-account-credentials",
                 f"--service-account-private-key-file={here / 'service-accounts.key'}",
                 f"--root-ca-file={here / 'ca.crt'}",
@@ -202,11 +203,8 @@ class ControlPlane:
         (here / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
         write_kubeconfig(self.kubeconfig, self.address, here / "ca.crt", {"token": token})
 
-    def _user_kubeconfig(self, name: str, user: str) -> Path:
-        return self.client_kubeconfig(name, user, f"https://127.0.0.1:{self.port}")
-
-    def client_kubeconfig(self, name: str, user: str, address: str, *groups: str) -> Path:
-        """NAME.kubeconfig of a new client certificate for `user` in `groups`."""
+    def component_kubeconfig(self, name: str, user: str, *groups: str) -> Path:
+        """NAME.kubeconfig, for a component among these processes, of a client certificate for `user` in `groups`."""
         path = self.directory / f"{name}.kubeconfig"
         if not path.exists():
             self.authority.issue(name, user, groups=groups)
@@ -214,7 +212,7 @@ class ControlPlane:
                 "client-certificate": str(self.directory / f"{name}.crt"),
                 "client-key": str(self.directory / f"{name}.key"),
             }
-            write_kubeconfig(path, address, self.directory / "ca.crt", credentials)
+            write_kubeconfig(path, f"https://127.0.0.1:{self.port}", self.directory / "ca.crt", credentials)
         return path
 
 

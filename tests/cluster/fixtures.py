@@ -14,7 +14,9 @@ import pytest
 
 from tests.cluster import api_server as api_servers
 from tests.cluster import builds, missing
+from tests.cluster import cluster as clusters
 from tests.cluster.api_server import ApiServer
+from tests.cluster.cluster import Cluster
 
 EXISTING = "HEDDLE_TEST_KUBECONFIG"
 
@@ -32,6 +34,7 @@ def prepare_api_server() -> None:
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "api_server": prepare_api_server,
     "own_api_server": prepare_api_server,
+    "cluster": clusters.requirements,
 }
 
 
@@ -86,4 +89,15 @@ def api_server() -> Iterator[ApiServer]:
 def own_api_server() -> Iterator[ApiServer]:
     """One for a single test, which may kill what it likes in it."""
     with api_servers.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One for the whole run: an API server of its own, and a node that has the images of `images.all_archives`."""
+    chosen = existing()
+    if chosen is not None:
+        yield Cluster(chosen)
+        return
+    with clusters.running() as started:
         yield started

@@ -50,16 +50,18 @@ def test_a_restricted_namespace_refuses_net_admin(api_server: ApiServer) -> None
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_when_its_owner_dies(api_server: ApiServer, how: signal.Signals) -> None:
     """`api_server` is asked for so that this is skipped where none can be started."""
-    owner = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.up", "--api-only"], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert owner.stdout is not None
-    (kubeconfig,) = (line.split("=")[1].strip() for line in iter(owner.stdout.readline, "\n") if "KUBECONFIG" in line)
-    state = Path(kubeconfig).parent.parent
-    assert len(_processes_of(state.name)) >= 5  # two of the keeper, three components
-    owner.send_signal(how)
-    owner.wait()
-    owner.stdout.close()
+    command = [sys.executable, "-m", "tests.cluster.up", "--api-only"]
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            lines = iter(owner.stdout.readline, "\n")
+            (kubeconfig,) = (line.split("=")[1].strip() for line in lines if "KUBECONFIG" in line)
+            state = Path(kubeconfig).parent.parent
+            assert len(_processes_of(state.name)) >= 5  # two of the keeper, three components
+            owner.send_signal(how)
+            owner.wait()
+        finally:
+            owner.kill()
     wait_for(lambda: not _processes_of(state.name) and not list(state.parent.glob(f"{state.name}*")))
 
 

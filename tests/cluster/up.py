@@ -11,19 +11,21 @@ import subprocess
 import sys
 import threading
 
-from tests.cluster import api_server, missing
+from tests.cluster import api_server, cluster, missing
 from tests.cluster.processes import ComponentFailed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make cluster", description="Start a Kubernetes cluster and keep it running.")
     parser.add_argument("--api-only", action="store_true", help="the API server and its controllers, without a node")
-    parser.parse_args()
+    chosen = parser.parse_args()
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     try:
-        with api_server.running() as server:
+        if not chosen.api_only:
+            cluster.requirements()
+        with api_server.running() if chosen.api_only else cluster.running() as server:
             print("The cluster runs until Ctrl-C. In another terminal:")
             print(f"  export KUBECONFIG={server.kubeconfig}\n", flush=True)
             ended.wait()

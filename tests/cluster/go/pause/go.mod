@@ -1,0 +1,3 @@
+module heddle/tests/cluster/pause
+
+go 1.26.0
