@@ -6,11 +6,15 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from agent.settings import AGENT_SOCKET, add_flags, read_settings
-from mesh.errors import HeddleError, InvalidInput
+from mesh import ports
+from mesh.errors import HeddleError, InvalidInput, Unavailable
+
+WAIT_SECONDS, WAIT_EVERY = 60.0, 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if parsed.command in (None, "run"):
             _run(parsed)
+        elif parsed.command == "wait":
+            asyncio.run(_wait(parsed.timeout))
         else:
             _ask(parsed)
     except HeddleError as error:
@@ -35,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="identity, what Envoy has applied and what it refuses, as JSON")
     commands.add_parser("renew", help="renew the certificate now, and print both serials as JSON")
     commands.add_parser("drain", help="close connections as their requests end, and fail readiness")
+    wait = commands.add_parser("wait", help="return when the sidecar is ready; a postStart hook holds the app by it")
+    wait.add_argument("--timeout", type=float, default=WAIT_SECONDS, help="seconds (default: %(default)g)")
     commands.add_parser("restart-envoy", help="kill Envoy, so that it is started again")
     for name, command in commands.choices.items():
         if name != "run":
@@ -67,6 +75,27 @@ def _ask(parsed: argparse.Namespace) -> None:
     if status != 200:
         sys.exit(f"heddle-agent: {body.decode(errors='replace').strip() or f'the agent answered {status}'}")
     sys.stdout.buffer.write(body if body.endswith(b"\n") else body + b"\n")
+
+
+async def _wait(seconds: float) -> None:
+    """Until port 15021 says that the sidecar is ready. Unavailable, with the reason, after `seconds`."""
+    from agent.health import READY
+    from agent.http_client import fetch
+
+    port = int(os.environ.get("HEALTH_PORT") or ports.HEALTH)
+    end = time.monotonic() + seconds
+    why = ""
+    while time.monotonic() < end:
+        try:
+            answer = await fetch("127.0.0.1", port, "GET", READY, timeout=3.0)
+        except Unavailable as error:
+            why = str(error)
+        else:
+            if answer.status == 200:
+                return
+            why = answer.body.decode(errors="replace")
+        await asyncio.sleep(WAIT_EVERY)
+    raise Unavailable(f"the sidecar is not ready after {seconds:g} s: {why}")
 
 
 async def _exchange(socket: str, method: str, path: str) -> tuple[int, bytes]:

@@ -5,6 +5,7 @@ Static are the way to the agent, the admin interface on loopback, and the statis
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh import ports
@@ -19,21 +20,34 @@ def bootstrap(
     *,
     namespace: str,
     pod: str,
-    ip: str,
+    ips: Sequence[str],
     service_account: str,
     socket: str,
     admin_port: int = ports.ENVOY_ADMIN,
     stats_port: int = ports.ENVOY_STATS,
+    buckets: Mapping[str, Sequence[float]] | None = None,
+    runtime: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The bootstrap of one sidecar or gateway, as the JSON that `envoy -c` reads. The node's id is of Istio's form."""
+    """The bootstrap of one sidecar or gateway, as the JSON that `envoy -c` reads. The node's id is of Istio's form.
+
+    `ips` are the pod's addresses, the first of them its own in the node's id; `buckets` are bounds of histograms by the
+    prefix of their names, `runtime` Envoy's runtime flags.
+    """
+    stats: dict[str, Any] = {"use_all_default_tags": True, "stats_tags": list(STATS_TAGS)}
+    if buckets:
+        stats["histogram_bucket_settings"] = [
+            {"match": {"prefix": prefix}, "buckets": list(bounds)} for prefix, bounds in buckets.items()
+        ]
+    layers = {"layers": [{"name": "proxyConfig", "static_layer": dict(runtime)}]} if runtime else None
     return {
+        **({"layered_runtime": layers} if layers else {}),
         "node": {
-            "id": f"sidecar~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local",
+            "id": f"sidecar~{ips[0]}~{pod}.{namespace}~{namespace}.svc.cluster.local",
             "cluster": f"{service_account}.{namespace}",
         },
         "admin": {"address": _address("127.0.0.1", admin_port)},
         "dynamic_resources": {"cds_config": config_source(), "lds_config": config_source()},
-        "stats_config": {"use_all_default_tags": True, "stats_tags": list(STATS_TAGS)},
+        "stats_config": stats,
         "static_resources": {
             "clusters": [
                 {
@@ -45,7 +59,7 @@ def bootstrap(
                 },
                 _static_cluster(PROMETHEUS_CLUSTER, _address("127.0.0.1", admin_port)),
             ],
-            "listeners": [_stats_listener("::" if ":" in ip else "0.0.0.0", stats_port)],
+            "listeners": [_stats_listener(any(":" in ip for ip in ips), stats_port)],
         },
     }
 
@@ -60,7 +74,8 @@ def _static_cluster(name: str, address: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stats_listener(address: str, port: int) -> dict[str, Any]:
+def _stats_listener(both: bool, port: int) -> dict[str, Any]:
+    """`both`: by IPv6 as well as by IPv4."""
     route = {"match": {"prefix": "/stats/prometheus"}, "route": {"cluster": PROMETHEUS_CLUSTER}}
     manager = {
         "@type": _HCM,
@@ -70,11 +85,15 @@ def _stats_listener(address: str, port: int) -> dict[str, Any]:
     }
     return {
         "name": "stats",
-        "address": _address(address, port),
+        "address": _both_families(port) if both else _address("0.0.0.0", port),
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
     }
+
+
+def _both_families(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}}
 
 
 def _address(host: str, port: int) -> dict[str, Any]:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
-from agent.http_client import connect
 from agent.http_server import Request, Response
+from agent.metrics import PATHS, Metrics
 from agent.probes import AppProbes
-from mesh.errors import Unavailable
 
 READY = "/healthz/ready"
-METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 
 
 class Health:
-    """`not_ready()` says why the pod must get no traffic, "" when it may; `metrics()` are the agent's own."""
+    """`not_ready()` says why the pod must get no traffic, "" when it may."""
 
     def __init__(
         self,
         *,
         not_ready: Callable[[], Awaitable[str]],
-        metrics: Callable[[], str],
+        metrics: Metrics,
         probes: AppProbes,
-        admin_port: int,
         quit: Callable[[], None],
     ) -> None:
         self._not_ready = not_ready
         self._metrics = metrics
         self._probes = probes
-        self._admin_port = admin_port
         self._quit = quit
 
     def readiness_only(self, request: Request) -> Response | Awaitable[Response]:
@@ -40,10 +36,10 @@ class Health:
         """Port 15020."""
         if request.path == READY:
             return self._ready()
-        if request.path.startswith("/app-health/"):
+        if request.path.startswith(("/app-health/", "/app-lifecycle/")):
             return self._probes.answer(request)
-        if request.path in ("/stats/prometheus", "/metrics"):
-            return Response(200, self._statistics(), METRICS)
+        if request.path in PATHS:
+            return self._metrics.answer(request)
         if request.path == "/quitquitquit":
             return self._quitting(request)
         return Response(404)
@@ -51,15 +47,6 @@ class Health:
     async def _ready(self) -> Response:
         why = await self._not_ready()
         return Response(503, why.encode()) if why else Response(200)
-
-    async def _statistics(self) -> AsyncIterator[bytes]:
-        yield self._metrics().encode()
-        try:
-            connection = await connect("127.0.0.1", self._admin_port)
-            async for chunk in connection.stream("GET", "/stats/prometheus"):
-                yield chunk
-        except Unavailable:
-            return  # Envoy is down: our own numbers say so
 
     def _quitting(self, request: Request) -> Response:
         if request.peer not in _LOOPBACK:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import h11
@@ -71,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._waiting: asyncio.Future[Response] | None = None
+        self._writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -84,6 +85,14 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set_result(None)
+            self._writable = None
 
     def data_received(self, data: bytes) -> None:
         self._http.receive_data(data)
@@ -184,6 +193,8 @@ class _Connection(asyncio.Protocol):
         self._write(self._http.send(self._head(response, ("transfer-encoding", "chunked"))))
         async for chunk in body:
             self._write(self._http.send(h11.Data(data=chunk)))
+            if self._writable is not None:  # a slow reader must not make us hold all that there is
+                await self._writable
         self._write(self._http.send(h11.EndOfMessage()))
 
     def _write(self, data: bytes | None) -> None:
@@ -232,8 +243,8 @@ class HttpServer:
             connection.close()
 
 
-async def serve_tcp(host: str, port: int, handler: Handler) -> HttpServer:
-    """Listen on `host`:`port`. Raises OSError when the port is taken."""
+async def serve_tcp(host: str | Sequence[str], port: int, handler: Handler) -> HttpServer:
+    """Listen on `port` of each `host`. Raises OSError when the port is taken."""
     connections: set[_Connection] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(handler, connections), host, port, reuse_address=True)

@@ -1,6 +1,7 @@
 """The app's own probes, asked by the agent from inside the pod for kubelet, which has no certificate.
 
-What to ask is Istio's ISTIO_KUBE_APP_PROBERS, JSON: `"/app-health/<container>/livez": {"httpGet": {...}, ...}`.
+What to ask is Istio's ISTIO_KUBE_APP_PROBERS, JSON: `"/app-health/<container>/livez": {"httpGet": {...}, ...}`, and
+`/app-lifecycle/<container>/prestopz` for hooks of the life cycle.
 Success is what kubelet calls success: an answer from 200 to 399, an open port, or SERVING.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +26,9 @@ log = logging.getLogger("agent.probes")
 DEFAULT_TIMEOUT = 1.0  # seconds, as kubelet's
 MAX_ANSWER = 10 << 10
 MARK = "127.0.0.6"
+MARK6 = "::6"
 """Connections from here are not intercepted (mesh/interception.py), so that the probe reaches the app itself."""
-_PATH = re.compile(r"/app-health/[^/]+/(livez|readyz|startupz)\Z")
+_PATH = re.compile(r"/(app-health/[^/]+/(livez|readyz|startupz)|app-lifecycle/[^/]+/(prestopz|poststartz))\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,11 @@ def parse_probes(raw: Mapping[str, Any]) -> dict[str, Probe]:
 def _parse(path: str, definition: object) -> Probe:
     field = f'ISTIO_KUBE_APP_PROBERS["{path}"]'
     if not _PATH.match(path):
-        raise InvalidInput("must be /app-health/<container>/livez, readyz or startupz", field=field)
+        raise InvalidInput(
+            "must be /app-health/<container>/livez, readyz or startupz, or /app-lifecycle/<container>/prestopz or "
+            "poststartz",
+            field=field,
+        )
     actions = [how for how in ("httpGet", "tcpSocket", "grpc") if isinstance(definition, dict) and how in definition]
     if len(actions) != 1:
         raise InvalidInput("needs exactly one of httpGet, tcpSocket and grpc", field=field)
@@ -76,7 +83,7 @@ class AppProbes:
     def __init__(self, probes: Mapping[str, Probe], ip: str) -> None:
         self._probes = probes
         self._ip = ip
-        self._source = (MARK, 0) if ":" not in ip else None
+        self._source = mark(ip)
 
     async def answer(self, request: Request) -> Response:
         """The app's status and the first 10 KB of its answer; 500 when the probe fails without one."""
@@ -105,7 +112,7 @@ class AppProbes:
     async def _ask(self, probe: Probe, request: Request) -> Response:
         if probe.how == "grpc":
             return Response(200) if await self._grpc_serving(probe) else _failed(request.path, "the app is not SERVING")
-        tls = _unverified() if probe.https else None
+        tls = unverified() if probe.https else None
         connection = await connect(self._ip, probe.port, tls=tls, timeout=probe.timeout, source=self._source)
         try:
             if probe.how == "tcpSocket":
@@ -121,13 +128,25 @@ class AppProbes:
         return Response(200 if 300 <= status < 400 else status, body)
 
 
+def mark(ip: str) -> tuple[str, int] | None:
+    """The source for connections to the app at `ip`; None where ::6 is nobody's, because IPv6 is not intercepted."""
+    if ":" not in ip:
+        return MARK, 0
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as trial:
+            trial.bind((MARK6, 0))
+    except OSError:
+        return None
+    return MARK6, 0
+
+
 def _failed(path: str, why: str) -> Response:
     log.info("probe %s failed: %s", path, why)
     return Response(500, why.encode())
 
 
-def _unverified() -> ssl.SSLContext:
-    """Kubelet does not verify the certificate of a probed app either."""
+def unverified() -> ssl.SSLContext:
+    """For an app in the same pod: kubelet does not verify the certificate of a probed app either."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -25,9 +25,10 @@ from agent.health import Health
 from agent.http_server import HttpServer, serve_tcp, serve_unix
 from agent.identity import IdentityKeeper, Orders
 from agent.log import now_text
+from agent.metrics import Metrics
 from agent.probes import AppProbes, parse_probes
 from agent.relay import Relay
-from agent.settings import Settings
+from agent.settings import ENVOY_LOG_LEVELS, Settings
 from agent.store import Store
 from agent.xds_server import XdsServer
 from mesh.errors import Conflict, InvalidInput
@@ -191,12 +192,14 @@ class Agent:
         control = Control(self._xds, self._envoy, self._identity, status=self._status, drain=self._drain)
         health = Health(
             not_ready=self._not_ready,
-            metrics=self._metrics,
+            metrics=Metrics(
+                self._metrics, self._settings.admin_port, self._settings.scrape, self._settings.instance_ip
+            ),
             probes=AppProbes(parse_probes(self._settings.app_probers), self._settings.instance_ip),
-            admin_port=self._settings.admin_port,
             quit=self._stop,
         )
-        everywhere = "::" if ":" in self._settings.instance_ip else "0.0.0.0"
+        ipv6 = any(":" in ip for ip in self._settings.instance_ips)
+        everywhere = ("0.0.0.0", "::") if ipv6 else ("0.0.0.0",)
         try:
             self._servers.append(await serve_unix(self._settings.socket, control.handle))
         except OSError as error:
@@ -306,11 +309,13 @@ class Agent:
         config = bootstrap(
             namespace=settings.pod_namespace,
             pod=settings.pod_name,
-            ip=settings.instance_ip,
+            ips=settings.instance_ips,
             service_account=settings.identity.service_account,
             socket=settings.socket,
             admin_port=settings.admin_port,
             stats_port=settings.stats_port,
+            buckets=settings.histogram_buckets,
+            runtime=settings.proxy.runtime,
         )
         self._bootstrap_path().write_bytes(orjson.dumps(config))
 
@@ -327,8 +332,31 @@ class Agent:
             str(max(1, round(settings.proxy.listener_drain))),
         ]
         command += ["--disable-hot-restart", "--log-format", LOG_FORMAT, "--log-level", settings.envoy_log_level]
-        # What is refused, and which route configuration is taken, is read from the log, whatever else of it is wanted.
-        return [*command, "--component-log-level", "config:warning,rds:debug"]
+        if settings.bootstrap_override:
+            command += ["--config-yaml", _override(settings.bootstrap_override)]
+        return [*command, "--component-log-level", component_levels(settings.envoy_component_levels)]
+
+
+def component_levels(wanted: str) -> str:
+    """For `--component-log-level`: what is refused, and which route configuration is taken, is read from the log,
+    whatever else of it is `wanted` (`component:level,...`)."""
+    levels = dict(part.split(":", 1) for part in wanted.split(",") if ":" in part)
+    if levels.get("config") not in ENVOY_LOG_LEVELS[: ENVOY_LOG_LEVELS.index("warning") + 1]:
+        levels["config"] = "warning"
+    levels["rds"] = "debug"
+    return ",".join(f"{component}:{level}" for component, level in levels.items())
+
+
+def _override(path: str) -> str:
+    """The text for `--config-yaml`, which Envoy merges over its configuration (JSON is YAML)."""
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error}",
+            field="ISTIO_BOOTSTRAP_OVERRIDE",
+            hint="does the ConfigMap of sidecar.istio.io/bootstrapOverride have the key custom_bootstrap.json?",
+        ) from None
 
 
 def _raise_file_limit() -> None:

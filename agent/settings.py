@@ -13,7 +13,7 @@ import argparse
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mesh import ports
@@ -25,6 +25,15 @@ AGENT_SOCKET = "agent.sock"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ENVOY_LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 MAX_PATH_OF_SOCKET = 107  # bytes: sockaddr_un of Linux, unix(7)
+
+
+@dataclass(frozen=True, slots=True)
+class AppMetrics:
+    """Where the app serves its metrics."""
+
+    port: int
+    path: str
+    https: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ class ProxyConfig:
     listener_drain: float = 45.0
     hold_application: bool = False
     status_port: int = ports.AGENT
+    admin_port: int = ports.ENVOY_ADMIN
+    runtime: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ class Settings:
     pod_namespace: str
     pod_uid: str
     instance_ip: str
+    instance_ips: tuple[str, ...]
     identity: Identity
     ca: tuple[str, int]
     discovery: tuple[str, int]
@@ -62,8 +74,12 @@ class Settings:
     grace_period: float
     certificate_ttl: float | None
     envoy_path: str
+    bootstrap_override: str
+    histogram_buckets: Mapping[str, Any]
+    scrape: AppMetrics | None
     log_level: str
     envoy_log_level: str
+    envoy_component_levels: str
     admin_port: int
     health_port: int
     stats_port: int
@@ -80,6 +96,7 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("pod-namespace", "POD_NAMESPACE", None, "namespace of this pod"),
     ("pod-uid", "POD_UID", None, "uid of this pod"),
     ("instance-ip", "INSTANCE_IP", None, "IP address of this pod"),
+    ("instance-ips", "INSTANCE_IPS", "", "all IP addresses of this pod, separated by commas"),
     ("service-account", "SERVICE_ACCOUNT", "default", "service account of this pod"),
     ("trust-domain", "TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN, "trust domain of the mesh"),
     ("ca", "CA_ADDR", f"heddle-ca.istio-system.svc:{ports.CA}", "host:port of the certificate authority"),
@@ -93,9 +110,18 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("grace-period", "TERMINATION_GRACE_PERIOD_SECONDS", "30", "the pod's terminationGracePeriodSeconds"),
     ("certificate-ttl", "CERTIFICATE_TTL", "", "life of the certificate to ask for, such as 24h"),
     ("envoy", "ENVOY_PATH", "", "path of the Envoy binary"),
+    ("bootstrap-override", "ISTIO_BOOTSTRAP_OVERRIDE", "", "a file that is merged over Envoy's bootstrap (JSON)"),
+    ("histogram-buckets", "STATS_HISTOGRAM_BUCKETS", "{}", "JSON: bounds of histograms by the prefix of their names"),
+    ("scrape", "ISTIO_PROMETHEUS_ANNOTATIONS", "", "JSON: where the app's own metrics are (port, path, scheme)"),
     ("log-level", "LOG_LEVEL", "info", "of the agent: " + ", ".join(LOG_LEVELS)),
     ("envoy-log-level", "ENVOY_LOG_LEVEL", "warning", "of Envoy: " + ", ".join(ENVOY_LOG_LEVELS)),
-    ("admin-port", "ENVOY_ADMIN_PORT", str(ports.ENVOY_ADMIN), "Envoy's admin port, on loopback"),
+    ("envoy-component-log-level", "ENVOY_COMPONENT_LOG_LEVEL", "", "of parts of Envoy: component:level,..."),
+    (
+        "admin-port",
+        "ENVOY_ADMIN_PORT",
+        "",
+        f"Envoy's admin port, on loopback; else proxyAdminPort, {ports.ENVOY_ADMIN}",
+    ),
     ("stats-port", "STATS_PORT", str(ports.ENVOY_STATS), "port of Envoy's statistics, for Prometheus"),
     ("health-port", "HEALTH_PORT", str(ports.HEALTH), "port of /healthz/ready, on the pod's address"),
 )
@@ -117,11 +143,13 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             raise InvalidInput(f"{text} is not set", field=variable, hint=f"set ${variable} or pass --{flag}")
         given[variable] = value
     data_dir = given["DATA_DIR"].rstrip("/") or "/"
+    proxy = _proxy_config(given["PROXY_CONFIG"])
     settings = Settings(
         pod_name=given["POD_NAME"],
         pod_namespace=given["POD_NAMESPACE"],
         pod_uid=given["POD_UID"],
-        instance_ip=_ip(given["INSTANCE_IP"]),
+        instance_ip=_ip(given["INSTANCE_IP"], "INSTANCE_IP"),
+        instance_ips=_ips(given["INSTANCE_IP"], given["INSTANCE_IPS"]),
         identity=Identity(given["TRUST_DOMAIN"], given["POD_NAMESPACE"], given["SERVICE_ACCOUNT"]),
         ca=_address(given["CA_ADDR"], "CA_ADDR"),
         discovery=_address(given["DISCOVERY_ADDR"], "DISCOVERY_ADDR"),
@@ -129,14 +157,18 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         root_cert_file=given["ROOT_CERT_FILE"],
         data_dir=data_dir,
         socket_dir=given["SOCKET_DIR"].rstrip("/") or data_dir,
-        proxy=_proxy_config(given["PROXY_CONFIG"]),
+        proxy=proxy,
         app_probers=_json_object(given["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS"),
         grace_period=_seconds(given["TERMINATION_GRACE_PERIOD_SECONDS"] + "s", "TERMINATION_GRACE_PERIOD_SECONDS"),
         certificate_ttl=_seconds(given["CERTIFICATE_TTL"], "CERTIFICATE_TTL") if given["CERTIFICATE_TTL"] else None,
         envoy_path=given["ENVOY_PATH"],
+        bootstrap_override=given["ISTIO_BOOTSTRAP_OVERRIDE"],
+        histogram_buckets=_json_object(given["STATS_HISTOGRAM_BUCKETS"], "STATS_HISTOGRAM_BUCKETS"),
+        scrape=_scrape(given["ISTIO_PROMETHEUS_ANNOTATIONS"], proxy.status_port),
         log_level=_one_of(given["LOG_LEVEL"].lower(), LOG_LEVELS, "LOG_LEVEL"),
         envoy_log_level=_one_of(given["ENVOY_LOG_LEVEL"].lower(), ENVOY_LOG_LEVELS, "ENVOY_LOG_LEVEL"),
-        admin_port=_port(given["ENVOY_ADMIN_PORT"], "ENVOY_ADMIN_PORT"),
+        envoy_component_levels=given["ENVOY_COMPONENT_LOG_LEVEL"],
+        admin_port=_port(given["ENVOY_ADMIN_PORT"] or proxy.admin_port, "ENVOY_ADMIN_PORT"),
         health_port=_port(given["HEALTH_PORT"], "HEALTH_PORT"),
         stats_port=_port(given["STATS_PORT"], "STATS_PORT"),
     )
@@ -163,7 +195,21 @@ def _proxy_config(text: str) -> ProxyConfig:
         listener_drain=_seconds(raw.get("drainDuration", "45s"), "PROXY_CONFIG.drainDuration"),
         hold_application=hold,
         status_port=_port(raw.get("statusPort", ports.AGENT), "PROXY_CONFIG.statusPort"),
+        admin_port=_port(raw.get("proxyAdminPort", ports.ENVOY_ADMIN), "PROXY_CONFIG.proxyAdminPort"),
+        runtime={str(name): str(value) for name, value in (raw.get("runtimeValues") or {}).items()},
     )
+
+
+def _scrape(text: str, agent_port: int) -> AppMetrics | None:
+    """Source: Istio's ISTIO_PROMETHEUS_ANNOTATIONS; port 80 and /metrics are its defaults."""
+    if not text:
+        return None
+    raw = _json_object(text, "ISTIO_PROMETHEUS_ANNOTATIONS")
+    port = _port(raw.get("port") or "80", "ISTIO_PROMETHEUS_ANNOTATIONS.port")
+    if port == agent_port:
+        raise InvalidInput("is the agent's own port", field="ISTIO_PROMETHEUS_ANNOTATIONS.port")
+    path = str(raw.get("path") or "/metrics")
+    return AppMetrics(port, path if path.startswith("/") else f"/{path}", str(raw.get("scheme")).lower() == "https")
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:
@@ -193,11 +239,16 @@ def _port(value: object, name: str) -> int:
     return port
 
 
-def _ip(text: str) -> str:
+def _ip(text: str, name: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text.strip()))
     except ValueError:
-        raise InvalidInput(f"{text!r} is not an IP address", field="INSTANCE_IP") from None
+        raise InvalidInput(f"{text!r} is not an IP address", field=name) from None
+
+
+def _ips(first: str, all_of_them: str) -> tuple[str, ...]:
+    others = [_ip(text, "INSTANCE_IPS") for text in all_of_them.split(",") if text.strip()]
+    return tuple(dict.fromkeys((_ip(first, "INSTANCE_IP"), *others)))
 
 
 def _seconds(value: object, name: str) -> float:

@@ -1,20 +1,34 @@
-"""The annotations of pods that Heddle acts on: one table. Pure.
+"""The annotations and labels of pods that Istio defines for injection: one table each. Pure.
 
-Names, values and meaning are Istio's (its reference "Resource Annotations"). Only what is acted on is in the table;
-docs/reference/annotations.md is written from it. A value that does not parse refuses the pod, as Istio does: a pod that
-asks for a port to stay out of the mesh and does not get that is worse than a pod that does not start.
+Names, values and meaning are Istio's (its references "Resource Annotations" and "Resource Labels", and its injection
+template). A row is acted on, or says why not; docs/reference/annotations.md is written from them. A value that
+cannot be read refuses the pod, as Istio does: a pod that asks for a port to stay out of the mesh and does not get that
+is worse than a pod that does not start.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-import yaml
-
+from mesh.annotation_values import (
+    AGENT_LOG_LEVELS,
+    PROXY_LOG_LEVELS,
+    count_from,
+    named_objects,
+    one_of,
+    parse_agent_level,
+    parse_buckets,
+    parse_component_levels,
+    parse_image,
+    parse_mapping,
+    parse_names,
+    parse_port,
+    parse_quantity,
+    parse_truth,
+)
 from mesh.errors import InvalidInput
 from mesh.interception import parse_cidrs, parse_cidrs_or_all, parse_interfaces, parse_ports, parse_ports_or_all
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
@@ -23,11 +37,14 @@ from mesh.problems import FieldProblem, ObjectErrors, show
 INJECT = "sidecar.istio.io/inject"
 REVISION = "istio.io/rev"
 NAMESPACE_INJECTION = "istio-injection"
+OVERRIDES = "proxy.istio.io/overrides"
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
+NAME_LABEL = "service.istio.io/canonical-name"
+REVISION_LABEL = "service.istio.io/canonical-revision"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 DEFAULT_LOGS_CONTAINER = "kubectl.kubernetes.io/default-logs-container"
 
-TEMPLATES = ("sidecar", "gateway")
-PROXY_LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
+Raw = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +61,9 @@ class PodOptions:
     include_outbound_ports: tuple[int, ...] = ()
     exclude_outbound_ports: tuple[int, ...] = ()
     exclude_interfaces: tuple[str, ...] = ()
+    virtual_interfaces: tuple[str, ...] = ()
     interception_mode: str = "REDIRECT"
-    template: str = "sidecar"
+    templates: tuple[str, ...] | None = None
     native_sidecar: bool | None = None
     proxy_image: str | None = None
     proxy_cpu: str | None = None
@@ -53,8 +71,15 @@ class PodOptions:
     proxy_memory: str | None = None
     proxy_memory_limit: str | None = None
     proxy_log_level: str | None = None
+    component_log_level: str | None = None
+    agent_log_level: str | None = None
     proxy_config: Mapping[str, Any] | None = None
+    bootstrap_override: str | None = None
+    histogram_buckets: Mapping[str, tuple[float, ...]] | None = None
+    user_volumes: tuple[Raw, ...] = ()
+    user_volume_mounts: tuple[Raw, ...] = ()
     rewrite_probes: bool = True
+    merge_metrics: bool | None = None
     status_port: int | None = None
     readiness_initial_delay: int | None = None
     readiness_period: int | None = None
@@ -63,88 +88,37 @@ class PodOptions:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One row: `field` is that of PodOptions, or empty where the injection itself reads or writes the annotation."""
+    """One row: `field` is that of PodOptions, or empty where the injection itself reads or writes the annotation.
+
+    `unheeded` says why the annotation has no effect, in a warning; values in `fine` ask for what is so anyway.
+    """
 
     name: str
     field: str
     parse: Callable[[str], Any]
     default: str
     doc: str
-
-
-def parse_truth(text: str) -> bool:
-    """`true` and `false`, in the spellings that YAML 1.1 has for them."""
-    word = text.strip().lower()
-    if word in ("true", "yes", "y", "on", "1"):
-        return True
-    if word in ("false", "no", "n", "off", "0"):
-        return False
-    raise InvalidInput(f"{text!r} is neither true nor false", hint='write "true" or "false", in quotes')
-
-
-def _one_of(choices: tuple[str, ...], way_out: str = "") -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.strip() not in choices:
-            known = ", ".join(choices)
-            raise InvalidInput(f"{text!r} is not supported", hint=way_out or f"use one of {known}")
-        return text.strip()
-
-    return parse
-
-
-_QUANTITY = re.compile(r"(\d+|\d+\.\d*|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?\Z")
-
-
-def parse_quantity(text: str) -> str:
-    """An amount as Kubernetes writes it (100m, 1.5, 128Mi); returned as it is. Source: apimachinery's Quantity."""
-    if not _QUANTITY.match(text.strip()):
-        raise InvalidInput(f"{text!r} is not an amount", hint="write amounts as Kubernetes does: 100m, 2, 128Mi, 1Gi")
-    return text.strip()
-
-
-_IMAGE = re.compile(r"[\w.:/@-]{1,512}\Z", re.ASCII)
-
-
-def _image(text: str) -> str:
-    if not _IMAGE.match(text.strip()):
-        raise InvalidInput(f"{text!r} is not an image", hint="write it as registry/name:tag")
-    return text.strip()
-
-
-def _port(text: str) -> int:
-    ports = parse_ports(text)
-    if len(ports) != 1:
-        raise InvalidInput(f"{text!r} is not one port", hint="use a number from 1 to 65535")
-    return ports[0]
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) < 2**31):
-            raise InvalidInput(f"{text!r} is not a whole number", hint=f"use a number from {least} on")
-        return int(text)
-
-    return parse
-
-
-def _proxy_config(text: str) -> Mapping[str, Any]:
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise InvalidInput(
-            f"it is not YAML: {where}", hint="write fields of ProxyConfig, such as concurrency: 1"
-        ) from None
-    if config is None:
-        return {}
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InvalidInput("it is not a mapping", hint="write fields of ProxyConfig, such as concurrency: 1")
-    return config
+    unheeded: str = ""
+    fine: tuple[str, ...] = ()
 
 
 _TRAFFIC = "traffic.sidecar.istio.io/"
 _SIDECAR = "sidecar.istio.io/"
+_READINESS = "readiness.status.sidecar.istio.io/"
 _ONLY_REDIRECT = "REDIRECT is the only mode so far; leave the annotation out"
+_VOLUME = '{"certs": {"secret": {"secretName": "certs"}}}'
+_MOUNT = '{"certs": {"mountPath": "/etc/certs", "readOnly": true}}'
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise InvalidInput("it names nothing", hint="write the name of a ConfigMap of the pod's namespace")
+    return text.strip()
+
+
+def _unheeded(name: str, why: str, *fine: str) -> Annotation:
+    return Annotation(name, "", str, "-", why, unheeded=why, fine=fine)
+
 
 TABLE: tuple[Annotation, ...] = (
     Annotation(
@@ -156,10 +130,11 @@ TABLE: tuple[Annotation, ...] = (
     ),
     Annotation(
         "inject.istio.io/templates",
-        "template",
-        _one_of(TEMPLATES),
-        "sidecar",
-        "`sidecar`: a proxy beside the app. `gateway`: the pod's own container `istio-proxy` becomes the proxy.",
+        "templates",
+        parse_names,
+        "defaultTemplates, else sidecar",
+        "Which templates are applied, separated by commas. `sidecar`: a proxy beside the app. `gateway`: the pod's own "
+        "container `istio-proxy` becomes the proxy. Others are those of ConfigMap `istio-sidecar-injector`.",
     ),
     Annotation(
         _SIDECAR + "nativeSidecar",
@@ -218,18 +193,34 @@ TABLE: tuple[Annotation, ...] = (
         "Network interfaces whose traffic is left alone, both ways.",
     ),
     Annotation(
+        "istio.io/reroute-virtual-interfaces",
+        "virtual_interfaces",
+        parse_interfaces,
+        "none",
+        "Virtual interfaces (of a virtual machine or a container in the pod) whose connections into the pod are "
+        "treated as the app's own outbound connections.",
+    ),
+    Annotation(
+        _TRAFFIC + "kubevirtInterfaces",
+        "virtual_interfaces",
+        parse_interfaces,
+        "none",
+        "The former name of `istio.io/reroute-virtual-interfaces`.",
+    ),
+    Annotation(
         _SIDECAR + "interceptionMode",
         "interception_mode",
-        _one_of(("REDIRECT",), _ONLY_REDIRECT),
+        one_of(("REDIRECT",), _ONLY_REDIRECT),
         "REDIRECT",
         "How connections get to the proxy. TPROXY and NONE are refused for now.",
     ),
     Annotation(
         _SIDECAR + "proxyImage",
         "proxy_image",
-        _image,
+        parse_image,
         "meshConfig heddle.image",
-        "The image of `istio-proxy` and `istio-init`.",
+        "The image of `istio-proxy` and `istio-init`. A name without a registry, and Istio's own `proxyv2`, stand for "
+        "the mesh's image, with a warning.",
     ),
     Annotation(
         _SIDECAR + "proxyCPU", "proxy_cpu", parse_quantity, "100m", "CPU that the proxy requests. See the note below."
@@ -242,49 +233,100 @@ TABLE: tuple[Annotation, ...] = (
     Annotation(
         _SIDECAR + "logLevel",
         "proxy_log_level",
-        _one_of(PROXY_LOG_LEVELS),
+        one_of(PROXY_LOG_LEVELS),
         "warning",
         "How much Envoy logs: " + ", ".join(PROXY_LOG_LEVELS) + ".",
     ),
     Annotation(
+        _SIDECAR + "componentLogLevel",
+        "component_log_level",
+        parse_component_levels,
+        "none",
+        "How much parts of Envoy log: `component:level,...`.",
+    ),
+    Annotation(
+        _SIDECAR + "agentLogLevel",
+        "agent_log_level",
+        parse_agent_level,
+        "info",
+        "How much the agent logs: "
+        + ", ".join(AGENT_LOG_LEVELS)
+        + ". Of Istio's `scope:level,...` the most talkative.",
+    ),
+    Annotation(
         "proxy.istio.io/config",
         "proxy_config",
-        _proxy_config,
+        parse_mapping,
         "meshConfig defaultConfig",
         "Fields of ProxyConfig, in YAML, that replace those of the mesh for this pod.",
+    ),
+    Annotation(
+        _SIDECAR + "bootstrapOverride",
+        "bootstrap_override",
+        _name,
+        "none",
+        "A ConfigMap of the pod's namespace whose `custom_bootstrap.json` is merged over Envoy's bootstrap.",
+    ),
+    Annotation(
+        _SIDECAR + "statsHistogramBuckets",
+        "histogram_buckets",
+        parse_buckets,
+        "Envoy's",
+        'Bounds of histograms by prefix of their names, JSON: `{"istiocustom": [1, 5, 10]}`.',
+    ),
+    Annotation(
+        _SIDECAR + "userVolume",
+        "user_volumes",
+        named_objects(_VOLUME),
+        "none",
+        f"Volumes to add to the pod, JSON by name: `{_VOLUME}`. A list of objects with a `name` is read as well.",
+    ),
+    Annotation(
+        _SIDECAR + "userVolumeMount",
+        "user_volume_mounts",
+        named_objects(_MOUNT),
+        "none",
+        f"What of them is mounted into `istio-proxy`, JSON by name of the volume: `{_MOUNT}`.",
     ),
     Annotation(
         _SIDECAR + "rewriteAppHTTPProbers",
         "rewrite_probes",
         parse_truth,
         "true",
-        "Send kubelet's HTTP, TCP and gRPC probes of the app to the agent, which asks the app from inside.",
+        "Send kubelet's HTTP, TCP and gRPC probes and hooks of the app to the agent, which asks the app from inside.",
+    ),
+    Annotation(
+        "prometheus.istio.io/merge-metrics",
+        "merge_metrics",
+        parse_truth,
+        "meshConfig enablePrometheusMerge",
+        "Let Prometheus scrape the agent, which adds the app's own metrics (`prometheus.io/*`) to Envoy's.",
     ),
     Annotation(
         "status.sidecar.istio.io/port",
         "status_port",
-        _port,
+        parse_port,
         "15020",
         "The agent's port, for metrics and the app's probes.",
     ),
     Annotation(
-        "readiness.status.sidecar.istio.io/initialDelaySeconds",
+        _READINESS + "initialDelaySeconds",
         "readiness_initial_delay",
-        _count(0),
+        count_from(0),
         "0",
         "Readiness probe of the proxy: seconds before the first one.",
     ),
     Annotation(
-        "readiness.status.sidecar.istio.io/periodSeconds",
+        _READINESS + "periodSeconds",
         "readiness_period",
-        _count(1),
+        count_from(1),
         "15",
         "Readiness probe of the proxy: seconds between two.",
     ),
     Annotation(
-        "readiness.status.sidecar.istio.io/failureThreshold",
+        _READINESS + "failureThreshold",
         "readiness_failures",
-        _count(1),
+        count_from(1),
         "4",
         "Readiness probe of the proxy: failures in a row that make it unready.",
     ),
@@ -295,15 +337,50 @@ TABLE: tuple[Annotation, ...] = (
         "",
         "Written by the injection: what was added. A pod that has it, and an `istio-proxy`, is left as it is.",
     ),
+    Annotation(
+        OVERRIDES,
+        "",
+        str,
+        "",
+        "Written by the injection: the pod's own `istio-proxy` and `istio-init` containers as they were.",
+    ),
+    Annotation(REVISION, "", str, "", "Written by the injection: the revision that did it."),
+    _unheeded(_SIDECAR + "proxyImageType", "there is one image, without variants", "default"),
+    _unheeded(_SIDECAR + "discoveryAddress", "the webhook says where discovery is; a pod cannot choose another one"),
+    _unheeded(_SIDECAR + "controlPlaneAuthPolicy", "the control plane is always spoken to by mutual TLS", "MUTUAL_TLS"),
+    _unheeded(_SIDECAR + "enableCoreDump", "it would take a privileged container", "false"),
+    _unheeded(_SIDECAR + "capNetBindService", "a gateway listens on low ports without a capability", "false"),
+    _unheeded(_SIDECAR + "extraStatTags", "metrics carry their tags without a list of them"),
+    _unheeded(_READINESS + "applicationPorts", "the proxy is ready when Envoy has taken its configuration"),
+    *(
+        Annotation(
+            _SIDECAR + "statsInclusion" + part, "", str, "all", "Envoy's statistics are all there, so these are, too."
+        )
+        for part in ("Prefixes", "Suffixes", "Regexps")
+    ),
 )
 
+LABELS: tuple[tuple[str, str, str], ...] = (
+    (INJECT, "pod", '`"true"` or `"false"`: whether the pod gets a sidecar. A namespace that says no wins over yes.'),
+    (NAMESPACE_INJECTION, "namespace", "`enabled` or `disabled`; goes before `istio.io/rev`."),
+    (REVISION, "namespace, pod", "The revision, or revision tag, that injects. A namespace's goes before a pod's."),
+    (TLS_MODE_LABEL, "pod", "Set to `istio` by the injection, unless the pod has it."),
+    (NAME_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/name`, `app`, or the workload's name."),
+    (REVISION_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/version`, `version`, or `latest`."),
+    ("istio.io/dataplane-mode", "namespace, pod", "Not acted on: there is no ambient mode."),
+    ("topology.istio.io/network", "pod", "Not acted on: a mesh is one network."),
+)
+"""Name, of what, and effect."""
+
 _BY_NAME = {row.name: row for row in TABLE}
-_OURS = ("sidecar.istio.io/", "inject.istio.io/", "proxy.istio.io/")
-_NOT_FOR_US = frozenset({"proxy.istio.io/overrides"})
+_OURS = ("sidecar.istio.io/", "inject.istio.io/", "proxy.istio.io/", "prometheus.istio.io/")
 
 
-def parse_options(annotations: Mapping[str, str], about: str) -> PodOptions:
-    """What `annotations` ask for. ObjectErrors names the pod (`about`) and every annotation that does not parse."""
+def parse_options(annotations: Mapping[str, str], about: str, base: PodOptions | None = None) -> PodOptions:
+    """What `annotations` ask for on top of `base`.
+
+    ObjectErrors names the pod (`about`) and every annotation that does not parse.
+    """
     given: dict[str, Any] = {}
     problems: list[FieldProblem] = []
     for name, text in annotations.items():
@@ -317,43 +394,68 @@ def parse_options(annotations: Mapping[str, str], about: str) -> PodOptions:
             problems.append(FieldProblem(path, error.message, error.hint or "", show(text)))
     if problems:
         raise ObjectErrors(about, problems)
-    return PodOptions(**given)
+    base = base or _NOTHING
+    return replace(base, **given) if given else base
 
 
-def unknown_annotations(annotations: Mapping[str, str]) -> list[str]:
-    """A sentence for each annotation of Istio's for sidecars that Heddle does not act on; typing errors get a hint."""
+_NOTHING = PodOptions()
+
+
+def unheeded_annotations(annotations: Mapping[str, str]) -> list[str]:
+    """A sentence for each annotation of Istio's for sidecars that has no effect; typing errors get a hint."""
     found: list[str] = []
-    for name in annotations:
-        domain = name[: name.find("/") + 1]
-        if name in _BY_NAME or name in _NOT_FOR_US or not domain.endswith(_OURS):
+    for name, text in annotations.items():
+        row = _BY_NAME.get(name)
+        if row is not None:
+            if row.unheeded and text.strip() not in row.fine:
+                found.append(f"annotation {name} is not acted on: {row.unheeded}")
             continue
-        near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.85)
-        found.append(f"annotation {name} is not acted on" + (f"; did you mean {near[0]}?" if near else ""))
+        domain = name[: name.find("/") + 1]
+        if domain.endswith(_OURS):
+            near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.85)
+            found.append(f"annotation {name} is not acted on" + (f"; did you mean {near[0]}?" if near else ""))
     return found
 
 
 def reference_page() -> str:
     """docs/reference/annotations.md."""
-    lines = [
-        "# Annotations of pods",
-        "",
-        "<!-- Written from mesh/annotations.py by `python -m mesh.annotations`; do not edit. -->",
-        "",
-        "Names and meaning are Istio's. What is not listed here has no effect; the webhook answers with a warning",
-        "that names it. A value that cannot be read refuses the pod, with the annotation, the value and the way out.",
-        "",
-        "| Annotation | Default | Effect |",
-        "|---|---|---|",
-        *(f"| `{row.name}` | {row.default or '-'} | {row.doc} |" for row in TABLE),
-        "",
-        "A pod with at least one of the four resource annotations gets only what they say, without the defaults of the",
-        "others; requests and limits in the pod's own `istio-proxy` container win over both.",
-        "",
-        "`holdApplicationUntilProxyStarts` (in `proxy.istio.io/config` or the mesh's `defaultConfig`) is what a native",
-        'sidecar always does. With `sidecar.istio.io/nativeSidecar: "false"` it is not supported.',
-        "",
-    ]
-    return "\n".join(lines)
+    acted = [row for row in TABLE if not row.unheeded]
+    return "\n".join(
+        [
+            "# Annotations and labels of pods",
+            "",
+            "<!-- Written from mesh/annotations.py by `python -m mesh.annotations`; do not edit. -->",
+            "",
+            "Names and meaning are Istio's. What is not listed here has no effect; the webhook answers with a",
+            "warning that names it. A value that cannot be read refuses the pod, with the annotation, the value and",
+            "the way out.",
+            "",
+            "| Annotation | Default | Effect |",
+            "|---|---|---|",
+            *(f"| `{row.name}` | {row.default or '-'} | {row.doc} |" for row in acted),
+            "",
+            "Defaults of the mesh for the annotations of traffic, readiness, logs and resources are `global.proxy` in",
+            "the `values` of ConfigMap `istio-sidecar-injector` (docs/reference/injection.md).",
+            "",
+            "A pod with at least one of the four resource annotations gets only what they say, without the defaults of",
+            "the others; requests and limits in the pod's own `istio-proxy` container win over both.",
+            "",
+            "## Annotations of Istio's without effect",
+            "",
+            "A pod that has one is admitted, with a warning that says so.",
+            "",
+            "| Annotation | Why |",
+            "|---|---|",
+            *(f"| `{row.name}` | {row.unheeded} |" for row in TABLE if row.unheeded),
+            "",
+            "## Labels",
+            "",
+            "| Label | Of | Effect |",
+            "|---|---|---|",
+            *(f"| `{name}` | {of} | {doc} |" for name, of, doc in LABELS),
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Source: Istio's MeshConfig and ProxyConfig reference. Field names are Istio's; w
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -68,6 +68,10 @@ class ProxyConfig(_Settings):
     drain_duration: Duration = "45s"
     proxy_metadata: dict[str, str] = Field(default_factory=dict)
     status_port: int = Field(default=15020, ge=1, le=65535)
+    proxy_admin_port: int | None = Field(default=None, ge=1, le=65535)
+    runtime_values: dict[str, str] | None = None
+    proxy_stats_matcher: dict[str, Any] | None = Field(default=None, exclude=True)  # Envoy's statistics are all there
+    interception_mode: Literal["REDIRECT"] | None = Field(default=None, exclude=True)
 
 
 class HeddleSettings(_Settings):
@@ -84,6 +88,7 @@ class MeshSettings(_Settings):
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
+    enable_prometheus_merge: bool = True
     default_config: ProxyConfig = ProxyConfig()
     heddle: HeddleSettings = HeddleSettings()
 

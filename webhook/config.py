@@ -13,6 +13,7 @@ from mesh import ports
 from mesh.annotations import PodOptions
 from mesh.problems import FieldProblem, ObjectErrors, show
 from mesh.settings import CONTROL_NAMESPACE, MeshSettings, ProxyConfig
+from webhook.injector import InjectorSettings
 
 DEFAULT_REVISION = "default"
 NEVER_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease"})
@@ -23,6 +24,7 @@ class InjectionConfig:
     """`revision` is the one that namespaces and pods choose by `istio.io/rev`; addresses are `host:port`.
 
     `by_default`: pods of namespaces without a label are injected too (Istio's enableNamespacesByDefault).
+    `tags` are the revision tags that stand for `revision` now; they are chosen by `istio.io/rev` as well.
     """
 
     settings: MeshSettings = field(default_factory=MeshSettings)
@@ -31,12 +33,13 @@ class InjectionConfig:
     ca_address: str = f"heddle-ca.{CONTROL_NAMESPACE}.svc:{ports.CA}"
     discovery_address: str = f"heddle-discovery.{CONTROL_NAMESPACE}.svc:{ports.DISCOVERY}"
     by_default: bool = False
+    injector: InjectorSettings = field(default_factory=InjectorSettings)
+    tags: frozenset[str] = frozenset()
 
     @cached_property
     def proxy_defaults(self) -> Mapping[str, Any]:
         """The mesh's ProxyConfig as JSON, under Istio's names."""
-        dumped: dict[str, Any] = self.settings.default_config.model_dump(mode="json", by_alias=True)
-        return dumped
+        return _dumped(self.settings.default_config)
 
 
 def proxy_config(config: InjectionConfig, options: PodOptions, about: str) -> Mapping[str, Any]:
@@ -62,5 +65,9 @@ def proxy_config(config: InjectionConfig, options: PodOptions, about: str) -> Ma
                 for e in error.errors()
             ],
         ) from None
-    dumped: dict[str, Any] = merged.model_dump(mode="json", by_alias=True)
+    return _dumped(merged)
+
+
+def _dumped(config: ProxyConfig) -> dict[str, Any]:
+    dumped: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     return dumped

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION, parse_truth
+from mesh.annotation_values import parse_truth
+from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION
 from mesh.errors import InvalidInput
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from webhook.config import NEVER_NAMESPACES, InjectionConfig
@@ -19,10 +20,12 @@ TOKEN_VOLUME = "istio-token"  # noqa: S105 (a name, not a secret)
 
 
 class Decision(NamedTuple):
-    """`reason` is a sentence for people, without the pod's name."""
+    """`reason` is a sentence for people, without the pod's name. `revision` is the one that was asked for instead of
+    this webhook's, empty when the refusal has another reason."""
 
     inject: bool
     reason: str
+    revision: str = ""
 
 
 def never(pod: Mapping[str, Any], namespace: str, config: InjectionConfig) -> Decision | None:
@@ -85,7 +88,7 @@ def _without_namespace(
         return _by_revision(revision, "it is labelled", config)
     if said is not None:
         return Decision(True, f"its {where} {INJECT} is {said!r}")
-    if config.by_default:
+    if config.by_default or config.injector.by_default:
         return Decision(True, f"namespace {namespace} does not say otherwise, and the mesh injects by default")
     return Decision(
         False, f"neither it nor namespace {namespace} asks for it: label the namespace {NAMESPACE_INJECTION}=enabled"
@@ -95,7 +98,9 @@ def _without_namespace(
 def _by_revision(revision: str, who: str, config: InjectionConfig) -> Decision:
     if revision == config.revision:
         return Decision(True, f"{who} {REVISION}={revision}")
-    return Decision(False, f"{who} {REVISION}={revision}, and this is revision {config.revision}")
+    if revision in config.tags:
+        return Decision(True, f"{who} {REVISION}={revision}, a tag of revision {config.revision}")
+    return Decision(False, f"{who} {REVISION}={revision}, and this is revision {config.revision}", revision)
 
 
 def _own_wish(pod: Mapping[str, Any]) -> tuple[str | None, str]:

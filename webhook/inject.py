@@ -11,41 +11,32 @@ Source: Istio's injection templates `sidecar` and `gateway` (order of containers
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mesh import ports
-from mesh.annotations import (
-    DEFAULT_CONTAINER,
-    DEFAULT_LOGS_CONTAINER,
-    REVISION,
-    PodOptions,
-    parse_options,
-    unknown_annotations,
-)
-from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.annotations import parse_options, unheeded_annotations
+from mesh.errors import InvalidInput
+from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import ProxyConfig
 from webhook.config import InjectionConfig, proxy_config
 from webhook.decision import PROXY_CONTAINER, Decision, decide, is_injected
-from webhook.overlay import overlay
+from webhook.injector import GATEWAY, SIDECAR, chosen_templates
+from webhook.merge import merge_pod
+from webhook.metadata import annotations_of, as_label, labels_of, status_of, workload_name
+from webhook.overlay import overlay, overrides
 from webhook.probes import rewrite
-from webhook.sidecar import INIT_CONTAINER, Wanted, init_container, proxy_container, volumes
+from webhook.prometheus import merged
+from webhook.sidecar import INIT_CONTAINER, Wanted, init_container, is_own_image, proxy_container, volumes
+from webhook.templates import Values
 
 __all__ = ["Decision", "advice", "decide", "inject", "is_injected", "pod_name"]
 
 Raw = dict[str, Any]
 
 DEFAULT_GRACE_SECONDS = 30
-TLS_MODE_LABEL = "security.istio.io/tlsMode"
-NAME_LABEL = "service.istio.io/canonical-name"
-REVISION_LABEL = "service.istio.io/canonical-revision"
-SCRAPE = "prometheus.io/scrape"
-METRICS_PATH = "/stats/prometheus"
 LOW_PORTS = "net.ipv4.ip_unprivileged_port_start"
-
-_LONGEST_LABEL = 63
+OURS = (INIT_CONTAINER, PROXY_CONTAINER)
 
 
 def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "", workload: str = "") -> Raw:
@@ -56,55 +47,119 @@ def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "", wor
     """
     if is_injected(pod):
         return dict(pod)
-    options, wanted = _wanted(pod, config, about)
-    gateway = options.template == "gateway"
+    wanted = _wanted(pod, config, about or pod_name(pod))
+    workload = workload or workload_name(pod)
+    patched, patches = _with_templates(pod, wanted, workload, about or pod_name(pod))
+    if not wanted.template:
+        return patched
+    return _with_proxy(pod, patched, patches, wanted, workload)
+
+
+def _with_templates(pod: Mapping[str, Any], wanted: Wanted, workload: str, about: str) -> tuple[Raw, list[Raw]]:
+    """The pod with the templates of one's own laid over it, and what these say about the containers of the proxy."""
+    patched, of_proxy = dict(pod), []
+    for template in wanted.templates:
+        try:
+            patch = template.patch(_values(pod, wanted, workload))
+        except InvalidInput as error:
+            path = ("metadata", "annotations", "inject.istio.io/templates")
+            raise ObjectErrors(about, [FieldProblem(path, error.message, error.hint or "")]) from None
+        if wanted.template:
+            spec: Raw = dict(patch.get("spec") or {})
+            for place in ("containers", "initContainers"):
+                items = spec.get(place) or []
+                of_proxy += [item for item in items if item["name"] in OURS]
+                if place in spec:
+                    spec[place] = [item for item in items if item["name"] not in OURS]
+            patch = {**patch, "spec": spec}
+        patched = merge_pod(patched, patch)
+    return patched, of_proxy
+
+
+def _values(pod: Mapping[str, Any], wanted: Wanted, workload: str) -> Values:
+    meta, config = pod["metadata"], wanted.config
+    return {
+        "pod.name": str(meta.get("name") or ""),
+        "pod.namespace": str(meta.get("namespace") or ""),
+        "pod.serviceAccount": str(pod["spec"].get("serviceAccountName") or "default"),
+        "pod.workload": as_label(workload),
+        "pod.labels": meta.get("labels") or {},
+        "pod.annotations": meta.get("annotations") or {},
+        "mesh.trustDomain": config.settings.trust_domain,
+        "mesh.revision": config.revision,
+        "mesh.controlNamespace": config.control_namespace,
+        "proxy.image": wanted.image,
+    }
+
+
+def _with_proxy(before: Mapping[str, Any], pod: Raw, patches: list[Raw], wanted: Wanted, workload: str) -> Raw:
+    options, gateway = wanted.options, wanted.template == GATEWAY
     spec: Raw = dict(pod["spec"])
     containers, inits = list(spec.get("containers") or ()), list(spec.get("initContainers") or ())
-    own = next((container for container in (*containers, *inits) if container["name"] == PROXY_CONTAINER), None)
+    own = {c["name"]: c for c in (*inits, *containers) if c["name"] in OURS}
+    own_text = overrides(
+        [c for c in containers if c["name"] in OURS], [c for c in inits if c["name"] in OURS and not gateway]
+    )
 
     asked: Raw = {}
     if not gateway and options.rewrite_probes:
         containers = [_rewritten(container, wanted, asked) for container in containers]
-        # Of the init containers only those that stay can have probes.
+        # Of the init containers only those that stay can have probes and hooks.
         inits = [_rewritten(c, wanted, asked) if c.get("restartPolicy") == "Always" else c for c in inits]
-    proxy = proxy_container(wanted, asked)
-    if own is not None:
-        proxy = overlay(proxy, own)
+    merge = wanted.config.settings.enable_prometheus_merge if options.merge_metrics is None else options.merge_metrics
+    annotations, scrape = merged(pod["metadata"].get("annotations") or {}, wanted.agent_port, merge=merge)
 
+    def customised(container: Raw) -> Raw:
+        for patch in patches:
+            if patch["name"] == container["name"]:
+                container = overlay(container, patch)
+        return overlay(container, own[container["name"]]) if container["name"] in own else container
+
+    proxy = customised(proxy_container(wanted, asked, "" if gateway else scrape))
     if gateway:
         containers = _in_place(containers, proxy)
         spec["securityContext"] = _allow_low_ports(spec.get("securityContext") or {})
     else:
-        containers = [c for c in containers if c["name"] != PROXY_CONTAINER]
-        inits = [c for c in inits if c["name"] not in (INIT_CONTAINER, PROXY_CONTAINER)]
+        containers = [c for c in containers if c["name"] not in OURS]
+        inits = [c for c in inits if c["name"] not in OURS]
+        init = customised(init_container(wanted, proxy.get("securityContext") or {}))
         # First, so that every other container, init containers of the app included, has the network of the mesh.
-        inits = [init_container(wanted), *([proxy] if wanted.native else []), *inits]
+        inits = [init, *([proxy] if wanted.native else []), *inits]
         containers = containers if wanted.native else [proxy, *containers]
-    added = volumes()
+    added = volumes(wanted)
     taken = {volume["name"] for volume in added}
     spec["containers"] = containers
     if inits:
         spec["initContainers"] = inits
     spec["volumes"] = [*(v for v in spec.get("volumes") or () if v["name"] not in taken), *added]
-    return {**pod, "metadata": _metadata(pod, wanted, workload, gateway=gateway), "spec": spec}
+    if wanted.config.injector.image_pull_secrets:
+        secrets = [{"name": name} for name in wanted.config.injector.image_pull_secrets]
+        spec = merge_pod({"spec": spec}, {"spec": {"imagePullSecrets": secrets}})["spec"]
+    metadata = {
+        **pod["metadata"],
+        "labels": labels_of(pod, workload),
+        "annotations": annotations_of(annotations, pod, wanted, own_text) | status_of(before["spec"], spec, wanted),
+    }
+    return {**pod, "metadata": metadata, "spec": spec}
 
 
 def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
     """What the pod asks for and does not get: warnings that `kubectl apply` shows."""
-    options, wanted = _wanted(pod, config)
-    found = unknown_annotations(pod["metadata"].get("annotations") or {})
+    wanted = _wanted(pod, config, pod_name(pod))
+    options = wanted.options
+    found = unheeded_annotations(pod["metadata"].get("annotations") or {})
     known = {field.alias for field in ProxyConfig.model_fields.values()}
     found.extend(
         f"annotation proxy.istio.io/config: {name} is not acted on"
         for name in options.proxy_config or ()
         if name not in known
     )
-    if wanted.proxy["holdApplicationUntilProxyStarts"] and not wanted.native and options.template == "sidecar":
+    if options.proxy_image and not is_own_image(options.proxy_image):
         found.append(
-            "holdApplicationUntilProxyStarts needs a native sidecar: the app may start before its proxy "
-            '(remove sidecar.istio.io/nativeSidecar: "false")'
+            f"annotation sidecar.istio.io/proxyImage: {options.proxy_image} is taken for Istio's own; "
+            f"the proxy runs {wanted.image}"
         )
-    if options.template == "sidecar":
+    if wanted.template == SIDECAR:
         found.extend(
             f"container {container['name']} runs as user {ports.PROXY_UID}, which is the proxy's: its connections "
             "bypass the mesh"
@@ -122,17 +177,24 @@ def pod_name(pod: Mapping[str, Any], namespace: str = "") -> str:
     return f"Pod {namespace}/{name}" if namespace else f"Pod {name}"
 
 
-def _wanted(pod: Mapping[str, Any], config: InjectionConfig, about: str = "") -> tuple[PodOptions, Wanted]:
-    about = about or pod_name(pod)
-    options = parse_options(pod["metadata"].get("annotations") or {}, about)
+def _wanted(pod: Mapping[str, Any], config: InjectionConfig, about: str) -> Wanted:
+    injector = config.injector
+    options = parse_options(pod["metadata"].get("annotations") or {}, about, injector.options)
+    try:
+        built_in, others = chosen_templates(injector, options.templates or injector.default_templates)
+    except InvalidInput as error:
+        path = ("metadata", "annotations", "inject.istio.io/templates")
+        raise ObjectErrors(about, [FieldProblem(path, error.message, error.hint or "")]) from None
     native = config.settings.heddle.native_sidecars if options.native_sidecar is None else options.native_sidecar
     grace = pod["spec"].get("terminationGracePeriodSeconds")
-    return options, Wanted(
+    return Wanted(
         config=config,
         options=options,
         proxy=proxy_config(config, options, about),
         grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else int(grace),
-        native=native and options.template == "sidecar",
+        native=native and built_in == SIDECAR,
+        template=built_in,
+        templates=others,
     )
 
 
@@ -142,7 +204,7 @@ def _user(container: Mapping[str, Any], spec: Mapping[str, Any]) -> object:
 
 
 def _rewritten(container: Raw, wanted: Wanted, asked: Raw) -> Raw:
-    return container if container["name"] == PROXY_CONTAINER else rewrite(container, wanted.agent_port, asked)
+    return container if container["name"] in OURS else rewrite(container, wanted.agent_port, asked)
 
 
 def _in_place(containers: list[Raw], proxy: Raw) -> list[Raw]:
@@ -157,60 +219,3 @@ def _allow_low_ports(context: Mapping[str, Any]) -> Raw:
     if any(sysctl.get("name") == LOW_PORTS for sysctl in sysctls):
         return dict(context)
     return {**context, "sysctls": [*sysctls, {"name": LOW_PORTS, "value": "0"}]}
-
-
-def _metadata(pod: Mapping[str, Any], wanted: Wanted, workload: str, *, gateway: bool) -> Raw:
-    meta = pod["metadata"]
-    labels, annotations = dict(meta.get("labels") or {}), dict(meta.get("annotations") or {})
-    labels.setdefault(TLS_MODE_LABEL, "istio")
-    labels.setdefault(
-        NAME_LABEL,
-        labels.get("app.kubernetes.io/name") or labels.get("app") or _as_label(workload or _workload_name(pod)),
-    )
-    labels.setdefault(REVISION_LABEL, labels.get("app.kubernetes.io/version") or labels.get("version") or "latest")
-    annotations.setdefault(REVISION, wanted.config.revision)
-    app = next((c["name"] for c in pod["spec"].get("containers") or () if c["name"] != PROXY_CONTAINER), None)
-    if app:
-        annotations.setdefault(DEFAULT_CONTAINER, app)
-        annotations.setdefault(DEFAULT_LOGS_CONTAINER, app)
-    if SCRAPE not in annotations:  # an app with metrics of its own is scraped as it asks to be
-        annotations |= {
-            SCRAPE: "true",
-            "prometheus.io/port": str(wanted.agent_port),
-            "prometheus.io/path": METRICS_PATH,
-        }
-    annotations[SIDECAR_STATUS_ANNOTATION] = _status(wanted, gateway=gateway)
-    return {**meta, "labels": labels, "annotations": annotations}
-
-
-def _status(wanted: Wanted, *, gateway: bool) -> str:
-    native = [PROXY_CONTAINER] if wanted.native else []
-    return json.dumps(
-        {
-            "initContainers": None if gateway else [INIT_CONTAINER, *native],
-            "containers": None if wanted.native else [PROXY_CONTAINER],
-            "volumes": [volume["name"] for volume in volumes()],
-            "imagePullSecrets": None,
-            "revision": wanted.config.revision,
-        },
-        separators=(",", ":"),
-    )
-
-
-_CRON_SUFFIX = re.compile(r"-\d{8,10}\Z")
-
-
-def _workload_name(pod: Mapping[str, Any]) -> str:
-    """The name of what a person wrote: the Deployment behind a ReplicaSet, the CronJob behind a Job."""
-    meta = pod["metadata"]
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
-    if owner is None:
-        return str(meta.get("name") or meta.get("generateName") or "")
-    name = str(owner.get("name", ""))
-    if owner.get("kind") == "ReplicaSet":
-        return name.removesuffix("-" + str((meta.get("labels") or {}).get("pod-template-hash", "")))
-    return _CRON_SUFFIX.sub("", name) if owner.get("kind") == "Job" else name
-
-
-def _as_label(name: str) -> str:
-    return name[:_LONGEST_LABEL].rstrip("-._") or "unknown"

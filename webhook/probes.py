@@ -1,8 +1,9 @@
 """The app's probes, sent through the agent. Pure.
 
 Kubelet has no certificate, so a probe on the app's port would fail under STRICT mutual TLS. It asks the agent instead,
-at `/app-health/<container>/<kind>`, and the agent asks the app from inside the pod. Paths, and the JSON that tells the
-agent what to ask, are Istio's (ISTIO_KUBE_APP_PROBERS).
+at `/app-health/<container>/<kind>`, and the agent asks the app from inside the pod; hooks of the life cycle that are
+requests go the same way, at `/app-lifecycle/<container>/<kind>`. Paths, and the JSON that tells the agent what to ask,
+are Istio's (ISTIO_KUBE_APP_PROBERS).
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from typing import Any
 Raw = dict[str, Any]
 
 KINDS = (("livenessProbe", "livez"), ("readinessProbe", "readyz"), ("startupProbe", "startupz"))
+HOOKS = (("preStop", "prestopz"), ("postStart", "poststartz"))
+ACTIONS = ("httpGet", "tcpSocket", "grpc")
+LONGEST_HOOK = 120  # seconds: kubelet sets no limit but the pod's grace period, and the agent must have one
 
 
 def rewrite(container: Mapping[str, Any], agent_port: int, asked: Raw) -> Raw:
-    """`container` with its probes sent to the agent; what to ask instead is added to `asked`, by path.
+    """`container` with its probes and hooks sent to the agent; what to ask instead is added to `asked`, by path.
 
-    Left alone: `exec` probes, probes of another host, and ports by a name that the container does not have.
+    Left alone: `exec` and `sleep`, actions on another host, and ports by a name that the container does not have.
     """
-    changed: Raw = {}
+    changed: Raw = _rewritten_hooks(container, agent_port, asked)
     for field, word in KINDS:
         probe = container.get(field)
         question = _question(probe, container) if isinstance(probe, dict) else None
@@ -28,13 +32,27 @@ def rewrite(container: Mapping[str, Any], agent_port: int, asked: Raw) -> Raw:
             continue
         path = f"/app-health/{container['name']}/{word}"
         asked[path] = question
-        rest = {key: value for key, value in probe.items() if key not in ("httpGet", "tcpSocket", "grpc")}
+        rest = {key: value for key, value in probe.items() if key not in ACTIONS}
         changed[field] = {"httpGet": {"path": path, "port": agent_port}, **rest}
     return {**container, **changed} if changed else dict(container)
 
 
+def _rewritten_hooks(container: Mapping[str, Any], agent_port: int, asked: Raw) -> Raw:
+    hooks: Raw = dict(container.get("lifecycle") or {})
+    before = len(asked)
+    for field, word in HOOKS:
+        hook = hooks.get(field)
+        question = _question({**hook, "timeoutSeconds": LONGEST_HOOK}, container) if isinstance(hook, dict) else None
+        if question is None:
+            continue
+        path = f"/app-lifecycle/{container['name']}/{word}"
+        asked[path] = question
+        hooks[field] = {"httpGet": {"path": path, "port": agent_port}}
+    return {"lifecycle": hooks} if len(asked) > before else {}
+
+
 def _question(probe: Mapping[str, Any], container: Mapping[str, Any]) -> Raw | None:
-    for how in ("httpGet", "tcpSocket", "grpc"):
+    for how in ACTIONS:
         action = probe.get(how)
         if not isinstance(action, dict):
             continue

@@ -94,6 +94,7 @@ _CONTAINER = _fields(
         "livenessProbe": _object,
         "readinessProbe": _object,
         "startupProbe": _object,
+        "lifecycle": _object,
     },
 )
 

@@ -16,6 +16,8 @@ from mesh.annotations import PodOptions
 from mesh.interception import InterceptionSpec, arguments
 from webhook.config import InjectionConfig
 from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
+from webhook.injector import SIDECAR
+from webhook.templates import Template
 
 INIT_CONTAINER = "istio-init"
 READY_PATH = "/healthz/ready"
@@ -23,39 +25,61 @@ TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 (a name, not a secret)
 TOKEN_SECONDS = 43200
 ROOTS_CONFIG_MAP = "istio-ca-root-cert"
 
-DEFAULT_REQUESTS = {"cpu": "100m", "memory": "128Mi"}
-DEFAULT_LIMITS = {"cpu": "2", "memory": "1Gi"}
+BOOTSTRAP_VOLUME = "custom-bootstrap-volume"
+BOOTSTRAP_FOLDER = "/etc/istio/custom-bootstrap"
+BOOTSTRAP_FILE = "custom_bootstrap.json"
 
 Raw = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One pod's choices, all settled: what its annotations say on top of the mesh's settings."""
+    """One pod's choices, all settled: what its annotations say on top of the mesh's settings.
+
+    `template` is the built-in one, empty when the pod gets no proxy; `templates` are the others.
+    """
 
     config: InjectionConfig
     options: PodOptions
     proxy: Mapping[str, Any]
     grace_seconds: int
     native: bool
+    template: str
+    templates: tuple[Template, ...]
 
     @property
     def image(self) -> str:
-        return self.options.proxy_image or self.config.settings.heddle.image
+        """The pod's own wish counts when it names a registry, and something else than Istio's proxy."""
+        asked = self.options.proxy_image or ""
+        return asked if is_own_image(asked) else self.config.settings.heddle.image
 
     @property
     def agent_port(self) -> int:
         return int(self.proxy["statusPort"])
 
+    @property
+    def hold(self) -> bool:
+        """Whether the app waits for its proxy; that of a native sidecar always does."""
+        return bool(self.proxy["holdApplicationUntilProxyStarts"]) or self.config.injector.hold
 
-def init_container(wanted: Wanted) -> Raw:
-    """`istio-init`: the only place with capabilities, and gone before anything else starts."""
+
+def is_own_image(image: str) -> bool:
+    """Whether `image` can be what its annotation asks for: Istio's image has no program of Heddle's."""
+    return "/" in image and image.rpartition("/")[2].partition(":")[0].partition("@")[0] != "proxyv2"
+
+
+def init_container(wanted: Wanted, of_proxy: Mapping[str, Any]) -> Raw:
+    """`istio-init`: the only place with capabilities, and gone before anything else starts.
+
+    `of_proxy` is the proxy's securityContext: whose connections are not intercepted.
+    """
     return {
         "name": INIT_CONTAINER,
         "image": wanted.image,
+        **_pull_policy(wanted),
         "command": ["heddle-init"],
-        "args": arguments(interception(wanted)),
-        "resources": _resources(wanted.options),
+        "args": arguments(interception(wanted, of_proxy)),
+        "resources": _resources(wanted, wanted.config.injector.init_resources),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
@@ -68,7 +92,7 @@ def init_container(wanted: Wanted) -> Raw:
     }
 
 
-def interception(wanted: Wanted) -> InterceptionSpec:
+def interception(wanted: Wanted, of_proxy: Mapping[str, Any]) -> InterceptionSpec:
     """What of this pod's traffic goes through the proxy."""
     options = wanted.options
     own = () if wanted.agent_port == ports.AGENT else (wanted.agent_port,)
@@ -80,11 +104,15 @@ def interception(wanted: Wanted) -> InterceptionSpec:
         include_outbound_ports=options.include_outbound_ports,
         exclude_outbound_ports=options.exclude_outbound_ports,
         exclude_interfaces=options.exclude_interfaces,
+        virtual_interfaces=options.virtual_interfaces,
+        proxy_uid=of_proxy.get("runAsUser") or ports.PROXY_UID,
+        proxy_gid=of_proxy.get("runAsGroup") or ports.PROXY_GID,
     )
 
 
-def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
-    """`istio-proxy`. `asked` is what the agent asks the app for kubelet, see webhook/probes.py.
+def proxy_container(wanted: Wanted, asked: Mapping[str, Any], scrape: str = "") -> Raw:
+    """`istio-proxy`. `asked` is what the agent asks the app for kubelet, see webhook/probes.py; `scrape` is where it
+    gets the app's metrics, see webhook/prometheus.py.
 
     The startup probe asks every second, so that the pod is ready soon; that of a native sidecar also holds back the
     app's containers until Envoy has its configuration.
@@ -92,8 +120,9 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
     container: Raw = {
         "name": PROXY_CONTAINER,
         "image": wanted.image,
+        **_pull_policy(wanted),
         "command": ["heddle-agent", "run"],
-        "env": _environment(wanted, asked),
+        "env": _environment(wanted, asked, scrape),
         "ports": [
             {"name": "http-envoy-prom", "containerPort": ports.ENVOY_STATS, "protocol": "TCP"},
             {"name": "status-port", "containerPort": ports.HEALTH, "protocol": "TCP"},
@@ -111,9 +140,9 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
             "initialDelaySeconds": 0,
             "periodSeconds": 1,
             "timeoutSeconds": 3,
-            "failureThreshold": 600,
+            "failureThreshold": wanted.config.injector.startup_probe.failure_threshold,
         },
-        "resources": _resources(wanted.options),
+        "resources": _resources(wanted, None),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -128,14 +157,24 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any]) -> Raw:
             {"name": TOKEN_VOLUME, "mountPath": "/var/run/secrets/tokens", "readOnly": True},
             {"name": "istio-envoy", "mountPath": "/etc/istio/proxy"},
             {"name": "istio-podinfo", "mountPath": "/etc/istio/pod", "readOnly": True},
+            *wanted.options.user_volume_mounts,
         ],
     }
+    if wanted.options.bootstrap_override:
+        container["volumeMounts"].append({"name": BOOTSTRAP_VOLUME, "mountPath": BOOTSTRAP_FOLDER, "readOnly": True})
     if wanted.native:
         container["restartPolicy"] = "Always"
+        if not wanted.config.injector.startup_probe.enabled and not wanted.hold:
+            del container["startupProbe"]
+    if wanted.config.injector.lifecycle:
+        container["lifecycle"] = wanted.config.injector.lifecycle
+    elif wanted.hold and not wanted.native and wanted.template == SIDECAR:
+        # Kubelet starts the next container when this has ended.
+        container["lifecycle"] = {"postStart": {"exec": {"command": ["heddle-agent", "wait"]}}}
     return container
 
 
-def volumes() -> list[Raw]:
+def volumes(wanted: Wanted) -> list[Raw]:
     """The volumes that `proxy_container` mounts.
 
     `istio-envoy` holds the last good configuration and the sockets. It is memory, so that configuration with its
@@ -167,16 +206,23 @@ def volumes() -> list[Raw]:
             },
         },
         {"name": "istiod-ca-cert", "configMap": {"name": ROOTS_CONFIG_MAP}},
+        *(
+            [{"name": BOOTSTRAP_VOLUME, "configMap": {"name": wanted.options.bootstrap_override}}]
+            if wanted.options.bootstrap_override
+            else ()
+        ),
+        *wanted.options.user_volumes,
     ]
 
 
-def _environment(wanted: Wanted, asked: Mapping[str, Any]) -> list[Raw]:
-    config = wanted.config
+def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str) -> list[Raw]:
+    config, options = wanted.config, wanted.options
     environment: list[Raw] = [
         _from_pod("POD_NAME", "metadata.name"),
         _from_pod("POD_NAMESPACE", "metadata.namespace"),
         _from_pod("POD_UID", "metadata.uid"),
         _from_pod("INSTANCE_IP", "status.podIP"),
+        _from_pod("INSTANCE_IPS", "status.podIPs"),
         _from_pod("SERVICE_ACCOUNT", "spec.serviceAccountName"),
         {"name": "TRUST_DOMAIN", "value": config.settings.trust_domain},
         {"name": "CA_ADDR", "value": config.ca_address},
@@ -185,10 +231,16 @@ def _environment(wanted: Wanted, asked: Mapping[str, Any]) -> list[Raw]:
         {"name": "TERMINATION_GRACE_PERIOD_SECONDS", "value": str(wanted.grace_seconds)},
         {"name": "PROXY_CONFIG", "value": _json(wanted.proxy)},
     ]
-    if wanted.options.proxy_log_level:
-        environment.append({"name": "ENVOY_LOG_LEVEL", "value": wanted.options.proxy_log_level})
-    if asked:
-        environment.append({"name": "ISTIO_KUBE_APP_PROBERS", "value": _json(asked)})
+    optional = {
+        "ENVOY_LOG_LEVEL": options.proxy_log_level,
+        "ENVOY_COMPONENT_LOG_LEVEL": options.component_log_level,
+        "LOG_LEVEL": options.agent_log_level,
+        "STATS_HISTOGRAM_BUCKETS": _json(options.histogram_buckets) if options.histogram_buckets else None,
+        "ISTIO_BOOTSTRAP_OVERRIDE": f"{BOOTSTRAP_FOLDER}/{BOOTSTRAP_FILE}" if options.bootstrap_override else None,
+        "ISTIO_KUBE_APP_PROBERS": _json(asked) if asked else None,
+        "ISTIO_PROMETHEUS_ANNOTATIONS": scrape,
+    }
+    environment.extend({"name": name, "value": value} for name, value in optional.items() if value)
     taken = {variable["name"] for variable in environment}
     environment.extend(
         {"name": name, "value": str(value)}
@@ -206,12 +258,19 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
-def _resources(options: PodOptions) -> Raw:
-    """Istio's rule: one resource annotation replaces all defaults."""
+def _pull_policy(wanted: Wanted) -> Raw:
+    policy = wanted.config.injector.image_pull_policy
+    return {"imagePullPolicy": policy} if policy else {}
+
+
+def _resources(wanted: Wanted, own: Mapping[str, Any] | None) -> Raw:
+    """Istio's rule: one resource annotation replaces all defaults, which are `own` or those of the proxy."""
+    options = wanted.options
     requests = {"cpu": options.proxy_cpu, "memory": options.proxy_memory}
     limits = {"cpu": options.proxy_cpu_limit, "memory": options.proxy_memory_limit}
     if not any((*requests.values(), *limits.values())):
-        return {"requests": dict(DEFAULT_REQUESTS), "limits": dict(DEFAULT_LIMITS)}
+        defaults = wanted.config.injector.resources if own is None else own
+        return {kind: dict(amounts) for kind, amounts in defaults.items()}
     asked = {
         kind: {name: amount for name, amount in amounts.items() if amount}
         for kind, amounts in (("requests", requests), ("limits", limits))

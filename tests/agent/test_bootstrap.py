@@ -15,14 +15,15 @@ from tests.agent.sidecar import free_port
 from tests.support.protos import parse
 
 
-@pytest.mark.parametrize("ip", ["10.1.2.3", "fd00::5"])
-def test_envoy_takes_it(ip: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ips", [["10.1.2.3"], ["fd00::5"], ["10.1.2.3", "fd00::5"]])
+def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
     made = bootstrap(
-        namespace="default", pod="reviews-v1", ip=ip, service_account="reviews", socket=str(tmp_path / "a.sock"),
-        admin_port=free_port(), stats_port=free_port(),
+        namespace="default", pod="reviews-v1", ips=ips, service_account="reviews", socket=str(tmp_path / "a.sock"),
+        admin_port=free_port(), stats_port=free_port(), buckets={"istiocustom": [0.5, 1, 10]},
+        runtime={"re2.max_program_size.error_level": "200", "envoy.features.x": "true"},
     )  # fmt: skip
     parse(made, "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap")
-    assert made["node"]["id"] == f"sidecar~{ip}~reviews-v1.default~default.svc.cluster.local"
+    assert made["node"]["id"] == f"sidecar~{ips[0]}~reviews-v1.default~default.svc.cluster.local"
     path = tmp_path / "envoy.json"
     path.write_bytes(orjson.dumps(made))
     subprocess.run([find_envoy(""), "--mode", "validate", "-c", str(path)], check=True, capture_output=True, timeout=30)

@@ -115,10 +115,11 @@ def test_the_meshs_settings(tmp_path: Path) -> None:
 
 def test_warnings_go_to_standard_error() -> None:
     pod = manifest("v1", "Pod", spec=POD)
-    pod["metadata"]["annotations"] = {"sidecar.istio.io/bootstrapOverride": "x"}
+    pod["metadata"]["annotations"] = {"sidecar.istio.io/enableCoreDump": "true"}
     result = inject(pod)
     assert result.stderr == (
-        "warning: Pod default/web: annotation sidecar.istio.io/bootstrapOverride is not acted on\n"
+        "warning: Pod default/web: annotation sidecar.istio.io/enableCoreDump is not acted on: it would take a "
+        "privileged container\n"
     )
     assert "warning" not in result.stdout
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.annotations import (
-    TABLE,
-    PodOptions,
-    parse_options,
+from mesh.annotation_values import (
+    parse_agent_level,
+    parse_buckets,
+    parse_component_levels,
+    parse_names,
     parse_quantity,
     parse_truth,
-    reference_page,
-    unknown_annotations,
 )
+from mesh.annotations import TABLE, PodOptions, parse_options, reference_page, unheeded_annotations
 from mesh.errors import InvalidInput
 from mesh.problems import ObjectErrors
 
@@ -33,6 +33,7 @@ def test_names_are_unique_and_every_option_has_its_row() -> None:
     names = [row.name for row in TABLE]
     assert len(set(names)) == len(names)
     assert {row.field for row in TABLE if row.field} == {f.name for f in dataclasses.fields(PodOptions)}
+    assert not [row.name for row in TABLE if row.field and row.unheeded]
 
 
 def test_nothing_asked() -> None:
@@ -47,7 +48,10 @@ def test_values() -> None:
             "traffic.sidecar.istio.io/includeOutboundIPRanges": "*",
             "sidecar.istio.io/proxyCPU": "100m",
             "sidecar.istio.io/rewriteAppHTTPProbers": "false",
-            "inject.istio.io/templates": "gateway",
+            "inject.istio.io/templates": "gateway, mine",
+            "istio.io/reroute-virtual-interfaces": "net1",
+            "sidecar.istio.io/userVolume": '{"certs": {"emptyDir": {}}}',
+            "sidecar.istio.io/userVolumeMount": '[{"name": "certs", "mountPath": "/certs"}]',
             "proxy.istio.io/config": "concurrency: 1",
         },
         "Pod",
@@ -56,12 +60,15 @@ def test_values() -> None:
     assert options.include_outbound_cidrs is None
     assert options.proxy_cpu == "100m"
     assert options.rewrite_probes is False
-    assert options.template == "gateway"
+    assert options.templates == ("gateway", "mine")
+    assert options.virtual_interfaces == ("net1",)
+    assert options.user_volumes == ({"name": "certs", "emptyDir": {}},)
+    assert options.user_volume_mounts == ({"name": "certs", "mountPath": "/certs"},)
     assert options.proxy_config == {"concurrency": 1}
 
 
 WRONG = {
-    "inject.istio.io/templates": "grpc-agent",
+    "inject.istio.io/templates": " , ",
     "sidecar.istio.io/nativeSidecar": "perhaps",
     "traffic.sidecar.istio.io/includeInboundPorts": "http",
     "traffic.sidecar.istio.io/excludeInboundPorts": "*",
@@ -70,7 +77,16 @@ WRONG = {
     "traffic.sidecar.istio.io/includeOutboundPorts": "0",
     "traffic.sidecar.istio.io/excludeOutboundPorts": "80;81",
     "traffic.sidecar.istio.io/excludeInterfaces": "a very long interface name",
+    "istio.io/reroute-virtual-interfaces": "a/b",
+    "traffic.sidecar.istio.io/kubevirtInterfaces": "-x",
     "sidecar.istio.io/interceptionMode": "NONE",
+    "sidecar.istio.io/componentLogLevel": "misc",
+    "sidecar.istio.io/agentLogLevel": "default:loud",
+    "sidecar.istio.io/bootstrapOverride": " ",
+    "sidecar.istio.io/statsHistogramBuckets": '{"istiocustom": [5, 1]}',
+    "sidecar.istio.io/userVolume": "[1]",
+    "sidecar.istio.io/userVolumeMount": "{certs}",
+    "prometheus.istio.io/merge-metrics": "sometimes",
     "sidecar.istio.io/proxyImage": "two images",
     "sidecar.istio.io/proxyCPU": "lots",
     "sidecar.istio.io/proxyCPULimit": "-1",
@@ -132,17 +148,52 @@ def test_truth(text: str, expected: bool) -> None:
     assert parse_truth(text) is expected
 
 
-def test_what_is_not_acted_on_is_named() -> None:
+def test_what_is_asked_goes_over_the_base() -> None:
+    base = PodOptions(proxy_cpu="1", include_outbound_cidrs=("10.0.0.0/8",))
+    assert parse_options({}, "Pod", base) is base
+    options = parse_options({"traffic.sidecar.istio.io/includeOutboundIPRanges": "*"}, "Pod", base)
+    assert (options.proxy_cpu, options.include_outbound_cidrs) == ("1", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("debug", "debug"), ("warn", "warning"), ("default:info, xds:debug", "debug"), ("all:none", "error")],
+)
+def test_levels_of_the_agent(text: str, level: str) -> None:
+    assert parse_agent_level(text) == level
+
+
+def test_lists() -> None:
+    assert parse_names("a, b,a") == ("a", "b")
+    assert parse_component_levels("misc:error, filter:debug") == "misc:error,filter:debug"
+    assert parse_buckets('{"x": [0.5, 1]}') == {"x": (0.5, 1)}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"x": []}', '{"x": [1, 1]}', '{"x": [true]}', '{"x": [0]}', "[" * 9999]
+)
+def test_no_buckets(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_buckets(text)
+
+
+def test_what_has_no_effect_is_named() -> None:
     given_ = {
         "traffic.sidecar.istio.io/excludeOutboundPort": "1",
-        "sidecar.istio.io/componentLogLevel": "x",
+        "sidecar.istio.io/discoveryAddress": "istiod:15012",
+        "sidecar.istio.io/controlPlaneAuthPolicy": "MUTUAL_TLS",
+        "sidecar.istio.io/proxyImageType": "distroless",
+        "sidecar.istio.io/newThing": "x",
         "sidecar.istio.io/inject": "true",
         "proxy.istio.io/overrides": "{}",
         "prometheus.io/scrape": "true",
         "plain": "x",
     }
-    assert unknown_annotations(given_) == [
+    assert unheeded_annotations(given_) == [
         "annotation traffic.sidecar.istio.io/excludeOutboundPort is not acted on; did you mean "
         "traffic.sidecar.istio.io/excludeOutboundPorts?",
-        "annotation sidecar.istio.io/componentLogLevel is not acted on",
+        "annotation sidecar.istio.io/discoveryAddress is not acted on: the webhook says where discovery is; a pod "
+        "cannot choose another one",
+        "annotation sidecar.istio.io/proxyImageType is not acted on: there is one image, without variants",
+        "annotation sidecar.istio.io/newThing is not acted on",
     ]

@@ -39,7 +39,6 @@ heddle: {nativeSidecars: false}
     assert settings.heddle.native_sidecars is False
     assert sorted(settings.ignored_fields()) == [
         "defaultConfig.discoveryAddress",
-        "enablePrometheusMerge",
         "outboundTrafficPolicy.extra",
     ]
 

@@ -111,17 +111,17 @@ def test_a_wrong_proxy_config_names_its_field() -> None:
 
 def test_warnings() -> None:
     annotations = {
-        "sidecar.istio.io/bootstrapOverride": "mine",
+        "sidecar.istio.io/enableCoreDump": "true",
+        "sidecar.istio.io/proxyImage": "docker.io/istio/proxyv2:1.28.0",
         "traffic.sidecar.istio.io/excludeOutboundPort": "1",
         "proxy.istio.io/config": "{holdApplicationUntilProxyStarts: true, tracing: {}}",
-        "sidecar.istio.io/nativeSidecar": "false",
         "example.com/mine": "x",
     }
     warnings = "\n".join(response(send(review_of(changed(annotations=annotations))))["warnings"])
-    assert "sidecar.istio.io/bootstrapOverride is not acted on" in warnings
+    assert "sidecar.istio.io/enableCoreDump is not acted on: it would take a privileged container" in warnings
+    assert "docker.io/istio/proxyv2:1.28.0 is taken for Istio's own; the proxy runs docker.io/heddle/heddle" in warnings
     assert "did you mean traffic.sidecar.istio.io/excludeOutboundPorts?" in warnings
     assert "proxy.istio.io/config: tracing is not acted on" in warnings
-    assert "holdApplicationUntilProxyStarts needs a native sidecar" in warnings
     assert "example.com" not in warnings
 
 

@@ -1,0 +1,88 @@
+"""Labels and annotations of an injected pod. Pure.
+
+Source: Istio's injection templates `sidecar` and `gateway`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mesh.annotations import (
+    DEFAULT_CONTAINER,
+    DEFAULT_LOGS_CONTAINER,
+    NAME_LABEL,
+    OVERRIDES,
+    REVISION,
+    REVISION_LABEL,
+    TLS_MODE_LABEL,
+)
+from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from webhook.decision import PROXY_CONTAINER
+from webhook.sidecar import Wanted
+
+Raw = dict[str, Any]
+
+_LONGEST_LABEL = 63
+_CRON_SUFFIX = re.compile(r"-\d{8,10}\Z")
+
+
+def labels_of(pod: Mapping[str, Any], workload: str) -> dict[str, str]:
+    """The pod's labels, and those that every pod of the mesh has."""
+    labels = dict(pod["metadata"].get("labels") or {})
+    labels.setdefault(TLS_MODE_LABEL, "istio")
+    named = labels.get("app.kubernetes.io/name") or labels.get("app")
+    labels.setdefault(NAME_LABEL, named or as_label(workload))
+    version = labels.get("app.kubernetes.io/version") or labels.get("version")
+    labels.setdefault(REVISION_LABEL, version or "latest")
+    return labels
+
+
+def annotations_of(annotations: Mapping[str, str], pod: Mapping[str, Any], wanted: Wanted, own: str) -> dict[str, str]:
+    """`annotations` and those that every pod of the mesh has; `own` is the text of `proxy.istio.io/overrides`."""
+    kept = {**wanted.config.injector.annotations, **annotations}
+    kept[REVISION] = wanted.config.revision
+    app = next((c["name"] for c in pod["spec"].get("containers") or () if c["name"] != PROXY_CONTAINER), None)
+    if app:
+        kept.setdefault(DEFAULT_CONTAINER, app)
+        kept.setdefault(DEFAULT_LOGS_CONTAINER, app)
+    if own:
+        kept[OVERRIDES] = own
+    return kept
+
+
+def status_of(before: Mapping[str, Any], spec: Mapping[str, Any], wanted: Wanted) -> dict[str, str]:
+    """`sidecar.istio.io/status`: the names of what `spec` has more than the pod had `before`, and the proxy's."""
+
+    def added(place: str, always: Iterable[str] = ()) -> list[str] | None:
+        names = {item["name"] for item in before.get(place) or ()} - set(always)
+        return [item["name"] for item in spec.get(place) or () if item["name"] not in names] or None
+
+    proxy = (PROXY_CONTAINER, "istio-init")
+    status = {
+        "initContainers": added("initContainers", proxy),
+        "containers": added("containers", proxy),
+        "volumes": added("volumes", (v["name"] for v in spec["volumes"] if v["name"].startswith("istio"))),
+        "imagePullSecrets": added("imagePullSecrets"),
+        "revision": wanted.config.revision,
+    }
+    return {SIDECAR_STATUS_ANNOTATION: json.dumps(status, separators=(",", ":"))}
+
+
+def workload_name(pod: Mapping[str, Any]) -> str:
+    """The name of what a person wrote: the Deployment behind a ReplicaSet, the CronJob behind a Job."""
+    meta = pod["metadata"]
+    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
+    if owner is None:
+        return str(meta.get("name") or meta.get("generateName") or "")
+    name = str(owner.get("name", ""))
+    if owner.get("kind") == "ReplicaSet":
+        return name.removesuffix("-" + str((meta.get("labels") or {}).get("pod-template-hash", "")))
+    return _CRON_SUFFIX.sub("", name) if owner.get("kind") == "Job" else name
+
+
+def as_label(name: str) -> str:
+    """`name` as far as it fits into a label."""
+    return name[:_LONGEST_LABEL].rstrip("-._") or "unknown"
