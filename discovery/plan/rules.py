@@ -29,13 +29,12 @@ from mesh.istio.destination_rule import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     DestinationRule,
-    LoadBalancerSettings,
     PortTrafficPolicy,
-    SimpleLB,
     Subset,
     TrafficPolicy,
 )
 from mesh.istio.destination_rule import OutlierDetection as OutlierSettings
+from mesh.istio.load_balancing import LoadBalancerSettings, SimpleLB
 
 RuleObject = IstioObject[DestinationRule]
 
