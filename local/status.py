@@ -15,6 +15,8 @@ from local.lifecycle import Container, Decision, Declared, Shape, States, restar
 WAITING_TO_BE_MADE = "ContainerCreating"
 WAITING_FOR_INIT = "PodInitializing"
 BACKING_OFF = "CrashLoopBackOff"
+LAST_WORDS = 300
+"""Characters of the last line that a container said, which its pod's status repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ def _state(shape: Shape, one: Declared, state: Container, decision: Decision, no
         assert state.exit is not None
         seconds = round(state.retry_at - now)
         message = f"back-off {seconds}s restarting container {one.name!r}, which ended with code {state.exit.code}"
+        if last := state.exit.message.rstrip().rpartition("\n")[2]:
+            message += f" and said last: {last[:LAST_WORDS]}"
         return {"waiting": {"reason": BACKING_OFF, "message": message}}
     if state.reason:
         return {"waiting": {"reason": state.reason, "message": state.message}}

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
 
-from tests.behaviour.world import Answer, World, eventually, thing
+from tests.behaviour.world import Answer, World, echo, eventually, thing
 from tests.support.certificates import Authority, Certificate
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -49,13 +50,13 @@ def exchange(world: World, name: str, context: ssl.SSLContext, path: str = "/") 
         socket.create_connection(("127.0.0.1", world.mesh.https_port), 15) as plain,
         context.wrap_socket(plain, server_hostname=name) as stream,
     ):
+        certificate, version = stream.getpeercert() or {}, str(stream.version())
         stream.sendall(f"GET {path} HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: stream.recv(65536), b""))
-        certificate = stream.getpeercert() or {}
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b" 200 " in head.splitlines()[0], head
         return (
-            str(stream.version()),
+            version,
             json.loads(body[body.index(b"{") : body.rindex(b"}") + 1]),
             int(str(certificate["serialNumber"]), 16),
         )
@@ -156,6 +157,45 @@ def test_a_broken_secret_is_named_and_not_served(world: World, case: Put) -> Non
     assert world.mesh.get("/", {"host": "plain.example"})[0] == 200
     with pytest.raises((ssl.SSLError, OSError)):
         exchange(world, SECURE, trusting(authority))
+
+
+def test_tls_is_passed_through_to_the_app_that_the_name_chooses(world: World, case: Put) -> None:
+    """The certificate that the client sees is the app's own: the gateway reads the name and ends nothing."""
+    authority = Authority()
+    certificate = authority.issue(dns=SECURE)
+    serving = {
+        "args": ["8443"],
+        "env": [{"name": "CERTIFICATES", "value": "/certificates"}],
+        "ports": [{"containerPort": 8443}],
+        "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "certificates", "mountPath": "/certificates"}],
+    }
+    ports = [{"name": "tls-web", "port": 443, "targetPort": 8443}]
+    case(
+        secret("web", certificate),
+        echo(
+            "own-tls",
+            {"app": "own-tls"},
+            container=serving,
+            volumes=[{"name": "certificates", "secret": {"secretName": "web"}}],
+        ),
+        thing("Service", "own-tls", {"selector": {"app": "own-tls"}, "ports": ports}),
+        gateway({**https(SECURE, ""), "tls": {"mode": "PASSTHROUGH"}}),
+        thing(
+            "VirtualService",
+            "case",
+            {
+                "hosts": [SECURE],
+                "gateways": ["case"],
+                "tcp": [{"route": [{"destination": {"host": "own-tls", "port": {"number": 443}}}]}],
+            },
+        ),
+    )
+    version, answer, serial = exchange(world, SECURE, trusting(authority), "/path")
+    assert (version, answer["pod"], answer["path"]) == ("TLSv1.3", "own-tls", "/path")
+    assert serial == x509.load_pem_x509_certificate(certificate.chain_pem.encode()).serial_number
+    with pytest.raises((ssl.SSLError, OSError)):
+        exchange(world, "other.example", trusting(authority))
 
 
 def test_plain_http_is_sent_to_https(world: World, case: Put) -> None:

@@ -72,6 +72,7 @@ def test_a_container_that_keeps_failing_backs_off_and_is_started_again(scene: Sc
 
     status = scene.until("a", backs_off)
     assert state_of(status, "main")["lastState"]["terminated"]["exitCode"] == 1
+    assert state_of(status, "main")["state"]["waiting"]["message"].endswith("ended with code 1 and said last: try")
     assert status["phase"] == "Running"
     scene.until("a", lambda status: state_of(status, "main")["restartCount"] >= 2)
     assert scene.log("a", previous=True) == "try\n"

@@ -2,6 +2,7 @@
 
 `?sleep=S` delays the answer, `?fail=N&id=X` fails the first N requests of X with 503, and `/health` is 503 while
 /tmp/sick exists. With BROKEN in the environment everything else is 503. After SIGTERM it goes on for LINGER seconds.
+With CERTIFICATES, a directory with tls.crt and tls.key, it speaks HTTPS.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -56,6 +58,10 @@ class Echo(BaseHTTPRequestHandler):
 def main() -> None:
     servers = [ThreadingHTTPServer(("", int(port)), Echo) for port in sys.argv[1:]]
     for server in servers:
+        if folder := os.environ.get("CERTIFICATES"):
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
     ended = threading.Event()
