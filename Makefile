@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench clean system
+# For tests on a real Kubernetes, beside Go.
+CLUSTER_PACKAGES := etcd-server runc containernetworking-plugins conntrack buildah debootstrap
+
+.PHONY: help demo test lint bench clean system cluster system-cluster
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,10 +22,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 system: # iptables and iproute2, from Debian's or Ubuntu's packages
 	@sh scripts/install-packages iptables iproute2
 
+system-cluster: # as root; otherwise, and without Go, the tests that need a cluster are skipped, and say so at the end
+	@[ "$$(id -u)" -ne 0 ] || sh scripts/install-packages $(CLUSTER_PACKAGES) || true
+
 demo: $(VENV)/.ready system ## the mesh on bookinfo, told in the terminal, in about two minutes
 	@$(BIN)/heddle demo
 
-test: $(VENV)/.ready system ## lint, types, import rules and every test
+test: $(VENV)/.ready system system-cluster ## lint, types, import rules and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,6 +40,9 @@ lint: $(VENV)/.ready ## ruff, mypy and the import rules alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cluster: $(VENV)/.ready system system-cluster ## a Kubernetes cluster that stays until Ctrl-C, its kubeconfig printed
+	@$(BIN)/python -m tests.cluster.up
 
 bench: $(VENV)/.ready system ## the figures of docs/performance.md, measured on this machine
 	@set -e; for program in tests/bench/bench_*.py; do echo "== $$program"; $(BIN)/python $$program; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -43,6 +44,7 @@ PAUSE = Build("pause", (".",), ("-ldflags", "-s -w"))
 COREDNS = Build("coredns", ("github.com/coredns/coredns",), ("-ldflags", "-s -w"))
 
 
+@functools.cache
 def built(build: Build) -> Path:
     """The directory with the programs of `build`. Missing without Go; CalledProcessError when it does not build."""
     go = missing.program("go", "golang, of version 1.26 or newer")

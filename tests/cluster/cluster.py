@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kube.client import connect
-from tests.cluster import images, missing, node
+from tests.cluster import builds, images, missing, node
 from tests.cluster.api_server import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.node import Node
@@ -26,8 +26,12 @@ class Cluster(ApiServer):
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """What kubectl prints; an AssertionError with what it complained about when it fails and `check`."""
+        if self.control_plane is None:
+            command = [missing.program("kubectl", "kubernetes-client")]
+        else:
+            command = [str(builds.built(builds.KUBERNETES) / "kubernetes"), "kubectl"]
         done = subprocess.run(
-            [missing.program("kubectl", "kubernetes-client"), f"--kubeconfig={self.kubeconfig}", *arguments],
+            [*command, f"--kubeconfig={self.kubeconfig}", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -58,7 +62,6 @@ def requirements() -> None:
     if os.geteuid() != 0:
         raise missing.Missing("a node runs containers, which needs root")
     missing.program("etcd", "etcd-server")
-    missing.program("kubectl", "kubernetes-client")
     node.requirements()
     images.all_archives()
 

@@ -85,7 +85,7 @@ def _make_base() -> None:
 
 
 def _slim(root: Path) -> None:
-    """What Debian's own images leave out, now and when packages are added: documentation, translations, apt's caches."""
+    """Leave out what Debian's own images do, now and for packages added later: manuals, languages, apt's caches."""
     excluded = ("doc", "groff", "info", "locale", "man")
     (root / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /usr/share/{name}/*\n" for name in excluded))
     (root / "etc/apt/apt.conf.d/slim").write_text(

@@ -12,6 +12,7 @@ import pytest
 from kube.client import Refused
 from local.sandbox import PROJECT_ROOT
 from tests.cluster.api_server import ApiServer
+from tests.cluster.traces import processes_of
 from tests.support.waiting import wait_for
 
 
@@ -57,21 +58,9 @@ def test_nothing_is_left_when_its_owner_dies(api_server: ApiServer, how: signal.
             lines = iter(owner.stdout.readline, "\n")
             (kubeconfig,) = (line.split("=")[1].strip() for line in lines if "KUBECONFIG" in line)
             state = Path(kubeconfig).parent.parent
-            assert len(_processes_of(state.name)) >= 5  # two of the keeper, three components
+            assert len(processes_of(state.name)) >= 5  # two of the keeper, three components
             owner.send_signal(how)
             owner.wait()
         finally:
             owner.kill()
-    wait_for(lambda: not _processes_of(state.name) and not list(state.parent.glob(f"{state.name}*")))
-
-
-def _processes_of(run: str) -> list[str]:
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = line.read_text()
-        except OSError:
-            continue  # it has ended meanwhile
-        if run in command:
-            found.append(command)
-    return found
+    wait_for(lambda: not processes_of(state.name) and not list(state.parent.glob(f"{state.name}*")))
