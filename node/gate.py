@@ -1,8 +1,8 @@
 """`heddle-gate`: the first init container of a pod whose rules are written from outside (`istio-validation`).
 
-It tells the node agent, which looks in from outside, what is to be intercepted (node/claim.py), and ends when it has
-proven that connections are turned round (node/proof.py), in each IP version that the pod has. It has no capability and
-runs as the proxy's user. Exit 0: proven. Exit 1: not in time, or impossible; the sentence that says what is missing is
+It tells the node agent, which looks in from outside, which pod this is (node/claim.py), and ends when it has proven
+that connections are turned round (node/proof.py), in each IP version that the pod has. It has no capability and runs
+as the proxy's user. Exit 0: proven. Exit 1: not in time, or impossible; the sentence that says what is missing is
 on stderr and in the container's termination message.
 
 It waits longer than the ten minutes after which kubelet forgets its back-off, so that however long an agent was away,
@@ -28,9 +28,9 @@ from typing import NoReturn
 
 from mesh import ports
 from mesh.errors import HeddleError, MissingPrerequisite, Unavailable
-from mesh.interception import Family, parse_arguments
+from mesh.interception import Family, InterceptionSpec, parse_arguments
 from netfilter.rules import ipv6_addresses, routable
-from node.claim import LONGEST_LINE, Claim, PodName, claim_line, parse_reply
+from node.claim import LONGEST_LINE, PodName, claim_line, parse_reply
 from node.proof import Probe, check_user, probes, what_is_missing
 
 WAIT_SECONDS = 630.0
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         spec = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         pod = PodName(*(environment.get(name, "") for name in ("POD_NAMESPACE", "POD_NAME", "POD_UID")))
         check_user(spec, os.getuid())
-        with Gate(Claim(pod, spec), environment.get("NODE_NAME", "")) as gate:
+        with Gate(spec, pod, environment.get("NODE_NAME", "")) as gate:
             gate.wait(WAIT_SECONDS)
     except HeddleError as error:
         log.error("%s", error)
@@ -75,9 +75,11 @@ class _Asked:
 class Gate:
     """Listens where the agent looks and where connections must arrive. MissingPrerequisite when a port is taken."""
 
-    def __init__(self, claim: Claim, node: str = "", monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._spec, self._node, self._monotonic = claim.spec, node, monotonic
-        self._line = claim_line(claim)
+    def __init__(
+        self, spec: InterceptionSpec, pod: PodName, node: str = "", monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._spec, self._node, self._monotonic = spec, node, monotonic
+        self._line = claim_line(pod)
         self._told = _NOT_YET
         self._asked: list[_Asked] = []
         self._arrivals: dict[Family, socket.socket] = {}

@@ -43,6 +43,7 @@ class RunningGate:
         *,
         uid: int = 1337,
         name: str = "reviews-v1-0",
+        pod_uid: str = POD_UID,
         words: list[str] | None = None,
     ) -> None:
         self.message = folder / "termination-log"
@@ -53,7 +54,7 @@ class RunningGate:
             **os.environ,
             "POD_NAMESPACE": "default",
             "POD_NAME": name,
-            "POD_UID": POD_UID,
+            "POD_UID": pod_uid,
             "NODE_NAME": "node-1",
         }
         enter = ["nsenter", f"--net=/run/netns/{pod.name}", sys.executable]
