@@ -98,6 +98,8 @@ def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> l
         argv += ["--listen", f"{NODE_ADDRESS}:{part.port}", "--metrics-listen", f"{NODE_ADDRESS}:{part.health_port}"]
         if part.name != "ca":
             argv += ["--token-file", str(token_file(state, part.account))]
+        if part.name == "webhook":  # the engine sends it every pod; there is nothing to register
+            argv += ["--no-registration"]
         if part.name == "discovery":
             argv += ["--bare-listen", f"{NODE_ADDRESS}:15010"]
         found.append(Component(part.name, argv, env))

@@ -55,6 +55,13 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
     "webhook": (
         Right(("get",), "", "namespaces", "labels of a namespace that was made a moment ago"),
         _MESH_CONFIG,
+        Right(READ, "", "configmaps", "what is set for injection", True, ("istio-sidecar-injector",)),
+        Right(
+            (*READ, "patch"),
+            "admissionregistration.k8s.io",
+            "mutatingwebhookconfigurations",
+            "its caBundle, and the revision tags that lead to it",
+        ),
     ),
     "node": (),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import ssl
 import sys
 from functools import partial
 
@@ -12,17 +14,20 @@ from kube.client import connect
 from kube.source import Source
 from mesh.errors import HeddleError
 from mesh.ports import WEBHOOK
-from mesh.settings import MeshSettings
+from mesh.settings import CONTROL_NAMESPACE, MeshSettings
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.gthread import threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
 from serving.options import add_certificate, add_listening, address, check_certificate, enrol
 from serving.server import Running
+from svid.material import SvidMaterial
 from webhook.app import Deps, create_app, health_app
 from webhook.cluster import Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.metrics import Metrics
+from webhook.registration import Registration
+from webhook.registration import watched as registered
 from webhook.tls import context_from, context_of
 
 THREADS = 2  # docs/adr/0073 says why
@@ -51,29 +56,52 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
     client = connect(options.kube_api)
-    cluster = Cluster(config, client.get)
-    source = Source(watched(config.control_namespace), client)
-    source.start(cluster.on_event)
     metrics = Metrics()
-    certificate = _certificate(options, metrics)
+    cluster = Cluster(config, client.get)
+    source = Source(watched(config.control_namespace, config.revision), client)
+    source.start(cluster.on_event)
+    sources = [source]
+    registration = None
+    if not options.no_registration:
+        registrations = Source([registered(config.revision)], client)
+        registration = Registration(
+            client,
+            config.revision,
+            options.trust_bundle.read_text,
+            cluster.set_tags,
+            synced=registrations.synced,
+            on_write=metrics.registration_written,
+        )
+        registrations.start(registration.on_event)
+        registration.start()
+        sources.append(registrations)
+    certificate = _certificate(options, metrics, registration)
 
     def not_ready() -> str:
-        if not source.synced():
-            return "namespaces and settings are not read yet: " + "; ".join(map(str, source.troubles().values()))
+        for each in sources:
+            if not each.synced():
+                return "not read yet: " + "; ".join(f"{kind}: {why}" for kind, why in each.troubles().items())
         return certificate.not_ready()
 
-    deps = Deps(lambda: cluster.config, cluster.namespace_labels, not_ready, metrics)
+    leads_here = registration.leads_here if registration else lambda _revision: False
+    deps = Deps(lambda: cluster.config, cluster.namespace_labels, leads_here, not_ready, metrics)
     serve_in_threads(address(options.metrics_listen, "--metrics-listen"), health_app(deps))
     log.info("serving", listen=options.listen, revision=config.revision)
     # The watches end with the process; waiting for a silent one would only delay that.
     return Running(create_app(deps), certificate.context, certificate.close)
 
 
-def _certificate(options: argparse.Namespace, metrics: Metrics) -> Certificate:
+def _certificate(options: argparse.Namespace, metrics: Metrics, registration: Registration | None) -> Certificate:
     if options.certificate_file:
         return FileCertificate((options.certificate_file, options.key_file), context_from)
+
+    def trusted(material: SvidMaterial) -> ssl.SSLContext:
+        if registration is not None:
+            registration.trust(material.bundle)
+        return context_of(material)
+
     certificate = SvidCertificate(
-        enrol(options), context_of, lambda material: metrics.certificate_ends(material.not_after)
+        enrol(options), trusted, lambda material: metrics.certificate_ends(material.not_after)
     )
     certificate.start()
     return certificate
@@ -83,6 +111,7 @@ def _config(options: argparse.Namespace) -> InjectionConfig:
     return InjectionConfig(
         settings=MeshSettings(trust_domain=options.trust_domain),
         revision=options.revision,
+        control_namespace=os.environ.get("POD_NAMESPACE") or CONTROL_NAMESPACE,
         ca_address=options.pods_ca_address,
         discovery_address=options.pods_discovery_address,
         by_default=options.by_default,
@@ -99,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--by-default", action="store_true", help="inject in namespaces that say nothing, too")
     add("--pods-ca-address", default=defaults.ca_address, help="the ca, as injected pods reach it")
     add("--pods-discovery-address", default=defaults.discovery_address, help="discovery, as injected pods reach it")
+    add("--no-registration", action="store_true", help="leave the caBundle of webhook configurations to somebody else")
     add("--threads", type=int, default=THREADS)
     return parser
 

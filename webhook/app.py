@@ -17,7 +17,7 @@ from mesh.errors import HeddleError, InvalidInput
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
-from webhook.review import MAX_BODY, NamespaceLabels, Outcome, Result, refusal, review
+from webhook.review import MAX_BODY, LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 
 _JSON = "application/json"
 
@@ -26,10 +26,12 @@ log = structlog.get_logger("webhook")
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """Everything that the app works with. `not_ready` returns what is missing, empty when nothing is."""
+    """Everything that the app works with. `leads_here` says of a value of `istio.io/rev` that is no known tag whether
+    pods of it are sent here; `not_ready` returns what is missing, empty when nothing is."""
 
     config: Callable[[], InjectionConfig]
     namespace_labels: NamespaceLabels
+    leads_here: LeadsHere
     not_ready: Callable[[], str]
     metrics: Metrics
 
@@ -71,7 +73,7 @@ def health_app(deps: Deps) -> Flask:
 
 def _review(deps: Deps, body: bytes) -> Outcome:
     try:
-        return review(body, request.content_type or "", deps.namespace_labels, deps.config())
+        return review(body, request.content_type or "", deps.namespace_labels, deps.config(), deps.leads_here)
     except HeddleError:
         raise
     except Exception as error:  # a pod that we cannot handle is refused with a reason, not by a broken answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,27 +11,38 @@ from typing import Any
 import structlog
 
 from kube.source import Changed, Event, Listed, Watched, list_path
+from mesh import injector
 from mesh.errors import InvalidInput, NotFound, Unavailable
 from mesh.objects import Namespace, parse_config_map, parse_namespace
 from mesh.settings import MeshSettings, parse_mesh_settings
-from webhook.config import InjectionConfig
+from webhook.config import DEFAULT_REVISION, InjectionConfig
+from webhook.injector import injector_settings
 
 SETTINGS_NAME = "istio"
 SETTINGS_KEY = "mesh"
 NAMESPACES = "Namespace"
-SETTINGS = "ConfigMap"
+SETTINGS = "mesh settings"
+INJECTOR = "injector settings"
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 log = structlog.get_logger("webhook")
 
 
-def watched(control_namespace: str) -> tuple[Watched, ...]:
-    """What to give to a `kube.source.Source`."""
-    settings = list_path("", "v1", "configmaps", control_namespace)
+def name_of_revision(name: str, revision: str) -> str:
+    """What an object of the control plane is called for `revision`, as in Istio."""
+    return name if revision == DEFAULT_REVISION else f"{name}-{revision}"
+
+
+def watched(control_namespace: str, revision: str = DEFAULT_REVISION) -> tuple[Watched, ...]:
+    """What to give to a `kube.source.Source`. Each ConfigMap by its name, which is all that the webhook may read."""
+    maps = list_path("", "v1", "configmaps", control_namespace)
     return (
         Watched(NAMESPACES, list_path("", "v1", "namespaces")),
-        Watched(SETTINGS, settings, {"fieldSelector": f"metadata.name={SETTINGS_NAME}"}),
+        *(
+            Watched(kind, maps, {"fieldSelector": f"metadata.name={name_of_revision(name, revision)}"})
+            for kind, name in ((SETTINGS, SETTINGS_NAME), (INJECTOR, injector.NAME))
+        ),
     )
 
 
@@ -41,12 +53,17 @@ class Cluster:
         self._base = base
         self._get = get
         self._labels: dict[str, Mapping[str, str]] = {}
+        self._changing = threading.Lock()
         self._config = base
 
     @property
     def config(self) -> InjectionConfig:
         """The base, with the mesh's settings as they are now."""
         return self._config
+
+    def set_tags(self, revisions: frozenset[str]) -> None:
+        """The values of `istio.io/rev` that lead here."""
+        self._change(tags=revisions - {self._base.revision})
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         """Labels of the namespace. A pod comes before its new namespace's event, so the API server is asked then."""
@@ -67,22 +84,46 @@ class Cluster:
         elif isinstance(event, Changed):
             if event.kind == NAMESPACES:
                 self._namespace(parse_namespace(event.object), deleted=event.deleted)
-            elif event.object.get("metadata", {}).get("name") == SETTINGS_NAME:
-                self._settings(None if event.deleted else event.object)
+            elif self._is_read(event.kind, event.object):
+                self._read(event.kind, None if event.deleted else event.object)
 
     def _listed(self, event: Listed) -> None:
         if event.kind == NAMESPACES:
             namespaces = map(parse_namespace, event.objects)
             self._labels = {namespace.meta.name: namespace.meta.labels for namespace in namespaces}
             return
-        ours = [raw for raw in event.objects if raw.get("metadata", {}).get("name") == SETTINGS_NAME]
-        self._settings(ours[0] if ours else None)
+        ours = [raw for raw in event.objects if self._is_read(event.kind, raw)]
+        self._read(event.kind, ours[0] if ours else None)
 
     def _namespace(self, namespace: Namespace, *, deleted: bool) -> None:
         if deleted:
             self._labels.pop(namespace.meta.name, None)
         else:
             self._labels[namespace.meta.name] = namespace.meta.labels
+
+    def _is_read(self, kind: str, raw: Mapping[str, Any]) -> bool:
+        name = SETTINGS_NAME if kind == SETTINGS else injector.NAME
+        return bool(raw.get("metadata", {}).get("name") == name_of_revision(name, self._base.revision))
+
+    def _read(self, kind: str, raw: Mapping[str, Any] | None) -> None:
+        if kind == SETTINGS:
+            self._settings(raw)
+        else:
+            self._injector(raw)
+
+    def _change(self, **fields: Any) -> None:
+        with self._changing:
+            self._config = replace(self._config, **fields)
+
+    def _injector(self, raw: Mapping[str, Any] | None) -> None:
+        """A mistake in them leaves the ones before in force."""
+        try:
+            settings = injector_settings(parse_config_map(raw).data if raw else {})
+        except InvalidInput as error:
+            log.error("injector settings not taken over, the ones before stay in force", error=str(error))
+            return
+        self._change(injector=settings)
+        log.info("injector settings taken over", templates=sorted(settings.templates))
 
     def _settings(self, raw: Mapping[str, Any] | None) -> None:
         """A mistake in the settings leaves the ones before in force."""
@@ -101,5 +142,5 @@ class Cluster:
                 started_with=self._base.settings.trust_domain,
             )
         settings = settings.model_copy(update={"trust_domain": self._base.settings.trust_domain})
-        self._config = replace(self._base, settings=settings)
+        self._change(settings=settings)
         log.info("mesh settings taken over", ignored=settings.ignored_fields())

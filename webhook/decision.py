@@ -32,8 +32,10 @@ def never(pod: Mapping[str, Any], namespace: str, config: InjectionConfig) -> De
     """The refusal that no label can change; None when labels decide."""
     if namespace in NEVER_NAMESPACES:
         return Decision(False, f"namespace {namespace} is Kubernetes' own")
-    if namespace == config.control_namespace:
-        return Decision(False, f"namespace {namespace} is the control plane's own")
+    if namespace == config.control_namespace and not _truth((pod["metadata"].get("labels") or {}).get(INJECT, "")):
+        return Decision(
+            False, f"namespace {namespace} is the control plane's own: only what is labelled {INJECT}=true, a gateway"
+        )
     if pod["spec"].get("hostNetwork"):
         return Decision(False, "it uses the host's network, where rules would intercept the whole node")
     if is_injected(pod):

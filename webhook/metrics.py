@@ -18,11 +18,18 @@ class Metrics:
             Result.SKIPPED: self._counter("skip", "Pods that were let through as they are"),
             Result.DENIED: self._counter("failure", "Requests refused, malformed ones included"),
         }
+        self._registrations = Counter(
+            "heddle_webhook_ca_bundle_writes", "Times that a caBundle was written", registry=self._registry
+        )
         self._expiry = Gauge(
             "heddle_webhook_certificate_expiry_timestamp_seconds",
             "When the serving certificate ends",
             registry=self._registry,
         )
+
+    def registration_written(self) -> None:
+        """A caBundle was written."""
+        self._registrations.inc()
 
     def counted(self, result: Result) -> None:
         """One request was answered."""

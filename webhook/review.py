@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -52,7 +52,17 @@ class Outcome:
     reason: str
 
 
-def review(body: bytes, content_type: str, namespace_labels: NamespaceLabels, config: InjectionConfig) -> Outcome:
+LeadsHere = Callable[[str], bool]
+"""Whether pods of a revision that is not known are sent here; raises HeddleError when that cannot be asked."""
+
+
+def review(
+    body: bytes,
+    content_type: str,
+    namespace_labels: NamespaceLabels,
+    config: InjectionConfig,
+    leads_here: LeadsHere = lambda _revision: False,
+) -> Outcome:
     """Answer one request. Raises Unsupported (415), TooLarge (413) or InvalidInput (400) for one that is no review."""
     envelope = _envelope(body, content_type)
     request = _request(envelope)
@@ -65,7 +75,11 @@ def review(body: bytes, content_type: str, namespace_labels: NamespaceLabels, co
     try:
         pod = check_pod(request.get("object"), about)
         about = pod_name(pod, namespace)
-        return _answer(uid, pod, body, namespace, namespace_labels, config, about)
+        namespace = namespace or pod["metadata"].get("namespace") or "default"
+        decision = _decision(pod, namespace, namespace_labels, config, leads_here)
+        if not decision.inject:
+            return _allowed(uid, decision, about)
+        return _injected(uid, pod, body, config, decision, about)
     except InvalidInput as error:
         return _denied(uid, about, error)
 
@@ -76,19 +90,21 @@ def refusal(body: bytes, message: str) -> Outcome:
     return _denied(uid, "Pod", HeddleError(message))
 
 
-def _answer(
-    uid: str,
-    pod: Raw,
-    body: bytes,
-    namespace: str,
-    namespace_labels: NamespaceLabels,
-    config: InjectionConfig,
-    about: str,
-) -> Outcome:
-    namespace = namespace or pod["metadata"].get("namespace") or "default"
-    decision = never(pod, namespace, config) or decide(pod, namespace, namespace_labels(namespace), config)
-    if not decision.inject:
-        return _allowed(uid, decision, about)
+def _decision(
+    pod: Raw, namespace: str, namespace_labels: NamespaceLabels, config: InjectionConfig, leads_here: LeadsHere
+) -> Decision:
+    refusal_ = never(pod, namespace, config)
+    if refusal_:
+        return refusal_
+    labels = namespace_labels(namespace)
+    decision = decide(pod, namespace, labels, config)
+    # A tag may be younger than what the watch has shown: a pod must not slip through without its sidecar.
+    if decision.revision and leads_here(decision.revision):
+        return decide(pod, namespace, labels, replace(config, tags=config.tags | {decision.revision}))
+    return decision
+
+
+def _injected(uid: str, pod: Raw, body: bytes, config: InjectionConfig, decision: Decision, about: str) -> Outcome:
     injected = inject(pod, config, about)
     patch = make_patch(pod, injected)
     # A copy that shares nothing with the pod, by way of the only thing that is certain to be unchanged: what was sent.

@@ -24,11 +24,17 @@ def pod(labels: dict[str, str] | None = None, annotations: dict[str, str] | None
     }
 
 
-@pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease", "istio-system"])
+@pytest.mark.parametrize("namespace", ["kube-system", "kube-public", "kube-node-lease"])
 def test_some_namespaces_never(namespace: str) -> None:
     decision = decide(pod({WISH: "true"}), namespace, ENABLED, CONFIG)
     assert not decision.inject
     assert namespace in decision.reason
+
+
+def test_in_the_control_planes_own_namespace_only_what_says_yes_itself() -> None:
+    for ours in (pod(), pod({"istio.io/rev": "default"}), pod({WISH: "false"}), pod(annotations={WISH: "true"})):
+        assert not decide(ours, "istio-system", ENABLED, CONFIG).inject
+    assert decide(pod({WISH: "true"}), "istio-system", {}, CONFIG).inject
 
 
 def test_the_control_planes_own_namespace_is_a_setting() -> None:
@@ -77,6 +83,15 @@ def test_labels(
     decision = decide(pod(labels, annotations), "shop", namespace, CONFIG)
     assert decision.inject is expected
     assert because in decision.reason
+
+
+def test_tags() -> None:
+    tagged = InjectionConfig(revision="canary", tags=frozenset({"prod", "default"}))
+    by_tag = decide(pod(), "shop", {"istio.io/rev": "prod"}, tagged)
+    assert by_tag[:2] == (True, "namespace shop is labelled istio.io/rev=prod, a tag of revision canary")
+    assert decide(pod({"istio.io/rev": "default"}), "shop", {}, tagged).inject
+    other = decide(pod(), "shop", {"istio.io/rev": "old"}, tagged)
+    assert (other.inject, other.revision) == (False, "old")
 
 
 def test_by_default() -> None:

@@ -71,6 +71,22 @@ def test_the_namespace_is_that_of_the_request() -> None:
     assert asked == ["shop"]
 
 
+def test_a_tag_that_the_watch_has_not_shown_is_asked_for() -> None:
+    asked: list[str] = []
+
+    def leads_here(revision: str) -> bool:
+        asked.append(revision)
+        return revision == "prod"
+
+    def by_revision(namespace: str) -> Mapping[str, str]:
+        return {"istio.io/rev": namespace}
+
+    for namespace, result in (("prod", Result.INJECTED), ("old", Result.SKIPPED), ("default", Result.INJECTED)):
+        body = json.dumps(review_of(changed(namespace=namespace), namespace=namespace)).encode()
+        assert review(body, JSON, by_revision, CONFIG, leads_here).result is result
+    assert asked == ["prod", "old"]
+
+
 def test_namespaces_that_never_get_a_sidecar_are_not_looked_up() -> None:
     def labels(_namespace: str) -> Mapping[str, str]:
         raise Unavailable("no API server")

@@ -1,0 +1,111 @@
+"""webhook/registration.py: what is written into webhook configurations, and what is left alone."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.support.certificates import Authority
+from webhook.registration import certificates, patch_of, revisions_of
+
+OLD, NEW = (certificates(Authority(name).root_pem)[0] for name in ("old", "new"))
+ENTRY = "rev.namespace.sidecar-injector.heddle.dev"
+Raw = dict[str, Any]
+
+
+def configuration(*roots: str, sequence: str = "", names: tuple[str, ...] = (ENTRY,), bundle: str = "") -> Raw:
+    pem = "".join(f"{root}\n" for root in roots)
+    client = {"service": {"name": "x"}, "caBundle": bundle or base64.b64encode(pem.encode()).decode()}
+    annotations = {"heddle.dev/bundle-sequence": sequence} if sequence else {}
+    return {
+        "metadata": {"name": "c", "resourceVersion": "7", "annotations": annotations},
+        "webhooks": [{"name": name, "clientConfig": client} for name in names],
+    }
+
+
+def written(patch: Raw | None) -> tuple[str, ...]:
+    assert patch is not None
+    (entry,) = patch["webhooks"]
+    assert entry["name"] == ENTRY
+    return certificates(base64.b64decode(entry["clientConfig"]["caBundle"]).decode())
+
+
+def test_a_new_configuration_gets_the_roots() -> None:
+    patch = patch_of(configuration(), (OLD,), 1)
+    assert written(patch) == (OLD,)
+    assert patch is not None
+    assert patch["metadata"] == {"resourceVersion": "7", "annotations": {"heddle.dev/bundle-sequence": "1"}}
+
+
+def test_what_is_right_is_not_written_again() -> None:
+    assert patch_of(configuration(OLD, sequence="1"), (OLD,), 1) is None
+    assert patch_of(configuration(NEW, OLD, sequence="1"), (OLD, NEW), 1) is None
+
+
+def test_a_root_is_added_before_the_bundle_changes() -> None:
+    assert written(patch_of(configuration(OLD, sequence="1"), (OLD, NEW), 1)) == (OLD, NEW)
+
+
+def test_a_root_goes_with_a_later_bundle_only() -> None:
+    assert written(patch_of(configuration(OLD, NEW, sequence="2"), (NEW,), 3)) == (NEW,)
+    assert patch_of(configuration(OLD, NEW, sequence="3"), (NEW,), 3) is None
+
+
+def test_a_replica_that_is_behind_takes_nothing_away() -> None:
+    assert patch_of(configuration(OLD, NEW, sequence="2"), (OLD,), 1) is None
+    assert written(patch_of(configuration(NEW, sequence="3"), (OLD,), 1)) == (NEW, OLD)
+
+
+def test_two_replicas_do_not_undo_each_others_work() -> None:
+    state = configuration(OLD, sequence="1")
+    for roots, sequence in [((NEW,), 3), ((OLD,), 1), ((NEW,), 3), ((OLD,), 1)]:
+        patch = patch_of(state, roots, sequence)
+        if patch:
+            annotations = patch["metadata"]["annotations"] or state["metadata"]["annotations"]
+            state = configuration(*written(patch), sequence=annotations["heddle.dev/bundle-sequence"])
+    assert patch_of(state, (NEW,), 3) is None
+    assert patch_of(state, (OLD,), 1) is None
+
+
+def test_a_ca_that_started_anew_is_trusted() -> None:
+    assert written(patch_of(configuration(OLD, sequence="9"), (NEW,), 1)) == (OLD, NEW)
+
+
+def test_later_bundle_with_the_same_roots_is_noted_only() -> None:
+    assert patch_of(configuration(OLD, sequence="1"), (OLD,), 2) == {
+        "metadata": {"resourceVersion": "7", "annotations": {"heddle.dev/bundle-sequence": "2"}}
+    }
+
+
+@pytest.mark.parametrize("bundle", ["", "!!", base64.b64encode(b"\xff\xfe").decode(), base64.b64encode(b"x").decode()])
+def test_what_cannot_be_read_is_replaced(bundle: str) -> None:
+    assert written(patch_of(configuration(bundle=bundle, sequence="1"), (OLD,), 1)) == (OLD,)
+
+
+def test_entries_of_others_are_left_alone() -> None:
+    assert patch_of(configuration(names=("sidecar-injector.istio.io",)), (OLD,), 1) is None
+    assert written(patch_of(configuration(names=("other.example.com", ENTRY)), (OLD,), 1)) == (OLD,)
+
+
+def test_without_roots_nothing_is_written() -> None:
+    assert patch_of(configuration(OLD, sequence="1"), (), 5) is None
+
+
+def test_the_revisions_that_lead_here() -> None:
+    def selecting(name: str, *values: str) -> Raw:
+        wanted = [
+            {"key": "istio.io/rev", "operator": "In", "values": list(values)},
+            {"key": "istio.io/rev", "operator": "DoesNotExist"},
+        ]
+        return {"webhooks": [{"name": name, "namespaceSelector": {"matchExpressions": wanted}}]}
+
+    found = [selecting(ENTRY, "canary"), selecting(ENTRY, "prod", "default"), selecting("x.istio.io", "not-ours"), {}]
+    assert revisions_of(found) == {"canary", "prod", "default"}
+
+
+def test_certificates_in_a_text() -> None:
+    text = f"# old\r\n{OLD}\n\n{NEW}{OLD}\nnothing else"
+    assert certificates(text) == (OLD, NEW)
+    assert certificates("") == ()

@@ -1,0 +1,234 @@
+"""The webhook's entries at the API server: whose pods are sent here, and the roots by which it trusts this webhook.
+
+`caBundle` holds every root of the trust bundle, the old and the new one while a root is replaced, so that no moment
+exists in which a certificate that is shown does not verify: a root is written before a certificate of it is shown
+(`trust`), and goes only with a later bundle that lacks it. Every replica writes, each the same: nobody is elected.
+
+An entry is this webhook's when its configuration is labelled with the revision, and its name is of Heddle's.
+Source: Kubernetes' "Dynamic Admission Control", section "Contacting the webhook".
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from kube.client import Client
+from kube.source import Changed, Event, Listed, Watched, list_path
+from mesh.annotations import REVISION
+from mesh.errors import HeddleError
+from svid.material import TrustBundle
+
+KIND = "MutatingWebhookConfiguration"
+PATH = list_path("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")
+ENTRY_SUFFIX = ".sidecar-injector.heddle.dev"
+SEQUENCE = "heddle.dev/bundle-sequence"
+MANAGER = "heddle-webhook"
+LOOK_EVERY = 10.0  # seconds between two looks at the mounted roots
+SETTLE_SECONDS = 5.0
+"""How long after a new root was written a certificate of it is shown: API servers follow their own watch."""
+TRUST_SECONDS = 30.0
+"""How long a new certificate waits for its root to be written. Then it is shown, before the old one ends."""
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s.*?-----END CERTIFICATE-----", re.DOTALL)
+
+Raw = Mapping[str, Any]
+log = structlog.get_logger("webhook")
+
+
+def watched(revision: str) -> Watched:
+    """What to give to a `kube.source.Source`."""
+    return Watched(KIND, PATH, {"labelSelector": f"{REVISION}={revision}"})
+
+
+def certificates(pem: str) -> tuple[str, ...]:
+    """The certificates in a PEM text, each once, without what stands between them."""
+    return tuple(dict.fromkeys(re.sub(r"\s*\n\s*", "\n", found) for found in _PEM.findall(pem)))
+
+
+def entries_of(configuration: Raw) -> Iterator[Raw]:
+    """The entries that send pods to this webhook."""
+    for entry in configuration.get("webhooks") or ():
+        if str(entry.get("name", "")).endswith(ENTRY_SUFFIX):
+            yield entry
+
+
+def revisions_of(configurations: Iterable[Raw]) -> frozenset[str]:
+    """The values of `istio.io/rev` for which the API server sends pods here: the revision's own, and its tags'."""
+    return frozenset(
+        value
+        for configuration in configurations
+        for entry in entries_of(configuration)
+        for selector in ("namespaceSelector", "objectSelector")
+        for wanted in (entry.get(selector) or {}).get("matchExpressions") or ()
+        if wanted.get("key") == REVISION and wanted.get("operator") == "In"
+        for value in wanted.get("values") or ()
+    )
+
+
+def patch_of(configuration: Raw, roots: tuple[str, ...], sequence: int) -> dict[str, Any] | None:
+    """The strategic merge patch that makes every entry trust `roots`; None when nothing has to be written.
+
+    A later bundle than the one that was written last replaces what is there. Otherwise roots are only added: a replica
+    that has yet to hear of that bundle may still show a certificate of an older root.
+    """
+    meta = configuration["metadata"]
+    written = (meta.get("annotations") or {}).get(SEQUENCE, "")
+    later = sequence > (int(written) if written.isdecimal() else -1)
+    entries = []
+    for entry in entries_of(configuration):
+        there = _trusted(entry)
+        wanted = roots if later else tuple(dict.fromkeys((*there, *roots)))
+        if set(wanted) != set(there):
+            pem = "".join(f"{root}\n" for root in wanted)
+            bundle = base64.b64encode(pem.encode()).decode()
+            entries.append({"name": entry["name"], "clientConfig": {"caBundle": bundle}})
+    if not entries and not later:
+        return None
+    if not roots or not any(True for _ in entries_of(configuration)):
+        return None
+    annotations = {SEQUENCE: str(sequence)} if later else {}
+    # With the version, so that a patch made from what is no longer so is refused, and made again.
+    of_object = {"resourceVersion": meta.get("resourceVersion", ""), "annotations": annotations}
+    return {"metadata": of_object, **({"webhooks": entries} if entries else {})}
+
+
+def _trusted(entry: Raw) -> tuple[str, ...]:
+    encoded = (entry.get("clientConfig") or {}).get("caBundle") or ""
+    try:
+        return certificates(base64.b64decode(encoded, validate=True).decode())
+    except ValueError:
+        return ()  # nothing that could be kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    roots: tuple[str, ...]
+    sequence: int
+
+
+class Registration:
+    """`on_event` is a Source's listener. `mounted` reads the roots that are mounted, PEM; they may be newer than the
+    bundle that came with the certificate. `on_revisions` hears of the values of `istio.io/rev` that lead here."""
+
+    def __init__(
+        self,
+        client: Client,
+        revision: str,
+        mounted: Callable[[], str],
+        on_revisions: Callable[[frozenset[str]], None],
+        *,
+        synced: Callable[[], bool] = lambda: True,
+        on_write: Callable[[], None] = lambda: None,
+        settle: float = SETTLE_SECONDS,
+    ) -> None:
+        self._client, self._revision, self._mounted = client, revision, mounted
+        self._on_revisions, self._synced, self._on_write, self._settle = on_revisions, synced, on_write, settle
+        self._lock = threading.Lock()
+        self._known: dict[str, Raw] = {}
+        self._bundle = TrustBundle("", 0, ())
+        self._wake = threading.Event()
+        self._stopping = False
+
+    def start(self) -> None:
+        """From now on, keep what is registered right, in a thread."""
+        threading.Thread(target=self._run, name="registration", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def on_event(self, event: Event) -> None:
+        """A configuration of this revision is new, other than before, or gone."""
+        with self._lock:
+            if isinstance(event, Listed):
+                self._known = {raw["metadata"]["name"]: raw for raw in event.objects}
+            elif isinstance(event, Changed) and event.deleted:
+                self._known.pop(event.object["metadata"]["name"], None)
+            elif isinstance(event, Changed):
+                self._known[event.object["metadata"]["name"]] = event.object
+            else:
+                return
+            revisions = revisions_of(self._known.values())
+        self._on_revisions(revisions)
+        self._wake.set()
+
+    def leads_here(self, revision: str) -> bool:
+        """Asks the API server whether pods of `revision` are sent here, by a tag that the watch has not shown yet."""
+        found = self._client.get(PATH, {"labelSelector": f"{REVISION}={self._revision}"})
+        return revision in revisions_of(found.get("items") or ())
+
+    def trust(self, bundle: TrustBundle) -> None:
+        """Returns when the API server trusts every root of `bundle`, or does not let itself be told in time.
+
+        To be called before a certificate of it is shown.
+        """
+        with self._lock:
+            self._bundle = bundle
+        end = time.monotonic() + TRUST_SECONDS
+        in_use = False
+        while time.monotonic() < end and not self._stopping:
+            done, changed = self._reconcile()
+            in_use = in_use or changed
+            if done and self._synced():
+                break
+            time.sleep(0.1)
+        if in_use:  # by webhooks with other certificates: the API servers must have heard of this one's root
+            time.sleep(self._settle)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(LOOK_EVERY)
+            self._wake.clear()
+            if not self._reconcile()[0]:
+                time.sleep(0.5)
+                self._wake.set()
+
+    def _wanted(self) -> _Wanted:
+        try:
+            mounted = certificates(self._mounted())
+        except (OSError, UnicodeDecodeError):
+            mounted = ()  # those of the bundle are enough
+        with self._lock:
+            bundle = self._bundle
+        return _Wanted(tuple(dict.fromkeys((*certificates(bundle.pem), *mounted))), bundle.sequence)
+
+    def _reconcile(self) -> tuple[bool, bool]:
+        """Whether all is right as far as is known, and whether roots were added to others that were there."""
+        wanted = self._wanted()
+        with self._lock:
+            known = list(self._known.values())
+        done, changed = True, False
+        for configuration in known:
+            patch = patch_of(configuration, wanted.roots, wanted.sequence)
+            if patch is None:
+                continue
+            try:
+                self._write(configuration["metadata"]["name"], patch)
+                changed = changed or ("webhooks" in patch and any(map(_trusted, entries_of(configuration))))
+            except HeddleError as error:
+                done = False
+                if error.status != 409:  # changed meanwhile: the watch brings what it is now
+                    log.warning("caBundle not written, will try again", error=str(error))
+        return done, changed
+
+    def _write(self, name: str, patch: Raw) -> None:
+        answer = self._client.call(
+            "PATCH",
+            f"{PATH}/{name}",
+            query={"fieldManager": MANAGER},
+            body=patch,
+            content_type="application/strategic-merge-patch+json",
+        )
+        with self._lock:
+            if name in self._known:
+                self._known[name] = answer
+        self._on_write()
+        log.info("caBundle written", configuration=name, roots=len(self._wanted().roots))
