@@ -22,6 +22,7 @@ from mesh.objects import (
     parse_endpoint_slice,
     parse_meta,
     parse_namespace,
+    parse_node,
     parse_pod,
     parse_secret,
     parse_service,
@@ -34,6 +35,7 @@ SETTINGS_FIELD = "mesh"
 
 _CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
     "Namespace": ("namespaces", parse_namespace),
+    "Node": ("nodes", parse_node),
     "Pod": ("pods", parse_pod),
     "Service": ("services", parse_service),
     "EndpointSlice": ("slices", parse_endpoint_slice),
@@ -109,7 +111,7 @@ class SnapshotBuilder:
 
     def _frozen(self, kind: str) -> Mapping[Any, Any]:
         objects: dict[Any, Any] = self._objects[kind]
-        if kind == "Namespace":
+        if kind in ("Namespace", "Node"):
             return MappingProxyType({key.name: value for key, value in objects.items()})
         return MappingProxyType(dict(objects))
 

@@ -94,9 +94,10 @@ def _slice(service: Raw, ports: tuple[tuple[str, int, str], ...], endpoints: lis
 
 def _endpoint(pod: Raw) -> Raw:
     meta = pod["metadata"]
+    serving, terminating = is_ready(pod), "deletionTimestamp" in meta
     return {
         "addresses": [_address(pod)],
-        "conditions": {"ready": is_ready(pod), "terminating": "deletionTimestamp" in meta},
+        "conditions": {"ready": serving and not terminating, "serving": serving, "terminating": terminating},
         "targetRef": {"kind": "Pod", "namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]},
         "nodeName": pod["spec"].get("nodeName", ""),
     }

@@ -91,7 +91,9 @@ _WITHOUT_SPEC: Mapping[str, Check] = {
                 mapping(
                     {
                         "addresses": listing(text),
-                        "conditions": mapping({"ready": flag, "terminating": flag}),
+                        "conditions": mapping({"ready": flag, "serving": flag, "terminating": flag}),
+                        "nodeName": text,
+                        "zone": text,
                         "targetRef": mapping({"kind": text, "name": text, "namespace": text}),
                     },
                     required=("addresses",),

@@ -77,6 +77,7 @@ KINDS: tuple[Kind, ...] = (
     # Kubernetes; parsed by mesh/objects.py
     Kind("", ("v1",), "Namespace", "namespaces", False, None, ("webhook", "discovery", "engine")),
     Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "engine")),
+    Kind("", ("v1",), "Node", "nodes", False, None, ("discovery",)),
     Kind("", ("v1",), "Service", "services", True, None, ("discovery", "engine")),
     Kind("", ("v1",), "Secret", "secrets", True, None, ("discovery", "engine")),
     Kind("", ("v1",), "ConfigMap", "configmaps", True, None, ("engine",)),

@@ -57,6 +57,26 @@ class Namespace:
     meta: Meta
 
 
+ZONE_LABEL = "topology.kubernetes.io/zone"
+REGION_LABEL = "topology.kubernetes.io/region"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """Where a node is; empty where its labels do not say."""
+
+    meta: Meta
+    region: str
+    zone: str
+
+
+def parse_node(raw: Mapping[str, Any]) -> Node:
+    """Keeps the labels for the place only: the rest of a node changes all the time."""
+    meta = parse_meta(raw)
+    kept = Meta(meta.namespace, meta.name, meta.uid, meta.resource_version, created=meta.created)
+    return Node(kept, meta.labels.get(REGION_LABEL, ""), meta.labels.get(ZONE_LABEL, ""))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ContainerPort:
     container: str
@@ -79,6 +99,12 @@ class Pod:
     has_sidecar: bool
     deleting: bool
     ports: tuple[ContainerPort, ...]
+    other_ips: tuple[str, ...] = ()
+    """Of the other IP family, in a dual-stack cluster."""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return (self.ip, *self.other_ips) if self.ip else ()
 
     @property
     def finished(self) -> bool:
@@ -108,7 +134,13 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
             for c in containers
             for p in c.get("ports") or ()
         ),
+        other_ips=_others(status.get("podIPs"), status.get("podIP", "")),
     )
+
+
+def _others(listed: Any, first: str) -> tuple[str, ...]:
+    """The addresses of `podIPs` beside `podIP`."""
+    return tuple(each["ip"] for each in listed or () if each.get("ip") not in ("", None, first))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +156,7 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """`cluster_ip` is empty for headless and ExternalName services."""
+    """`cluster_ip` is empty for headless and ExternalName services; `other_cluster_ips` are of the other IP family."""
 
     meta: Meta
     type: str
@@ -133,6 +165,14 @@ class Service:
     external_name: str
     selector: Mapping[str, str]
     ports: tuple[ServicePort, ...]
+    other_cluster_ips: tuple[str, ...] = ()
+    session_affinity: bool = False
+    """A client's connections go to one endpoint (`ClientIP`)."""
+    traffic_distribution: str = ""
+
+    @property
+    def cluster_ips(self) -> tuple[str, ...]:
+        return (self.cluster_ip, *self.other_cluster_ips) if self.cluster_ip else ()
 
     def hostname(self, domain: str = "cluster.local") -> str:
         return f"{self.meta.name}.{self.meta.namespace}.svc.{domain}"
@@ -158,17 +198,27 @@ def parse_service(raw: Mapping[str, Any]) -> Service:
             )
             for p in spec.get("ports") or ()
         ),
+        other_cluster_ips=tuple(ip for ip in spec.get("clusterIPs") or () if ip not in ("", "None", cluster_ip)),
+        session_affinity=spec.get("sessionAffinity") == "ClientIP",
+        traffic_distribution=spec.get("trafficDistribution") or "",
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SliceEndpoint:
-    """`pod` is the key of the pod behind the address, None for an address that is no pod."""
+    """`pod` is the key of the pod behind the address, None for an address that is no pod.
+
+    `serving` is readiness that termination does not change. `ready` and `terminating` go together only where the
+    service publishes addresses that are not ready. `node` and `zone` are empty where they are not known.
+    """
 
     address: str
     ready: bool
     terminating: bool
     pod: Key | None
+    serving: bool = True
+    node: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,14 +236,19 @@ def parse_endpoint_slice(raw: Mapping[str, Any]) -> EndpointSlice:
     endpoints: list[SliceEndpoint] = []
     for endpoint in raw.get("endpoints") or ():
         conditions = endpoint.get("conditions") or {}
+        ready = conditions.get("ready") is not False  # absent means ready, by the API's own rule
+        serving = conditions.get("serving")  # absent means as `ready`
         target = endpoint.get("targetRef") or {}
         pod = Key(target.get("namespace", meta.namespace), target["name"]) if target.get("kind") == "Pod" else None
         endpoints.extend(
             SliceEndpoint(
                 address=address,
-                ready=conditions.get("ready") is not False,  # absent means ready, by the API's own rule
+                ready=ready,
                 terminating=bool(conditions.get("terminating")),
                 pod=pod,
+                serving=ready if serving is None else bool(serving),
+                node=endpoint.get("nodeName") or "",
+                zone=endpoint.get("zone") or "",
             )
             for address in endpoint.get("addresses") or ()
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from mesh.objects import EndpointSlice, Key, Namespace, Pod, Secret, Service
+from mesh.objects import EndpointSlice, Key, Namespace, Node, Pod, Secret, Service
 from mesh.settings import MeshSettings
 
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
@@ -27,6 +27,7 @@ class Snapshot:
 
     settings: MeshSettings = field(default_factory=MeshSettings)
     namespaces: Mapping[str, Namespace] = field(default_factory=_nothing)
+    nodes: Mapping[str, Node] = field(default_factory=_nothing)
     pods: Mapping[Key, Pod] = field(default_factory=_nothing)
     services: Mapping[Key, Service] = field(default_factory=_nothing)
     slices: Mapping[Key, EndpointSlice] = field(default_factory=_nothing)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from discovery.envoy.values import WILDCARD, Json, socket_address
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`access_log`: a file, or empty for none."""
+    """`access_log`: a file, or empty for none. `ipv6`: the pod has an address of that version."""
 
     trust_domain: str
     access_log: str
+    ipv6: bool = False
+
+    def address(self, address: str, port: int) -> Json:
+        """What a listener says of its address; one for every address has those of both IP versions."""
+        said: Json = {"address": socket_address(address, port)}
+        if address == WILDCARD and self.ipv6:
+            said["additional_addresses"] = [{"address": socket_address("::", port)}]
+        return said

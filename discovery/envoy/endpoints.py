@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from discovery.envoy.values import Json
-from discovery.plan.model import EndpointSet
+from itertools import groupby
+from operator import attrgetter
+
+from discovery.envoy.values import Json, socket_address
+from discovery.plan.model import Endpoint, EndpointSet
 from mesh.wire import ResourceType
 from mesh.xds import TYPE_URLS
 
 _TYPE = TYPE_URLS[ResourceType.ENDPOINTS]
 # What clusters with automatic mutual TLS choose an endpoint's transport socket by (`clusters.py`).
 _MESH_TLS = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
+_priority = attrgetter("priority")
 
 
 def load_assignment(endpoints: EndpointSet) -> Json:
-    """A `ClusterLoadAssignment`. All in one locality of one priority."""
+    """A `ClusterLoadAssignment`. All of one priority in one locality."""
     rendered: Json = {"@type": _TYPE, "cluster_name": endpoints.name, "endpoints": []}
-    if endpoints.endpoints:
-        rendered["endpoints"] = [
-            {
-                "lb_endpoints": [
-                    {
-                        "endpoint": {"address": {"socket_address": {"address": each.address, "port_value": each.port}}},
-                        "metadata": _MESH_TLS,
-                    }
-                    if each.mesh_tls
-                    else {
-                        "endpoint": {"address": {"socket_address": {"address": each.address, "port_value": each.port}}}
-                    }
-                    for each in endpoints.endpoints
-                ]
-            }
-        ]
+    for priority, found in groupby(sorted(endpoints.endpoints, key=_priority), _priority):
+        group: Json = {"lb_endpoints": [_endpoint(each) for each in found]}
+        rendered["endpoints"].append({"priority": priority, **group} if priority else group)
     return rendered
+
+
+def _endpoint(each: Endpoint) -> Json:
+    endpoint: Json = {"address": {"socket_address": {"address": each.address, "port_value": each.port}}}
+    if each.also:
+        endpoint["additional_addresses"] = [{"address": socket_address(other, each.port)} for other in each.also]
+    return {"endpoint": endpoint, "metadata": _MESH_TLS} if each.mesh_tls else {"endpoint": endpoint}

@@ -6,7 +6,7 @@ from discovery.envoy import network, tls
 from discovery.envoy.access_log import refused_log
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
-from discovery.envoy.values import WILDCARD, Json, socket_address
+from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import GatewayListener, GatewayServer
 from mesh.wire import ResourceType
 from mesh.xds import TYPE_URLS
@@ -22,7 +22,7 @@ def gateway_listener(listener: GatewayListener, context: Context) -> Json:
     rendered: Json = {
         "@type": TYPE_URLS[ResourceType.LISTENERS],
         "name": listener.name,
-        "address": socket_address(WILDCARD, listener.port),
+        **context.address(WILDCARD, listener.port),
         "traffic_direction": "OUTBOUND",
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         "filter_chains": [

@@ -7,7 +7,7 @@ from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, INBOUND_PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
-from discovery.envoy.values import WILDCARD, Json, socket_address
+from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import InboundPort, PeerTls
 from mesh import ports
 from mesh.wire import ResourceType
@@ -30,7 +30,7 @@ def virtual_inbound(inbound: tuple[InboundPort, ...], default: PeerTls, context:
     return {
         "@type": TYPE_URLS[ResourceType.LISTENERS],
         "name": VIRTUAL_INBOUND,
-        "address": socket_address(WILDCARD, ports.INBOUND),
+        **context.address(WILDCARD, ports.INBOUND),
         "traffic_direction": "INBOUND",
         "listener_filters": [network.ORIGINAL_DESTINATION, *_inspector(inbound, default)],
         "listener_filters_timeout": _INSPECTION_TIMEOUT,

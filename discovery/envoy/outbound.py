@@ -7,7 +7,7 @@ from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
-from discovery.envoy.values import WILDCARD, Json, socket_address
+from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import OutboundListener
 from mesh import ports
 from mesh.wire import ResourceType
@@ -24,7 +24,7 @@ def virtual_outbound(context: Context, *, allow_any: bool) -> Json:
     return {
         "@type": _TYPE,
         "name": VIRTUAL_OUTBOUND,
-        "address": socket_address(WILDCARD, ports.OUTBOUND),
+        **context.address(WILDCARD, ports.OUTBOUND),
         "use_original_dst": True,
         "traffic_direction": "OUTBOUND",
         "filter_chains": [
@@ -49,7 +49,7 @@ def outbound_listener(listener: OutboundListener, context: Context) -> Json:
     return {
         "@type": _TYPE,
         "name": listener.name,
-        "address": socket_address(listener.address, listener.port),
+        **context.address(listener.address, listener.port),
         "bind_to_port": False,
         "traffic_direction": "OUTBOUND",
         "filter_chains": [{"name": listener.name, "filters": [accept]}],

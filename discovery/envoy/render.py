@@ -29,14 +29,16 @@ _SHARED = Memo(_CAPACITY_BYTES)
 
 @cache
 def _memo(context: Context) -> Memo:
-    # As many as there are meshes and access log files: one, in all but tests.
+    # As many as there are meshes, access log files and IP versions: one or two, in all but tests.
     return Memo(_CAPACITY_BYTES)
 
 
 def render(plan: Plan) -> Resources:
     """All resources of the plan's proxy. What Envoy refers to is always there: the catch-all clusters, an endpoint set
     (perhaps empty) for each cluster that asks for one, and in each outbound table a virtual host for unknown hosts."""
-    context = Context(plan.proxy.identity.trust_domain, plan.access_log)
+    proxy = plan.proxy
+    ipv6 = any(":" in ip for ip in (proxy.ip, *proxy.other_ips))
+    context = Context(proxy.identity.trust_domain, plan.access_log, ipv6)
     resources: Resources = {
         ResourceType.CLUSTERS: _clusters(plan, context),
         ResourceType.ENDPOINTS: _endpoints(plan.destinations, plan.endpoints),
@@ -46,7 +48,7 @@ def render(plan: Plan) -> Resources:
     }
     fall_through = routes.ALLOW_ANY if plan.allow_any else routes.BLOCK_ALL
     outbound = {listener.route_table for listener in plan.outbound}
-    gateway = plan.proxy.role is Role.GATEWAY
+    gateway = proxy.role is Role.GATEWAY
     for table in plan.route_tables:
         resources[ResourceType.ROUTES][table.name] = rendered(routes.route_configuration(table, gateway=gateway))
         hosts = _virtual_hosts(table, fall_through if table.name in outbound else None)

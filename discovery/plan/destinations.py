@@ -23,7 +23,7 @@ from discovery.plan.model import (
     Role,
     TlsMode,
 )
-from discovery.plan.rules import NO_POLICY, Policy, Rule
+from discovery.plan.rules import Policy, Rule, policy_for
 from discovery.plan.services import Entry, Port
 from mesh.istio.destination_rule import ClientTLSMode, ClientTLSSettings
 from mesh.objects import Key
@@ -55,7 +55,7 @@ def wanted(entry: Entry, port: Port, subset: str, rule: Rule | None) -> Wanted:
         name=destination_name(port.number, subset, entry.host),
         subset=subset,
         labels=labels,
-        policy=rule.policy(port.number, subset) if rule else NO_POLICY,
+        policy=policy_for(rule, port.number, subset, sticky=entry.service.session_affinity),
         origins=(entry.origin, *(rule.origins if rule else ())),
     )
 

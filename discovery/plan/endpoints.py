@@ -1,8 +1,9 @@
 """Who answers for a service: the ready endpoints of its slices, joined with their pods and those pods' TLS.
 
 The join is kept per service, and only redone for services of which a slice or a pod is another object than before.
-Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/ (one endpoint may stand in two slices
-for a while; an endpoint that terminates is not ready).
+Sources: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/ (one endpoint may stand in two slices
+for a while; a dual-stack service has slices of each IP family), and KEP-1669: what terminates is not ready, and still
+asked as long as it serves and nobody else is ready (the last pod of a deployment that is replaced, say).
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from discovery.plan.memo import Memo, changed_keys
 from discovery.plan.model import Endpoint, PeerTls
 from discovery.plan.peer_authentication import PeerModes, PeerPolicies
 from discovery.plan.workloads import takes_mesh_tls
-from mesh.objects import EndpointSlice, Key, Pod
+from mesh.objects import EndpointSlice, Key, Pod, SliceEndpoint
 
 
 class Backend(NamedTuple):
-    """An endpoint, with its pod for those who choose by labels (None where the address is no pod)."""
+    """An endpoint, with its pod for those who choose by labels (None where the address is no pod), and its place."""
 
     endpoint: Endpoint
     pod: Pod | None
+    node: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,8 @@ class Backends:
     known: int
     all_mesh: bool
     """There are endpoints, and each of them takes mesh TLS."""
+    mixed: bool = False
+    """Some have IPv4 addresses, some IPv6 ones."""
 
 
 NOBODY = Backends({}, {}, (), 0, False)
@@ -51,6 +56,8 @@ class AllBackends:
     of: Mapping[Key, Backends]
     joined: Mapping[EndpointSlice, _Joined]
     pods: Mapping[Key, Pod]
+    mixed: bool
+    """Endpoints of some service have addresses of both IP versions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +91,7 @@ def all_backends(
         if len(pieces) > 1:
             pieces.sort(key=lambda piece: piece.meta.name)
         of[service] = memo(_backends, tuple(pieces), tuple(joined[piece] for piece in pieces), policies, trust_domain)
-    return AllBackends(of, joined, pods)
+    return AllBackends(of, joined, pods, any(each.mixed for each in of.values()))
 
 
 def _join(piece: EndpointSlice, pods: Mapping[Key, Pod]) -> _Joined:
@@ -100,25 +107,34 @@ def _backends(
     trust_domain: str,
 ) -> Backends:
     facts: dict[Pod, tuple[str, str, PeerModes | None]] = {}
-    ready: dict[str, dict[tuple[str, int], Pod | None]] = {}
+    ready, leaving = _Found(), _Found()
     known = set()
     for piece, join in zip(pieces, joined, strict=True):
         for endpoint, pod in zip(piece.endpoints, join.pods, strict=True):
             known.add(endpoint.address)
             if pod is not None and pod not in facts:
                 facts[pod] = _facts(pod, policies, trust_domain)
-            if not endpoint.ready or endpoint.terminating:
-                continue
-            for name, number in piece.ports.items():
-                ready.setdefault(name, {}).setdefault((endpoint.address, number), pod)
-    by_port = {name: _sorted(found, facts) for name, found in ready.items()}
+            if endpoint.ready:
+                ready.add(piece, endpoint, pod)
+            elif endpoint.serving and endpoint.terminating:
+                leaving.add(piece, endpoint, pod)
+    by_port = {name: _sorted(found, facts) for name, found in (ready or leaving).items()}
     return Backends(
         by_port=by_port,
         endpoints={name: tuple(backend.endpoint for backend in found) for name, found in by_port.items()},
         identities=tuple(sorted({identity for identity, _, _ in facts.values()})),
         known=len(known),
         all_mesh=bool(by_port) and all(b.endpoint.mesh_tls for found in by_port.values() for b in found),
+        mixed=len({":" in address for address in known}) > 1,
     )
+
+
+class _Found(dict[str, dict[tuple[str, int], tuple[SliceEndpoint, Pod | None]]]):
+    """Port name -> address and number -> the endpoint and its pod."""
+
+    def add(self, piece: EndpointSlice, endpoint: SliceEndpoint, pod: Pod | None) -> None:
+        for name, number in piece.ports.items():
+            self.setdefault(name, {}).setdefault((endpoint.address, number), (endpoint, pod))
 
 
 def _facts(pod: Pod, policies: PeerPolicies, trust_domain: str) -> tuple[str, str, PeerModes | None]:
@@ -129,17 +145,22 @@ def _facts(pod: Pod, policies: PeerPolicies, trust_domain: str) -> tuple[str, st
 
 
 def _sorted(
-    found: Mapping[tuple[str, int], Pod | None], facts: Mapping[Pod, tuple[str, str, PeerModes | None]]
+    found: Mapping[tuple[str, int], tuple[SliceEndpoint, Pod | None]],
+    facts: Mapping[Pod, tuple[str, str, PeerModes | None]],
 ) -> tuple[Backend, ...]:
-    backends = []
+    backends: list[Backend] = []
     for address, port in sorted(found):
-        pod = found[address, port]
+        piece, pod = found[address, port]
         if pod is None:
-            backends.append(Backend(Endpoint(address, port, False), None))
-        else:
-            identity, workload, modes = facts[pod]
-            takes = modes is not None and modes.on(port) is not PeerTls.DISABLE
-            backends.append(Backend(Endpoint(address, port, takes, identity, workload), pod))
+            backends.append(Backend(Endpoint(address, port, False), None, piece.node, piece.zone))
+            continue
+        if address in pod.other_ips and (pod.ip, port) in found:
+            continue  # the same pod by its other address: one endpoint with both
+        also = tuple(other for other in pod.other_ips if other != address and (other, port) in found)
+        identity, workload, modes = facts[pod]
+        takes = modes is not None and modes.on(port) is not PeerTls.DISABLE
+        endpoint = Endpoint(address, port, takes, identity, workload, also)
+        backends.append(Backend(endpoint, pod, piece.node or pod.node, piece.zone))
     return tuple(backends)
 
 
@@ -147,8 +168,16 @@ def chosen(backends: Backends, port_name: str, labels: tuple[tuple[str, str], ..
     """The ready endpoints of a port whose pods have all `labels` (a subset's), or all of them."""
     if not labels:
         return backends.endpoints.get(port_name, ())
+    return tuple(backend.endpoint for backend in with_labels(backends, port_name, labels))
+
+
+def with_labels(backends: Backends, port_name: str, labels: tuple[tuple[str, str], ...]) -> tuple[Backend, ...]:
+    """As `chosen`, with their pods and places."""
+    found = backends.by_port.get(port_name, ())
+    if not labels:
+        return found
     return tuple(
-        backend.endpoint
-        for backend in backends.by_port.get(port_name, ())
+        backend
+        for backend in found
         if backend.pod is not None and all(backend.pod.meta.labels.get(key) == value for key, value in labels)
     )

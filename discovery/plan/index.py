@@ -12,8 +12,9 @@ from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import Problem
 from discovery.plan.origins import age
 from discovery.plan.peer_authentication import PeerPolicies, peer_policies
+from discovery.plan.places import Regions, regions_of
 from discovery.plan.rules import Rules, rules_of
-from discovery.plan.services import Services, services_of
+from discovery.plan.services import Services, services_of, wishes_of
 from discovery.plan.virtual_services import VirtualServices, virtual_services_of
 from mesh.istio.base import IstioObject
 from mesh.istio.gateway import Gateway
@@ -30,6 +31,7 @@ class Index:
     """Oldest first."""
     peers: PeerPolicies
     backends: AllBackends
+    regions: Regions
     source_labels: frozenset[str]
     """Label keys of clients that some route asks for: proxies that agree in them get the same routes."""
     problems: tuple[Problem, ...]
@@ -43,9 +45,13 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
     rule_objects = snapshot.of("DestinationRule")
     gateway_objects = snapshot.of("Gateway")
     peer_objects = snapshot.of("PeerAuthentication")
+    wishes = scopes.build("wishes", (snapshot.namespaces,), lambda *_: wishes_of(snapshot.namespaces))
     services = scopes.build(
-        "services", (service_objects,), lambda memo, _: services_of(memo, service_objects, CLUSTER_DOMAIN)
+        "services",
+        (service_objects, wishes),
+        lambda memo, _: services_of(memo, service_objects, wishes, CLUSTER_DOMAIN),
     )
+    regions = scopes.build("regions", (snapshot.nodes,), lambda *_: regions_of(snapshot.nodes))
     virtual_services = scopes.build(
         "virtual services",
         (virtual_objects,),
@@ -70,8 +76,9 @@ def index(snapshot: Snapshot, scopes: Scopes) -> Index:
             gateways=gateways,
             peers=peers,
             backends=found,
+            regions=regions,
             source_labels=virtual_services.source_labels,
             problems=(*rules.problems, *peers.problems),
         )
 
-    return scopes.build("index", (services, virtual_services, rules, gateways, peers, found), whole)
+    return scopes.build("index", (services, virtual_services, rules, gateways, peers, found, regions), whole)

@@ -48,6 +48,8 @@ class Proxy:
     identity: Identity
     role: Role
     labels: tuple[tuple[str, str], ...]
+    other_ips: tuple[str, ...] = ()
+    """Of the other IP family."""
     service: str = ""
     """The canonical service: what telemetry calls this workload's service."""
 
@@ -179,6 +181,10 @@ class Endpoint:
     identity: str = ""
     workload: str = ""
     """`namespace/pod`, for people; empty where the address is no pod."""
+    also: tuple[str, ...] = ()
+    """Its addresses of the other IP family, tried when the first does not answer."""
+    priority: int = 0
+    """The lowest that answers is asked: 0, 1, ... without gaps."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,8 +256,8 @@ class _Build(Following):
                 targets, origins = self._tcp_targets(entry, port)
                 if entry.service.headless:
                     headless.append(self.memo(Headless, entry, port, targets))
-                elif entry.service.cluster_ip:
-                    listener = self.memo(tcp_listener, entry.service.cluster_ip, port, targets, origins)
+                for address in entry.service.cluster_ips:
+                    listener = self.memo(tcp_listener, address, port, targets, origins)
                     first = listeners.setdefault(listener.name, listener)
                     if first is not listener:
                         self.problems.append(_same_address(entry, first, port))
@@ -292,8 +292,7 @@ def _domains(entry: Entry, port: int, namespace: str) -> tuple[str, ...]:
     names = spellings(entry.key.name.lower(), entry.namespace, CLUSTER_DOMAIN, namespace)
     if entry.service.headless:
         names = (*names, *(f"*.{name}" for name in names))  # a pod of a stateful set: <pod>.<service>...
-    if entry.service.cluster_ip:
-        names = (*names, bracketed(entry.service.cluster_ip))
+    names = (*names, *map(bracketed, entry.service.cluster_ips))
     return with_port(names, port)
 
 

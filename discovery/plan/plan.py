@@ -31,6 +31,7 @@ from discovery.plan.model import (
 from discovery.plan.origins import unique
 from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listener
 from discovery.plan.peer_authentication import PeerModes
+from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
@@ -60,6 +61,7 @@ def proxy_of(snapshot: Snapshot, key: Key) -> Proxy:
         identity=Identity(snapshot.settings.trust_domain, key.namespace, pod.service_account),
         role=Role.GATEWAY if is_gateway(pod) else Role.SIDECAR,
         labels=tuple(sorted(labels.items())),
+        other_ips=pod.other_ips,
         service=next((labels[name] for name in SERVICE_LABELS if labels.get(name)), key.name),
     )
 
@@ -72,12 +74,13 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     view = View(proxy.namespace, proxy.role, labels)
     routes = _routing(scopes, found, view)
     clusters = _clusters(scopes, found, routes, view, snapshot.settings.enable_auto_mtls)
+    endpoints = _endpoints(scopes, snapshot, found, clusters, view, proxy)
     arriving = _inbound(snapshot, found, proxy)
     entering = opened(scopes, found, routes, proxy, snapshot)
     default = _modes(found, proxy).default
     problems = _problems(scopes, found, routes, clusters, view)
     mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
-    parts = (arriving, entering, default, mode, access_log, problems)
+    parts = (arriving, entering, default, mode, access_log, problems, endpoints)
     kept = clusters.plans.get(proxy)
     if kept is not None and kept[0] == parts:
         return kept[1]
@@ -90,7 +93,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
         gateways=entering.listeners,
         route_tables=tuple(sorted((*routes.tables, *arriving.tables, *entering.tables), key=_by_name)),
         destinations=_destinations(clusters, arriving, entering),
-        endpoints=clusters.endpoints,
+        endpoints=endpoints.sets,
         allow_any=mode is OutboundMode.ALLOW_ANY,
         access_log=access_log,
         problems=unique((*problems, *own)) if own else problems,
@@ -160,8 +163,9 @@ def _headless(
     listeners: dict[str, OutboundListener] = {}
     for one in headless:
         for endpoint in backends.get(one.entry.key, NOBODY).endpoints.get(one.port.name, ()):
-            listener = memo(tcp_listener, endpoint.address, one.port, one.targets, (one.entry.origin,))
-            listeners.setdefault(listener.name, listener)
+            for address in (endpoint.address, *endpoint.also):
+                listener = memo(tcp_listener, address, one.port, one.targets, (one.entry.origin,))
+                listeners.setdefault(listener.name, listener)
     return tuple(listeners.values())
 
 
@@ -170,12 +174,31 @@ def _unanswered(memo: Memo, entries: tuple[Entry, ...], backends: Mapping[Key, B
     return [problem for problem in found if problem is not None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Endpoints:
+    """The endpoint sets as they look from one place."""
+
+    sets: tuple[EndpointSet, ...]
+
+
+def _endpoints(
+    scopes: Scopes, snapshot: Snapshot, found: Index, clusters: Clusters, view: View, proxy: Proxy
+) -> Endpoints:
+    pod = snapshot.pods.get(Key(proxy.namespace, proxy.pod))
+    place = place_of(pod, snapshot.nodes, found.services.near, found.backends.mixed)
+    return scopes.build(
+        ("endpoints", view, place),
+        (clusters, found.regions),
+        lambda memo, _: Endpoints(seen_from(memo, place, clusters.endpoints, clusters.memory, found.regions)),
+    )
+
+
 # ---- putting it together
 
 
 def _outbound(routes: Routing, clusters: Clusters, proxy: Proxy) -> tuple[OutboundListener, ...]:
     # A pod that dials its own address never passes the outbound listeners.
-    others = (listener for listener in clusters.listeners if listener.address != proxy.ip)
+    others = (listener for listener in clusters.listeners if listener.address not in (proxy.ip, *proxy.other_ips))
     return tuple(sorted({one.name: one for one in (*others, *routes.listeners)}.values(), key=_by_name))
 
 

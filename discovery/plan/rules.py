@@ -10,7 +10,7 @@ https://istio.io/latest/docs/ops/best-practices/traffic-management/#cross-namesp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from discovery.plan.hosts import by_specificity, covers, is_visible, qualify
@@ -64,9 +64,12 @@ class Policy:
     limits: ConnectionLimits = DEFAULT_LIMITS
     outliers: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
+    balanced: bool = False
+    """The rule says how to balance, which goes before what the service says."""
 
 
 NO_POLICY = Policy()
+STICKY = Policy(Balance.HASH, HashBy(source_ip=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,14 @@ class Rule:
 
     def policy(self, port: int, subset: str) -> Policy:
         return _policy(_settings(self.traffic, self.subsets[subset].traffic_policy if subset else None, port))
+
+
+def policy_for(rule: Rule | None, port: int, subset: str, *, sticky: bool) -> Policy:
+    """What holds for a destination. `sticky`: the service itself asks that a client stay with one endpoint."""
+    policy = rule.policy(port, subset) if rule else NO_POLICY
+    if not sticky or policy.balanced:
+        return policy
+    return replace(policy, balance=STICKY.balance, hash_by=STICKY.hash_by)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +206,12 @@ def _policy(settings: Settings | None) -> Policy:
         return NO_POLICY
     balance, hash_by = _balance(settings.load_balancer)
     return Policy(
-        balance, hash_by, _limits(settings.connection_pool), _outliers(settings.outlier_detection), settings.tls
+        balance=balance,
+        hash_by=hash_by,
+        limits=_limits(settings.connection_pool),
+        outliers=_outliers(settings.outlier_detection),
+        tls=settings.tls,
+        balanced=settings.load_balancer is not None,
     )
 
 

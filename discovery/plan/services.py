@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from discovery.plan.hosts import is_visible
 from discovery.plan.memo import Memo
 from discovery.plan.model import Origin, Protocol
 from discovery.plan.protocol import protocol_of
-from mesh.objects import Key, Pod, Service
+from mesh.objects import Key, Namespace, Pod, Service
 
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
+DISTRIBUTION_ANNOTATION = "networking.istio.io/traffic-distribution"
+
+
+class Near(StrEnum):
+    """Which endpoints a client prefers (`spec.trafficDistribution`)."""
+
+    ANY = ""
+    ZONE = "zone"
+    NODE = "node"
+
+
+_NEAR = {"PreferClose": Near.ZONE, "PreferSameZone": Near.ZONE, "PreferSameNode": Near.NODE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +47,7 @@ class Entry:
     ports: tuple[Port, ...]
     export_to: tuple[str, ...]
     origin: Origin
+    near: Near = Near.ANY
 
     @property
     def namespace(self) -> str:
@@ -50,7 +64,11 @@ class Entry:
         return is_visible(self.export_to, self.key.namespace, namespace)
 
 
-def entry_of(service: Service, domain: str) -> Entry:
+def entry_of(service: Service, domain: str, distribution: str = "") -> Entry:
+    """`distribution`: the namespace's wish, for services that say nothing.
+
+    Source: https://istio.io/latest/docs/ambient/usage/traffic-distribution/ (precedence)
+    """
     exported = service.meta.annotations.get(EXPORT_ANNOTATION, "")
     ports = []
     for port in service.ports:
@@ -64,7 +82,14 @@ def entry_of(service: Service, domain: str) -> Entry:
         ports=tuple(ports),
         export_to=tuple(part.strip() for part in exported.split(",") if part.strip()),
         origin=Origin("Service", service.meta.namespace, service.meta.name),
+        near=_near(
+            service.traffic_distribution or service.meta.annotations.get(DISTRIBUTION_ANNOTATION, "") or distribution
+        ),
     )
+
+
+def _near(distribution: str) -> Near:
+    return _NEAR.get(distribution, Near.ANY)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +99,8 @@ class Services:
     entries: tuple[Entry, ...]
     by_host: Mapping[str, Entry]
     selecting: Mapping[tuple[str, str, str], tuple[Entry, ...]]
+    near: frozenset[Near]
+    """All preferences that there are."""
 
     def of_pod(self, pod: Pod) -> tuple[Entry, ...]:
         """The services that select `pod`, oldest first."""
@@ -85,8 +112,19 @@ class Services:
         return tuple(sorted(found, key=_age))
 
 
-def services_of(memo: Memo, services: Mapping[Key, Service], domain: str) -> Services:
-    entries = tuple(sorted((memo(entry_of, service, domain) for service in services.values()), key=_age))
+Wishes = tuple[tuple[str, str], ...]
+"""Namespaces that say how traffic to their services is distributed, and what they say."""
+
+
+def wishes_of(namespaces: Mapping[str, Namespace]) -> Wishes:
+    said = ((name, one.meta.annotations.get(DISTRIBUTION_ANNOTATION, "")) for name, one in namespaces.items())
+    return tuple(sorted((name, wish) for name, wish in said if wish))
+
+
+def services_of(memo: Memo, services: Mapping[Key, Service], wishes: Wishes, domain: str) -> Services:
+    wished = dict(wishes)
+    found = (memo(entry_of, one, domain, wished.get(one.meta.namespace, "")) for one in services.values())
+    entries = tuple(sorted(found, key=_age))
     selecting: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
         if entry.service.selector:
@@ -96,6 +134,7 @@ def services_of(memo: Memo, services: Mapping[Key, Service], domain: str) -> Ser
         entries=entries,
         by_host={entry.host: entry for entry in entries},
         selecting={label: tuple(found) for label, found in selecting.items()},
+        near=frozenset(entry.near for entry in entries),
     )
 
 

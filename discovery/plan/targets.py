@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from discovery.plan.hosts import destination_name, qualify
 from discovery.plan.model import HashBy
-from discovery.plan.rules import Rule
+from discovery.plan.rules import Rule, policy_for
 from discovery.plan.services import Entry, Port
 from mesh.istio.destination import Destination
 
@@ -43,7 +43,7 @@ class Catalogue:
         if alias is not None and alias.port(port.number) is not None:
             entry = alias
         rule = self.rule(entry)
-        hash_by = rule.policy(port.number, "").hash_by if rule else None
+        hash_by = policy_for(rule, port.number, "", sticky=entry.service.session_affinity).hash_by
         return Resolved(destination_name(port.number, "", entry.host), hash_by)
 
     def aliased(self, entry: Entry) -> Entry | None:
@@ -78,7 +78,7 @@ class Catalogue:
         rule = self.rule(entry)
         if wanted.subset and (rule is None or wanted.subset not in rule.subsets):
             return Resolved(name, None, "subset", *_no_subset(wanted.subset, entry, rule))
-        return Resolved(name, rule.policy(number, wanted.subset).hash_by if rule else None)
+        return Resolved(name, policy_for(rule, number, wanted.subset, sticky=entry.service.session_affinity).hash_by)
 
     def _nearest(self, host: str) -> str:
         head = host.partition(".")[0]

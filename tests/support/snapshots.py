@@ -28,6 +28,7 @@ from mesh.objects import (
     SliceEndpoint,
     parse_endpoint_slice,
     parse_namespace,
+    parse_node,
     parse_pod,
     parse_secret,
     parse_service,
@@ -64,6 +65,7 @@ def snapshot_of(documents: Iterable[Raw]) -> Snapshot:
         if raw["metadata"]["name"] == "istio":
             settings = parse_mesh_settings(raw["data"]["mesh"])
     namespaces = [parse_namespace(raw) for raw in by_kind.pop("Namespace", [])]
+    nodes = [parse_node(raw) for raw in by_kind.pop("Node", [])]
     istio = {
         kind: {Key(raw["metadata"]["namespace"], raw["metadata"]["name"]): parse_istio(raw) for raw in found}
         for kind, found in sorted(by_kind.items())
@@ -72,6 +74,7 @@ def snapshot_of(documents: Iterable[Raw]) -> Snapshot:
     return Snapshot(
         settings=settings,
         namespaces={namespace.meta.name: namespace for namespace in namespaces},
+        nodes={node.meta.name: node for node in nodes},
         pods=pods,
         services=services,
         slices={piece.meta.key: piece for piece in slices},
@@ -140,10 +143,16 @@ def slices_of(service: Service, pods: Iterable[Pod]) -> list[EndpointSlice]:
             meta=Meta(service.meta.namespace, f"{service.meta.name}-{index}"),
             service=service.meta.key,
             ports=dict(numbers),
-            endpoints=tuple(SliceEndpoint(pod.ip, pod.ready, pod.deleting, pod.meta.key) for pod in found),
+            endpoints=tuple(_slice_endpoint(pod) for pod in found),
         )
         for index, (numbers, found) in enumerate(sorted(by_ports.items()))
     ]
+
+
+def _slice_endpoint(pod: Pod) -> SliceEndpoint:
+    return SliceEndpoint(
+        pod.ip, pod.ready and not pod.deleting, pod.deleting, pod.meta.key, serving=pod.ready, node=pod.node
+    )
 
 
 def _numbers(service: Service, pod: Pod) -> tuple[tuple[str, int], ...]:
