@@ -42,6 +42,7 @@ def schema_of(model: type[Model]) -> Json:
         if info.is_required():
             required.append(alias)
     found: Json = {"type": "object", "properties": properties}
+    required.extend(model.required)
     if required:
         found["required"] = required
     if model.cel:
@@ -51,7 +52,11 @@ def schema_of(model: type[Model]) -> Json:
 
 def _described(text: str, schema: Json) -> Json:
     """`schema` with the text first; what is said of a field says more than what is said of its type."""
-    return {"description": text, **{key: value for key, value in schema.items() if key != "description"}} if text else schema
+    return (
+        {"description": text, **{key: value for key, value in schema.items() if key != "description"}}
+        if text
+        else schema
+    )
 
 
 def _typed(annotation: Any, metadata: Iterable[Any] = ()) -> Json:

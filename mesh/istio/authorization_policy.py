@@ -13,7 +13,7 @@ from typing import Annotated
 
 from mesh.istio import rules as check
 from mesh.istio.base import Model, Text, problem
-from mesh.istio.schema import Cel, Schema
+from mesh.istio.schema import Cel, Schema, at_least_one
 from mesh.istio.selectors import (
     ONE_WAY_TO_SELECT,
     PolicyTargetReference,
@@ -21,11 +21,15 @@ from mesh.istio.selectors import (
     WorkloadSelector,
     check_one_way_to_select,
 )
+from mesh.istio.texts import PortText, Value
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
-Texts = tuple[Text, ...]
-ServiceAccounts = Annotated[tuple[Annotated[Text, Schema(maxLength=320)], ...], Schema(maxItems=16)]
+Texts = Annotated[tuple[Value, ...], Schema(minItems=1)]
+Ports = Annotated[tuple[PortText, ...], Schema(minItems=1)]
+ServiceAccounts = Annotated[
+    tuple[Annotated[Text, Schema(minLength=1, maxLength=320)], ...], Schema(minItems=1, maxItems=16)
+]
 _KEYS = frozenset(
     (
         *("remote.ip", "source.ip", "source.namespace", "source.principal", "source.serviceAccount"),
@@ -35,6 +39,8 @@ _KEYS = frozenset(
 )
 _KEY_WITH_NAME = re.compile(r"(request\.headers|request\.auth\.claims)(\[[^\[\]]+\])+\Z")
 _FILTER_METADATA = "experimental.envoy.filters."
+_NAMED = r"request\.(headers|auth\.claims)(\[[^\[\]]+\])+"
+_KEY_PATTERN = rf"^({'|'.join(map(re.escape, sorted(_KEYS)))}|{_NAMED}|{re.escape(_FILTER_METADATA)}.*)$"
 _NOT_FOR_CUSTOM = ("namespaces", "principals", "request_principals")
 
 
@@ -107,7 +113,9 @@ class Source(Model):
 
 
 class From(Model):
-    source: Source | None = None
+    required = ("source",)
+
+    source: Annotated[Source, Schema(minProperties=1)] | None = None
     """Where the request comes from."""
 
     def rules(self) -> Rules:
@@ -122,9 +130,9 @@ class Operation(Model):
     """Hosts of the request; `*` in front or at the end."""
     not_hosts: Texts = ()
     """Hosts that it must not have."""
-    ports: Texts = ()
+    ports: Ports = ()
     """Ports of the workload, as text."""
-    not_ports: Texts = ()
+    not_ports: Ports = ()
     """Ports that it must not come in at."""
     methods: Texts = ()
     """Methods of the request."""
@@ -149,7 +157,9 @@ class Operation(Model):
 
 
 class To(Model):
-    operation: Operation | None = None
+    required = ("operation",)
+
+    operation: Annotated[Operation, Schema(minProperties=1)] | None = None
     """What is asked for."""
 
     def rules(self) -> Rules:
@@ -158,11 +168,13 @@ class To(Model):
 
 
 class Condition(Model):
-    key: Text
+    cel = (at_least_one("values", "notValues"),)
+
+    key: Annotated[Text, Schema(pattern=_KEY_PATTERN)]
     """An attribute of the request, such as `request.headers[x-version]` or `source.ip`."""
-    values: Texts = ()
+    values: tuple[Text, ...] = ()
     """Values of which it must have one."""
-    not_values: Texts = ()
+    not_values: tuple[Text, ...] = ()
     """Values that it must not have."""
 
     def rules(self) -> Rules:
@@ -185,11 +197,11 @@ class Condition(Model):
 class Rule(Model):
     """Holds when one of `from`, one of `to` and all of `when` do; an empty rule holds always."""
 
-    from_: Annotated[tuple[From, ...], Schema(maxItems=512)] = ()
+    from_: Annotated[tuple[From, ...], Schema(minItems=1, maxItems=512)] = ()
     """Where requests come from; anywhere when it is left out."""
-    to: tuple[To, ...] = ()
+    to: Annotated[tuple[To, ...], Schema(minItems=1)] = ()
     """What is asked for; anything when it is left out."""
-    when: tuple[Condition, ...] = ()
+    when: Annotated[tuple[Condition, ...], Schema(minItems=1)] = ()
     """Further conditions, all of them."""
 
     def rules(self) -> Rules:

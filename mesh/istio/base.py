@@ -98,7 +98,7 @@ Duration = Annotated[
     Strict(),
     BeforeValidator(_seconds),
     PlainSerializer(_seconds_out, return_type=str, when_used="json"),
-    Schema(type="string", pattern=r"^[-+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"),
+    Schema(type="string", pattern=r"^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"),
 ]
 """Seconds in Python, `1m30s` in manifests."""
 TimeSpan = Annotated[Duration, Schema(Cel("duration(self) >= duration('1ms')", "it is shorter than 1ms"))]
@@ -140,6 +140,10 @@ class Model(BaseModel):
     planned_fields: ClassVar[frozenset[str]] = frozenset()
     cel: ClassVar[tuple[Cel, ...]] = ()
     """Rules between the fields of this message that the API server checks itself."""
+    required: ClassVar[tuple[str, ...]] = ()
+    """Fields (as manifests spell them) that `rules` asks for, although protobuf has a default for them."""
+    limits: ClassVar[Mapping[str, int]] = {}
+    """How much a field holds at most: entries of a list or mapping, characters of a text. From its `Schema`."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -148,6 +152,13 @@ class Model(BaseModel):
             for name, info in cls.model_fields.items()
             if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get(PLANNED)
         )
+        cls.limits = {
+            name: mark.keywords[keyword]
+            for name, info in cls.model_fields.items()
+            for mark in info.metadata
+            for keyword in ("maxItems", "maxProperties", "maxLength")
+            if isinstance(mark, Schema) and keyword in mark.keywords
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -196,7 +207,20 @@ def _inner(value: object, path: Path) -> Iterator[tuple[Path, Model]]:
 
 def all_rules(model: Model, path: Path = ()) -> tuple[FieldProblem, ...]:
     """The problems and warnings of `model` and everything within it."""
-    return tuple(found.under(*place) for place, message in messages(model, path) for found in message.rules())
+    return tuple(
+        found.under(*place)
+        for place, message in messages(model, path)
+        for found in (*message.rules(), *_over_limits(message))
+    )
+
+
+def _over_limits(message: Model) -> Iterator[FieldProblem]:
+    for name, most in message.limits.items():
+        value = getattr(message, name)
+        if value and len(value) > most:
+            alias = type(message).model_fields[name].alias or name
+            unit = "characters" if isinstance(value, str) else "entries"
+            yield problem(alias, says=f"{len(value)} {unit} are more than {most}", hint="shorten or split it")
 
 
 def unhonoured(model: Model, path: Path = ()) -> tuple[Path, ...]:

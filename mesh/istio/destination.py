@@ -6,9 +6,12 @@ Source: https://istio.io/latest/docs/reference/config/networking/virtual-service
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Int, Map, Model, Real, Text, UInt, problem
+from mesh.istio.base import EMPTY, Map, Model, PortNumber, Real, Text, problem
+from mesh.istio.schema import Schema, at_most_one
+from mesh.istio.texts import Count, HeaderName, OneHost, SubsetName
 from mesh.problems import FieldProblem, Path
 
 Rules = Iterator[FieldProblem]
@@ -16,6 +19,8 @@ Rules = Iterator[FieldProblem]
 
 class StringMatch(Model):
     """One of exact, prefix, regex; none of them (`{}`), for headers and query parameters: it is present."""
+
+    cel = (at_most_one("exact", "prefix", "regex"),)
 
     exact: Text | None = None
     """The whole value."""
@@ -38,7 +43,9 @@ class StringMatch(Model):
 
 
 class PortSelector(Model):
-    number: UInt = 0
+    required = ("number",)
+
+    number: PortNumber = 0
     """Number of a port of the service."""
 
     def rules(self) -> Rules:
@@ -48,9 +55,9 @@ class PortSelector(Model):
 class Destination(Model):
     """A service by name (short names are of the rule's namespace), optionally a subset of it and one of its ports."""
 
-    host: Text
+    host: OneHost
     """Service by name; names without a dot are completed with the object's namespace."""
-    subset: Text = ""
+    subset: SubsetName = ""
     """A subset of the service, defined by a DestinationRule."""
     port: PortSelector | None = None
     """Which port; needed when the service has several."""
@@ -64,7 +71,7 @@ class Destination(Model):
 
 
 class Percent(Model):
-    value: Real = 0.0
+    value: Annotated[Real, Schema(minimum=0, maximum=100)] = 0.0
     """0 to 100, with decimals."""
 
     def rules(self) -> Rules:
@@ -76,7 +83,7 @@ class HeaderOperations(Model):
     """Headers to set, in place of what is there."""
     add: Map[Text] = EMPTY
     """Headers to add to what is there."""
-    remove: tuple[Text, ...] = ()
+    remove: tuple[HeaderName, ...] = ()
     """Headers to remove."""
 
     def rules(self) -> Rules:
@@ -98,7 +105,7 @@ class Headers(Model):
 class HTTPRouteDestination(Model):
     destination: Destination
     """Where to."""
-    weight: Int = 0
+    weight: Count = 0
     """Share of the requests among the destinations of the rule."""
     headers: Headers | None = None
     """Changes of headers for this destination."""
@@ -110,7 +117,7 @@ class HTTPRouteDestination(Model):
 class RouteDestination(Model):
     destination: Destination
     """Where to."""
-    weight: Int = 0
+    weight: Count = 0
     """Share of the connections among the destinations of the rule."""
 
     def rules(self) -> Rules:

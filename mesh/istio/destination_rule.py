@@ -7,12 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Duration, Flag, Int, Labels, Model, Real, Text, UInt, planned, problem
+from mesh.istio.base import (
+    EMPTY,
+    Duration,
+    Flag,
+    Int,
+    Labels,
+    Model,
+    PortNumber,
+    Real,
+    Text,
+    TimeSpan,
+    UInt,
+    planned,
+    problem,
+)
 from mesh.istio.destination import PortSelector
 from mesh.istio.load_balancing import LoadBalancerSettings
+from mesh.istio.schema import Cel, Schema, at_least_one, not_together
 from mesh.istio.selectors import WorkloadSelector
+from mesh.istio.texts import Count, ExportTo, Host, OneHost, SubsetName
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -32,13 +49,13 @@ class TcpKeepalive(Model):
 
 
 class TCPSettings(Model):
-    max_connections: Int = 0
+    max_connections: Count = 0
     """Most connections to the service, from each client proxy."""
-    connect_timeout: Duration | None = None
+    connect_timeout: TimeSpan | None = None
     """Time until a connection must be there."""
     tcp_keepalive: TcpKeepalive | None = None
     """TCP keepalive."""
-    max_connection_duration: Duration | None = planned()
+    max_connection_duration: TimeSpan | None = planned()
     """How long a connection may live."""
     idle_timeout: Duration | None = planned()
     """How long a connection may be idle."""
@@ -57,13 +74,21 @@ class H2UpgradePolicy(StrEnum):
 
 
 class HTTPSettings(Model):
-    http1_max_pending_requests: Int = 0
+    cel = (
+        Cel(
+            "!(has(self.useClientProtocol) && self.useClientProtocol && has(self.h2UpgradePolicy) && "
+            "self.h2UpgradePolicy == 'UPGRADE')",
+            "useClientProtocol keeps the client's protocol, UPGRADE changes it: keep one of the two",
+        ),
+    )
+
+    http1_max_pending_requests: Count = 0
     """Most requests that wait for a connection."""
-    http2_max_requests: Int = 0
+    http2_max_requests: Count = 0
     """Most requests at a time."""
-    max_requests_per_connection: Int = 0
+    max_requests_per_connection: Count = 0
     """Requests until a connection is closed; 1 turns keep-alive off."""
-    max_retries: Int = 0
+    max_retries: Count = 0
     """Most retries at a time."""
     idle_timeout: Duration | None = None
     """How long a connection without requests stays open."""
@@ -71,7 +96,7 @@ class HTTPSettings(Model):
     """Whether HTTP/1.1 is sent on as HTTP/2."""
     use_client_protocol: Flag = planned(False)
     """Keep the client's protocol."""
-    max_concurrent_streams: Int = planned(0)
+    max_concurrent_streams: Count = planned(0)
     """Most streams on one HTTP/2 connection."""
 
     def rules(self) -> Rules:
@@ -84,6 +109,8 @@ class HTTPSettings(Model):
 
 
 class ConnectionPoolSettings(Model):
+    cel = (at_least_one("tcp", "http"),)
+
     tcp: TCPSettings | None = None
     """Limits for all connections."""
     http: HTTPSettings | None = None
@@ -97,6 +124,14 @@ class ConnectionPoolSettings(Model):
 class OutlierDetection(Model):
     """None where Istio's default applies (5 for `consecutive_5xx_errors`); 0 turns a detector off."""
 
+    cel = (
+        Cel(
+            "!has(self.consecutiveLocalOriginFailures) || self.consecutiveLocalOriginFailures == 0 || "
+            "(has(self.splitExternalLocalOriginErrors) && self.splitExternalLocalOriginErrors)",
+            "consecutiveLocalOriginFailures counts only with splitExternalLocalOriginErrors: true",
+        ),
+    )
+
     consecutive_errors: Int = 0
     """Without effect; use consecutive5xxErrors."""
     split_external_local_origin_errors: Flag = planned(False)
@@ -107,13 +142,13 @@ class OutlierDetection(Model):
     """Responses 502, 503, 504 in a row until an endpoint is ejected."""
     consecutive_5xx_errors: UInt | None = None
     """Responses 5xx in a row until an endpoint is ejected."""
-    interval: Duration | None = None
+    interval: TimeSpan | None = None
     """Time between two looks."""
-    base_ejection_time: Duration | None = None
+    base_ejection_time: TimeSpan | None = None
     """How long an endpoint is ejected, times the number of its ejections."""
-    max_ejection_percent: Int = 0
+    max_ejection_percent: Annotated[Int, Schema(minimum=0, maximum=100)] = 0
     """Largest share of the endpoints that is ejected."""
-    min_health_percent: Int = 0
+    min_health_percent: Annotated[Int, Schema(minimum=0, maximum=100)] = 0
     """Below this share of healthy endpoints nothing is ejected."""
 
     def rules(self) -> Rules:
@@ -144,6 +179,23 @@ class ClientTLSMode(StrEnum):
 
 
 class ClientTLSSettings(Model):
+    cel = (
+        # One rule each: together they would exceed the API server's budget for a rule.
+        *(
+            Cel(
+                f"!has(self.{own}) || !has(self.mode) || self.mode != 'ISTIO_MUTUAL'",
+                f"ISTIO_MUTUAL uses the mesh's own certificates: remove {own}",
+            )
+            for own in ("clientCertificate", "privateKey", "caCertificates", "credentialName")
+        ),
+        Cel(
+            "!has(self.mode) || self.mode != 'MUTUAL' || has(self.credentialName) || "
+            "(has(self.clientCertificate) && has(self.privateKey))",
+            "MUTUAL presents a client certificate: set credentialName, or clientCertificate and privateKey",
+        ),
+        not_together("credentialName", "clientCertificate", "privateKey", "caCertificates"),
+    )
+
     mode: ClientTLSMode = ClientTLSMode.DISABLE
     """DISABLE, SIMPLE, MUTUAL with own certificates, or ISTIO_MUTUAL with those of the mesh."""
     client_certificate: Text = ""
@@ -201,11 +253,11 @@ class PortTrafficPolicy(Model):
 
 
 class TunnelSettings(Model):
-    protocol: Text = ""
+    protocol: Annotated[Text, Schema(enum=["", "CONNECT", "POST"])] = ""
     """CONNECT (the default) or POST."""
-    target_host: Text
+    target_host: OneHost
     """Host that the tunnel leads to."""
-    target_port: UInt
+    target_port: PortNumber
     """Port that the tunnel leads to."""
 
     def rules(self) -> Rules:
@@ -226,7 +278,7 @@ class ProxyProtocol(Model):
 
 
 class RetryBudget(Model):
-    percent: Real | None = None
+    percent: Annotated[Real | None, Schema(minimum=0, maximum=100)] = None
     """Most retries, in percent of the requests at a time."""
     min_retry_concurrency: UInt = 0
     """Retries that are always allowed."""
@@ -244,7 +296,7 @@ class TrafficPolicy(Model):
     """Which endpoints are left out for a while."""
     tls: ClientTLSSettings | None = None
     """TLS of the connections."""
-    port_level_settings: tuple[PortTrafficPolicy, ...] = ()
+    port_level_settings: Annotated[tuple[PortTrafficPolicy, ...], Schema(maxItems=256)] = ()
     """Policies for single ports, instead of the others."""
     tunnel: TunnelSettings | None = planned()
     """Tunnel TCP through HTTP."""
@@ -272,11 +324,11 @@ class TrafficPolicy(Model):
 
 
 class Subset(Model):
-    name: Text
+    name: Annotated[SubsetName, Schema(minLength=1)]
     """Name that routes refer to."""
     labels: Labels = EMPTY
     """Labels of the endpoints of this subset."""
-    traffic_policy: TrafficPolicy | None = None
+    traffic_policy: Annotated[TrafficPolicy | None, Schema(minProperties=1)] = None
     """Policy for this subset, instead of the rule's."""
 
     def rules(self) -> Rules:
@@ -290,13 +342,16 @@ class Subset(Model):
 class DestinationRule(Model):
     """The spec. Subset policies override those of the rule; port-level ones override both."""
 
-    host: Text
+    host: Host
     """The service, or services by a wildcard."""
-    traffic_policy: TrafficPolicy | None = None
+    traffic_policy: Annotated[TrafficPolicy | None, Schema(minProperties=1)] = None
     """Policy for all connections to it."""
-    subsets: tuple[Subset, ...] = ()
+    subsets: Annotated[
+        tuple[Subset, ...],
+        Schema(**{"maxItems": 1024, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+    ] = ()
     """Named groups of its endpoints."""
-    export_to: tuple[Text, ...] = ()
+    export_to: ExportTo = ()
     """Namespaces whose clients the rule is for; everybody when empty."""
     workload_selector: WorkloadSelector | None = planned()
     """The clients that the rule is for; all of them without it."""

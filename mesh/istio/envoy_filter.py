@@ -225,6 +225,15 @@ class ConfigMatch(Model):
 
 
 class Patch(Model):
+    cel = (
+        Cel("self.operation != 'INVALID'", "it does not say what to do: set operation"),
+        Cel(
+            "self.operation in ['REMOVE', 'INVALID'] || has(self.value)",
+            "the operation has no value: write Envoy's own",
+        ),
+    )
+    required = ("operation",)
+
     operation: Operation = Operation.INVALID
     """What is done with the value."""
     value: Struct | None = None
@@ -234,6 +243,9 @@ class Patch(Model):
 
 
 class ConfigPatch(Model):
+    cel = (Cel("self.applyTo != 'INVALID'", "it does not say what to change: set applyTo"),)
+    required = ("applyTo", "patch")
+
     apply_to: ApplyTo = ApplyTo.INVALID
     """The part of Envoy's configuration that is changed."""
     match: ConfigMatch | None = None

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Flag, Labels, Model, Text, UInt, planned, problem
+from mesh.istio.schema import Cel, Schema
+from mesh.istio.texts import NamespacedHost, Value
 from mesh.problems import FieldProblem, Path
 
 Rules = Iterator[FieldProblem]
@@ -19,11 +22,13 @@ TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
 
 
 class Port(Model):
-    number: UInt
+    required = ("name",)
+
+    number: Annotated[UInt, Schema(maximum=65535)]
     """The port that the gateway's proxies listen on."""
-    protocol: Text
+    protocol: Annotated[Text, Schema(pattern=rf"^(?i:{'|'.join(PROTOCOLS)})$", maxLength=16)]
     """HTTP, HTTPS, GRPC, GRPC-WEB, HTTP2, MONGO, TCP or TLS."""
-    name: Text = ""
+    name: Value = ""
     """Name of the port."""
     target_port: UInt = planned(0)
     """Without effect."""
@@ -47,6 +52,7 @@ class ServerTLSMode(StrEnum):
     OPTIONAL_MUTUAL = "OPTIONAL_MUTUAL"
 
 
+_TERMINATING = ["SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"]
 PLANNED_MODES = frozenset({ServerTLSMode.AUTO_PASSTHROUGH, ServerTLSMode.OPTIONAL_MUTUAL})
 
 
@@ -70,6 +76,35 @@ class TLSCertificate(Model):
 
 
 class ServerTLSSettings(Model):
+    cel = (
+        *(
+            Cel(
+                f"!has(self.{own}) || !has(self.mode) || self.mode != 'ISTIO_MUTUAL'",
+                f"ISTIO_MUTUAL uses the mesh's own certificates: remove {own}",
+            )
+            for own in ("serverCertificate", "privateKey", "caCertificates", "credentialName")
+        ),
+        Cel(
+            f"!has(self.mode) || !(self.mode in {_TERMINATING}) || has(self.credentialName) || "
+            "has(self.credentialNames) || has(self.tlsCertificates) || "
+            "(has(self.serverCertificate) && has(self.privateKey))",
+            "the mode needs a certificate: set credentialName, the name of a TLS Secret",
+        ),
+        Cel(
+            f"!has(self.mode) || !(self.mode in {_TERMINATING}) || "
+            "!(has(self.credentialName) || has(self.credentialNames)) || "
+            "!(has(self.serverCertificate) || has(self.privateKey) || "
+            "(has(self.credentialName) && has(self.credentialNames)))",
+            "credentialName, credentialNames and files exclude each other: keep one of them",
+        ),
+        Cel(
+            "!has(self.minProtocolVersion) || !has(self.maxProtocolVersion) || "
+            "self.minProtocolVersion == 'TLS_AUTO' || self.maxProtocolVersion == 'TLS_AUTO' || "
+            "self.minProtocolVersion <= self.maxProtocolVersion",
+            "minProtocolVersion is above maxProtocolVersion: swap the two",
+        ),
+    )
+
     https_redirect: Flag = False
     """Answer HTTP with a redirect to HTTPS."""
     mode: ServerTLSMode = ServerTLSMode.PASSTHROUGH
@@ -128,11 +163,27 @@ class ServerTLSSettings(Model):
 class Server(Model):
     """One port, and the hosts (`[namespace/]name`, with wildcard) that it serves there."""
 
+    cel = (
+        Cel(
+            "(has(self.bind) && self.bind.startsWith('unix://')) == (self.port.number == 0)",
+            "a port number is 1 to 65535, and 0 for a Unix socket",
+        ),
+        Cel(
+            "!(self.port.protocol.upperAscii() in ['HTTPS', 'TLS']) || has(self.tls)",
+            "a TLS port has no TLS settings: set tls.mode and tls.credentialName",
+        ),
+        Cel(
+            "!(self.port.protocol.upperAscii() in ['HTTPS', 'TLS']) || !has(self.tls) || "
+            "!has(self.tls.httpsRedirect) || !self.tls.httpsRedirect",
+            "HTTPS and TLS are TLS already: redirect on the HTTP server",
+        ),
+    )
+
     port: Port
     """The port."""
-    bind: Text = planned("")
+    bind: Annotated[Text, Schema(maxLength=256)] = planned("")
     """Address or Unix socket to listen on."""
-    hosts: tuple[Text, ...]
+    hosts: Annotated[tuple[NamespacedHost, ...], Schema(minItems=1)]
     """Hosts that are served, as `[namespace/]name` with a wildcard in front."""
     tls: ServerTLSSettings | None = None
     """TLS of the port."""
@@ -161,7 +212,9 @@ class Server(Model):
 class Gateway(Model):
     """The spec. An empty selector is every proxy."""
 
-    servers: tuple[Server, ...] = ()
+    required = ("servers",)
+
+    servers: Annotated[tuple[Server, ...], Schema(minItems=1, maxItems=8192)] = ()
     """The ports."""
     selector: Labels = EMPTY
     """Labels of the gateway's pods."""

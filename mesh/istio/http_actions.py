@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import Duration, Flag, Int, Model, Text, UInt, planned, problem
+from mesh.istio.base import Duration, Flag, Int, Model, PortNumber, Text, TimeSpan, UInt, planned, problem
 from mesh.istio.destination import Destination, Percent, StringMatch
+from mesh.istio.schema import Cel, Schema, at_least_one, at_most_one, exactly_one
+from mesh.istio.texts import Count, HeaderName, Value
 from mesh.problems import FieldProblem
 
 LARGEST_BODY = 1024 * 1024
@@ -46,17 +49,19 @@ class RedirectPortSelection(StrEnum):
 
 
 class HTTPRedirect(Model):
+    cel = (at_least_one("uri", "authority", "scheme", "port", "derivePort"), at_most_one("port", "derivePort"))
+
     uri: Text = ""
     """New path."""
     authority: Text = ""
     """New host."""
-    port: UInt | None = None
+    port: PortNumber | None = None
     """New port."""
     derive_port: RedirectPortSelection | None = None
     """Where the port comes from when it is not said."""
-    scheme: Text = ""
+    scheme: Annotated[Text, Schema(enum=["", "http", "https"])] = ""
     """New scheme, http or https."""
-    redirect_code: UInt = 0
+    redirect_code: Annotated[UInt, Schema(enum=[0, *REDIRECT_CODES])] = 0
     """Status to answer with: 301 (the default), 302, 303, 307 or 308."""
 
     def rules(self) -> Rules:
@@ -78,9 +83,11 @@ class HTTPRedirect(Model):
 class HTTPBody(Model):
     """The text of a fixed response; `bytes` is base64."""
 
+    cel = (exactly_one("string", "bytes"),)
+
     string: Text | None = None
     """The body as text."""
-    bytes: Text | None = None
+    bytes: Annotated[Text | None, Schema(format="byte")] = None
     """The body in base64."""
 
     def rules(self) -> Rules:
@@ -98,7 +105,7 @@ class HTTPBody(Model):
 
 
 class HTTPDirectResponse(Model):
-    status: UInt
+    status: Annotated[UInt, Schema(minimum=200, maximum=599)]
     """Status to answer with."""
     body: HTTPBody | None = None
     """Body to answer with."""
@@ -108,7 +115,9 @@ class HTTPDirectResponse(Model):
 
 
 class Delegate(Model):
-    name: Text = ""
+    required = ("name",)
+
+    name: Value = ""
     """Name of the VirtualService."""
     namespace: Text = ""
     """Its namespace; that of this one by default."""
@@ -119,7 +128,9 @@ class Delegate(Model):
 
 
 class RegexRewrite(Model):
-    match: Text = ""
+    required = ("match",)
+
+    match: Value = ""
     """RE2 expression for parts of the path."""
     rewrite: Text = ""
     """What they are replaced with; `\\1` is the first group."""
@@ -131,6 +142,8 @@ class RegexRewrite(Model):
 
 
 class HTTPRewrite(Model):
+    cel = (at_least_one("uri", "authority", "uriRegexRewrite"), at_most_one("uri", "uriRegexRewrite"))
+
     uri: Text = ""
     """New path; where the rule matched a prefix, only that is replaced."""
     authority: Text = ""
@@ -150,9 +163,17 @@ class HTTPRewrite(Model):
 class HTTPRetry(Model):
     """`retry_on` "" means Istio's default conditions; `attempts` 0 turns retries off."""
 
-    attempts: Int = 0
+    cel = (
+        Cel(
+            "!has(self.attempts) || self.attempts != 0 || !(has(self.perTryTimeout) || has(self.retryOn) || "
+            "has(self.retryRemoteLocalities))",
+            "attempts: 0 turns retries off, and their settings are set: write 1 or more",
+        ),
+    )
+
+    attempts: Count = 0
     """How often a failed request is sent again; 0 turns retries off."""
-    per_try_timeout: Duration | None = None
+    per_try_timeout: TimeSpan | None = None
     """Time until the answer of each attempt must be there."""
     retry_on: Text = ""
     """Envoy's retry conditions and status codes, separated by commas."""
@@ -160,7 +181,7 @@ class HTTPRetry(Model):
     """Whether retries may go to other localities."""
     retry_ignore_previous_hosts: Flag | None = planned()
     """Whether retries avoid endpoints that have failed."""
-    backoff: Duration | None = planned()
+    backoff: TimeSpan | None = planned()
     """Least time between retries."""
 
     def rules(self) -> Rules:
@@ -193,9 +214,9 @@ class CorsPolicy(Model):
     """Origins that may ask."""
     allow_methods: tuple[Text, ...] = ()
     """Methods that they may use."""
-    allow_headers: tuple[Text, ...] = ()
+    allow_headers: tuple[HeaderName, ...] = ()
     """Headers that they may send."""
-    expose_headers: tuple[Text, ...] = ()
+    expose_headers: tuple[HeaderName, ...] = ()
     """Headers that they may read."""
     max_age: Duration | None = None
     """How long a browser may keep the answer to a preflight."""
@@ -215,9 +236,11 @@ class CorsPolicy(Model):
 class Delay(Model):
     """Without a percentage no request is delayed, as in Istio."""
 
-    percent: Int = 0
+    cel = (exactly_one("fixedDelay", "exponentialDelay"),)
+
+    percent: Annotated[Int, Schema(minimum=0, maximum=100)] = 0
     """Share of requests, 0 to 100; use percentage."""
-    fixed_delay: Duration | None = None
+    fixed_delay: TimeSpan | None = None
     """How long a request is held."""
     exponential_delay: Duration | None = planned()
     """Mean of a random delay; Istio does not act upon it either."""
@@ -237,9 +260,11 @@ class Delay(Model):
 class Abort(Model):
     """Without a percentage no request is aborted, as in Istio."""
 
-    http_status: Int | None = None
+    cel = (exactly_one("httpStatus", "grpcStatus", "http2Error"),)
+
+    http_status: Annotated[Int | None, Schema(minimum=200, maximum=599)] = None
     """Status to answer with."""
-    grpc_status: Text | None = None
+    grpc_status: Annotated[Text | None, Schema(enum=list(GRPC_STATUSES))] = None
     """gRPC status to answer with, such as UNAVAILABLE."""
     http2_error: Text | None = planned()
     """HTTP/2 error; Istio does not act upon it either."""
@@ -259,6 +284,8 @@ class Abort(Model):
 
 
 class HTTPFaultInjection(Model):
+    cel = (at_least_one("delay", "abort"),)
+
     delay: Delay | None = None
     """Hold requests."""
     abort: Abort | None = None

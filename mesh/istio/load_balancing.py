@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Duration, Flag, Map, Model, Real, Text, UInt, Whole, planned, problem
+from mesh.istio.base import EMPTY, Duration, Flag, Map, Model, Real, Text, TimeSpan, UInt, Whole, planned, problem
+from mesh.istio.schema import Schema, at_most_one, exactly_one, not_together
+from mesh.istio.texts import HeaderName, Value
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -25,17 +28,17 @@ class SimpleLB(StrEnum):
 
 
 class RingHash(Model):
-    minimum_ring_size: Whole = 0
+    minimum_ring_size: Annotated[Whole, Schema(minimum=0)] = 0
     """Least number of virtual nodes on the ring; more spread the load better."""
 
 
 class MagLev(Model):
-    table_size: Whole = 0
+    table_size: Annotated[Whole, Schema(minimum=0)] = 0
     """Size of the table, a prime number."""
 
 
 class CookieAttribute(Model):
-    name: Text
+    name: Value
     """Name of the attribute, such as SameSite."""
     value: Text = ""
     """Its value, if it has one."""
@@ -48,7 +51,7 @@ class CookieAttribute(Model):
 class HTTPCookie(Model):
     """`ttl` None: the application sets the cookie; 0: Envoy sets a session cookie."""
 
-    name: Text
+    name: Value
     """Name of the cookie."""
     path: Text = ""
     """Path of the cookie."""
@@ -64,19 +67,25 @@ class HTTPCookie(Model):
 
 
 class ConsistentHashLB(Model):
-    http_header_name: Text | None = None
+    cel = (
+        exactly_one("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"),
+        at_most_one("ringHash", "maglev"),
+        at_most_one("ringHash", "minimumRingSize"),
+    )
+
+    http_header_name: HeaderName | None = None
     """Hash of this header."""
     http_cookie: HTTPCookie | None = None
     """Hash of this cookie, which Envoy sets if it must."""
     use_source_ip: Flag | None = None
     """Hash of the client's address."""
-    http_query_parameter_name: Text | None = None
+    http_query_parameter_name: Value | None = None
     """Hash of this query parameter."""
     ring_hash: RingHash | None = planned()
     """Envoy's ring hash."""
     maglev: MagLev | None = planned()
     """Envoy's Maglev."""
-    minimum_ring_size: Whole = planned(0)
+    minimum_ring_size: Annotated[Whole, Schema(minimum=0)] = planned(0)
     """Least number of virtual nodes; use ringHash."""
 
     def rules(self) -> Rules:
@@ -109,6 +118,8 @@ class Failover(Model):
 
 
 class LocalityLoadBalancerSetting(Model):
+    cel = (not_together("distribute", "failover", "failoverPriority"),)
+
     distribute: tuple[Distribute, ...] = ()
     """Shares by locality."""
     failover: tuple[Failover, ...] = ()
@@ -136,14 +147,17 @@ class LocalityLoadBalancerSetting(Model):
 
 
 class WarmupConfiguration(Model):
-    duration: Duration | None = None
+    required = ("duration",)
+
+    duration: TimeSpan | None = None
     """How long a new endpoint gets less than its share."""
-    minimum_percent: Real | None = None
+    minimum_percent: Annotated[Real | None, Schema(minimum=0, maximum=100)] = None
     """Share that it gets at the beginning."""
-    aggression: Real | None = None
+    aggression: Annotated[Real | None, Schema(minimum=1)] = None
     """How fast its share grows; 1 is linear."""
 
     def rules(self) -> Rules:
+        yield from check.check_duration(("duration",), self.duration)
         if self.duration is None:
             yield problem("duration", says="the warm-up has no length", hint="set it, such as 30s")
         yield from check.check_percentage(("minimumPercent",), self.minimum_percent)
@@ -152,6 +166,8 @@ class WarmupConfiguration(Model):
 
 
 class LoadBalancerSettings(Model):
+    cel = (at_most_one("simple", "consistentHash"),)
+
     simple: SimpleLB | None = None
     """A standard algorithm."""
     consistent_hash: ConsistentHashLB | None = None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio.base import EMPTY, Map, Model, problem
+from mesh.istio.schema import Cel, Schema
 from mesh.istio.selectors import WorkloadSelector
 from mesh.problems import FieldProblem
 
@@ -32,11 +34,28 @@ class MutualTLS(Model):
 class PeerAuthentication(Model):
     """The spec. Ports are those of the workload (the container's), not of its services."""
 
+    cel = (
+        Cel(
+            "!has(self.portLevelMtls) || self.portLevelMtls.size() == 0 || "
+            "(has(self.selector) && has(self.selector.matchLabels) && self.selector.matchLabels.size() > 0)",
+            "ports are set for a workload, and no workload is selected: add selector.matchLabels",
+        ),
+    )
+
     selector: WorkloadSelector | None = None
     """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
     mtls: MutualTLS | None = None
     """Mode for all ports."""
-    port_level_mtls: Map[MutualTLS] = EMPTY
+    port_level_mtls: Annotated[
+        Map[MutualTLS],
+        Schema(
+            Cel(
+                "self.all(port, port.matches('^[0-9]{1,5}$') && int(port) >= 1 && int(port) <= 65535)",
+                "a port number is 1 to 65535",
+            ),
+            maxProperties=1024,
+        ),
+    ] = EMPTY
     """Mode by port number of the workload, for ports that differ."""
 
     @property

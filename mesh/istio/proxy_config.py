@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from mesh.istio.base import EMPTY, Int, Map, Model, Text, problem
-from mesh.istio.schema import Schema
+from mesh.istio.schema import Cel, Schema
 from mesh.istio.selectors import WorkloadSelector
 from mesh.problems import FieldProblem
 
@@ -30,7 +30,13 @@ class ProxyConfig(Model):
     """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
     concurrency: Annotated[Int | None, Schema(minimum=0)] = None
     """Worker threads of Envoy; 0 means one for each CPU."""
-    environment_variables: Annotated[Map[Annotated[Text, Schema(maxLength=2048)]], Schema(maxProperties=256)] = EMPTY
+    environment_variables: Annotated[
+        Map[Text],
+        Schema(
+            Cel("self.all(name, name.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$'))", "a name is not a variable's"),
+            maxProperties=256,
+        ),
+    ] = EMPTY
     """Environment variables of the proxy's container."""
     image: ProxyImage | None = None
     """The proxy's image."""

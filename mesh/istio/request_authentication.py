@@ -22,15 +22,15 @@ from mesh.istio.selectors import (
     WorkloadSelector,
     check_one_way_to_select,
 )
+from mesh.istio.texts import HeaderName, Value
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
-Name = Annotated[Text, Schema(minLength=1)]
 _URL = Annotated[Text, Schema(pattern=r"^https?://[^/]", maxLength=2048)]
 
 
 class JWTHeader(Model):
-    name: Name
+    name: HeaderName
     """Name of the header."""
     prefix: Text = ""
     """What stands before the token, such as `Bearer `."""
@@ -40,9 +40,9 @@ class JWTHeader(Model):
 
 
 class ClaimToHeader(Model):
-    header: Annotated[Text, Schema(minLength=1, pattern=r"^[-_A-Za-z0-9]+$")]
+    header: HeaderName
     """The header to write; one that the client sent is replaced."""
-    claim: Name
+    claim: Value
     """The claim to copy, with dots for nested ones."""
 
     def rules(self) -> Rules:
@@ -58,7 +58,7 @@ class JWTRule(Model):
 
     issuer: Text = ""
     """Who issues the tokens: their claim `iss`. May be left out when jwksUri or jwks says whose keys count."""
-    audiences: tuple[Name, ...] = ()
+    audiences: tuple[Value, ...] = ()
     """Audiences of which a token must name one; any when empty."""
     jwks_uri: _URL = ""
     """Where the issuer's keys are; found by OpenID discovery when neither this nor `jwks` is set."""
@@ -68,9 +68,9 @@ class JWTRule(Model):
     """The issuer's keys, as a JSON Web Key Set."""
     from_headers: tuple[JWTHeader, ...] = ()
     """Headers that the token is looked for in; by default `Authorization: Bearer`."""
-    from_params: tuple[Name, ...] = ()
+    from_params: tuple[Value, ...] = ()
     """Query parameters that the token is looked for in; by default `access_token`."""
-    from_cookies: tuple[Name, ...] = ()
+    from_cookies: tuple[Value, ...] = ()
     """Cookies that the token is looked for in."""
     output_payload_to_header: Text = ""
     """A header that the token's payload is passed on in, in base64."""
@@ -80,7 +80,7 @@ class JWTRule(Model):
     """Claims to copy into headers."""
     timeout: TimeSpan | None = None
     """How long fetching the keys may take; 5s by default."""
-    space_delimited_claims: tuple[Name, ...] = ()
+    space_delimited_claims: tuple[Value, ...] = ()
     """Claims that are lists written as text with spaces, besides `scope` and `permission`."""
 
     def rules(self) -> Rules:

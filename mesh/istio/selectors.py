@@ -17,7 +17,6 @@ from mesh.problems import FieldProblem
 Rules = Iterator[FieldProblem]
 _GROUP = r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _KIND = r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
-_MOST_TARGETS = 16
 ONE_WAY_TO_SELECT = at_most_one("selector", "targetRef", "targetRefs")
 
 
@@ -90,7 +89,7 @@ _TARGETS = (
     ("gateway.networking.k8s.io", "Gateway"),
     ("gateway.networking.k8s.io", "GatewayClass"),
 )
-TargetRefs = Annotated[tuple[PolicyTargetReference, ...], Schema(maxItems=_MOST_TARGETS)]
+TargetRefs = Annotated[tuple[PolicyTargetReference, ...], Schema(maxItems=16)]
 
 
 def check_one_way_to_select(
@@ -101,9 +100,6 @@ def check_one_way_to_select(
     used = [name for name, is_set in chosen.items() if is_set]
     if len(used) > 1:
         yield problem(used[1], says=f"{' and '.join(used)} exclude each other", hint="keep one of them")
-    if len(target_refs) > _MOST_TARGETS:
-        says = f"{len(target_refs)} targets are more than {_MOST_TARGETS}"
-        yield problem("targetRefs", says=says, hint="split the policy")
 
 
 def _exact_labels(field: str, labels: Labels) -> Rules:

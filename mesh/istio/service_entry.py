@@ -15,6 +15,7 @@ from mesh.istio.base import Model, PortNumber, Text, problem
 from mesh.istio.gateway import PROTOCOLS
 from mesh.istio.schema import Cel, Schema, not_together
 from mesh.istio.selectors import NetworkSelector
+from mesh.istio.texts import ExportTo, Host
 from mesh.istio.workload_entry import ServiceEndpoint
 from mesh.problems import FieldProblem
 
@@ -27,7 +28,7 @@ class ServicePort(Model):
 
     number: PortNumber
     """The port that clients connect to."""
-    protocol: Annotated[Text, Schema(maxLength=256)] = ""
+    protocol: Annotated[Text, Schema(pattern=rf"^(?i:{'|'.join(PROTOCOLS)})?$", maxLength=16)] = ""
     """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS; TCP when it is not said."""
     name: Annotated[Text, Schema(minLength=1, maxLength=256)]
     """Name of the port, by which endpoints refer to it."""
@@ -84,7 +85,7 @@ class ServiceEntry(Model):
     )
 
     hosts: Annotated[
-        tuple[Annotated[Text, Schema(Cel("self != '*'", "* would be every host"), maxLength=255)], ...],
+        tuple[Annotated[Host, Schema(Cel("self != '*'", "* would be every host"))], ...],
         Schema(minItems=1, maxItems=256),
     ]
     """DNS names of the service; with a wildcard in front where the resolution is NONE or the mesh resolves it."""
@@ -106,7 +107,7 @@ class ServiceEntry(Model):
     """Where the service runs. Without them, the hosts themselves are resolved."""
     workload_selector: NetworkSelector | None = None
     """Pods and WorkloadEntries of the namespace that are the endpoints, instead of `endpoints`."""
-    export_to: tuple[Text, ...] = ()
+    export_to: ExportTo = ()
     """Namespaces that may use the service; everybody when empty."""
     subject_alt_names: tuple[Text, ...] = ()
     """Names of which the server's certificate must hold one."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Annotated
 
 from mesh.istio import rules as check
 from mesh.istio.base import Model, OptionalPort, Text, problem
 from mesh.istio.destination import Destination
 from mesh.istio.destination_rule import ConnectionPoolSettings
 from mesh.istio.gateway import PROTOCOLS, ServerTLSMode, ServerTLSSettings
+from mesh.istio.schema import Cel, Schema
 from mesh.istio.selectors import NetworkSelector
+from mesh.istio.texts import EgressHost
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -22,7 +25,7 @@ Rules = Iterator[FieldProblem]
 class SidecarPort(Model):
     number: OptionalPort = 0
     """The port that the proxy listens on."""
-    protocol: Text = ""
+    protocol: Annotated[Text, Schema(pattern=rf"^(?i:{'|'.join(PROTOCOLS)})?$", maxLength=16)] = ""
     """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS."""
     name: Text = ""
     """Name of the port."""
@@ -46,13 +49,23 @@ class CaptureMode(StrEnum):
 class IngressListener(Model):
     """A port of the workload that the proxy serves, and where it sends what comes in."""
 
+    cel = (
+        Cel("has(self.port.number) && self.port.number > 0", "the listener has no port: set port.number"),
+        Cel(
+            "!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'ISTIO_MUTUAL'",
+            "ISTIO_MUTUAL is for gateways: use SIMPLE or MUTUAL",
+        ),
+    )
+
     port: SidecarPort
     """The port that the proxy listens on."""
     bind: Text = ""
     """Address that the proxy listens on; found out when it is empty."""
     capture_mode: CaptureMode = CaptureMode.DEFAULT
     """How traffic gets to the listener."""
-    default_endpoint: Text = ""
+    default_endpoint: Annotated[
+        Text, Schema(pattern=r"^(unix://.*|(127\.0\.0\.1|0\.0\.0\.0|\[?::1?\]?):[0-9]{1,5})?$")
+    ] = ""
     """Where the app listens: `127.0.0.1:port`, `[::1]:port`, `0.0.0.0:port`, `[::]:port` or `unix:///path`."""
     tls: ServerTLSSettings | None = None
     """TLS that the proxy terminates for clients outside the mesh."""
@@ -72,13 +85,22 @@ class IngressListener(Model):
 class EgressListener(Model):
     """A port that the workload connects to, and the hosts that it finds there."""
 
+    cel = (
+        Cel("!has(self.bind) || has(self.port)", "an address without a port: set port, or remove bind"),
+        Cel(
+            "has(self.port) || !has(self.captureMode) || self.captureMode != 'NONE'",
+            "captureMode NONE without a port gets no traffic: set port",
+        ),
+    )
+    required = ("hosts",)
+
     port: SidecarPort | None = None
     """The port; without one, all ports of the hosts that no other listener has."""
     bind: Text = ""
     """Address that the proxy listens on; found out when it is empty."""
     capture_mode: CaptureMode = CaptureMode.DEFAULT
     """How traffic gets to the listener."""
-    hosts: tuple[Text, ...] = ()
+    hosts: Annotated[tuple[EgressHost, ...], Schema(minItems=1)] = ()
     """Services that the workload sees, as `namespace/name`: `./*` of its own namespace, `*/*` of all, `~/*` none."""
 
     def rules(self) -> Rules:
@@ -107,6 +129,13 @@ class OutboundMode(StrEnum):
 
 
 class OutboundTrafficPolicy(Model):
+    cel = (
+        Cel(
+            "!has(self.egressProxy) || (has(self.mode) && self.mode == 'ALLOW_ANY' && has(self.egressProxy.port))",
+            "an egress proxy goes with mode ALLOW_ANY, and has a port",
+        ),
+    )
+
     mode: OutboundMode = OutboundMode.REGISTRY_ONLY
     """REGISTRY_ONLY refuses what the mesh does not know, ALLOW_ANY lets it through."""
     egress_proxy: Destination | None = None
@@ -126,7 +155,7 @@ class Sidecar(Model):
 
     workload_selector: NetworkSelector | None = None
     """The workloads that it is for."""
-    ingress: tuple[IngressListener, ...] = ()
+    ingress: Annotated[tuple[IngressListener, ...], Schema(maxItems=4096)] = ()
     """What the proxies listen on for the workload; when empty, what its services and the pod say."""
     egress: tuple[EgressListener, ...] = ()
     """What the workload may reach; when empty, everything of the mesh."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Flag, Map, Model, Real, Text, TimeSpan, problem
-from mesh.istio.schema import Cel, Schema, at_most_one
+from mesh.istio.schema import Cel, Schema, at_most_one, exactly_one
 from mesh.istio.selectors import (
     ONE_WAY_TO_SELECT,
     PolicyTargetReference,
@@ -19,10 +19,10 @@ from mesh.istio.selectors import (
     WorkloadSelector,
     check_one_way_to_select,
 )
+from mesh.istio.texts import Value
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
-Name = Annotated[Text, Schema(minLength=1)]
 
 
 class WorkloadMode(StrEnum):
@@ -57,7 +57,7 @@ class TagOperation(StrEnum):
 
 
 class ProviderRef(Model):
-    name: Name
+    name: Value
     """Name of a provider in the mesh's `extensionProviders`."""
 
     def rules(self) -> Rules:
@@ -66,7 +66,7 @@ class ProviderRef(Model):
 
 
 class LiteralTag(Model):
-    value: Name
+    value: Value
     """The value."""
 
     def rules(self) -> Rules:
@@ -77,7 +77,7 @@ class LiteralTag(Model):
 class NamedTag(Model):
     """A tag whose value is looked up under a name."""
 
-    name: Name
+    name: Value
     """Where the value comes from: the name of a header or of an environment variable."""
     default_value: Text = ""
     """The value when there is none there."""
@@ -88,7 +88,7 @@ class NamedTag(Model):
 
 
 class FormatterTag(Model):
-    value: Name
+    value: Value
     """Envoy's format string for access logs, such as `%REQ(:path)%`."""
 
     def rules(self) -> Rules:
@@ -97,7 +97,7 @@ class FormatterTag(Model):
 
 
 class CustomTag(Model):
-    cel = (at_most_one("literal", "environment", "header", "formatter"),)
+    cel = (exactly_one("literal", "environment", "header", "formatter"),)
 
     literal: LiteralTag | None = None
     """The same value always."""
@@ -123,7 +123,7 @@ class TracingSelector(Model):
 class Tracing(Model):
     match: TracingSelector | None = None
     """Which requests; all of them without it."""
-    providers: tuple[ProviderRef, ...] = ()
+    providers: Annotated[tuple[ProviderRef, ...], Schema(maxItems=1)] = ()
     """Where traces go; the mesh's default when empty."""
     random_sampling_percentage: Annotated[Real | None, Schema(minimum=0, maximum=100)] = None
     """Share of requests that are traced when the caller has not decided, 0 to 100."""
@@ -140,8 +140,6 @@ class Tracing(Model):
 
     def rules(self) -> Rules:
         yield from check.check_percentage(("randomSamplingPercentage",), self.random_sampling_percentage)
-        if len(self.providers) > 1:
-            yield problem("providers", says="traces go to one provider", hint="keep one of them")
 
 
 class MetricSelector(Model):
@@ -149,7 +147,7 @@ class MetricSelector(Model):
 
     metric: IstioMetric | None = None
     """One of Istio's standard metrics; all of them when neither this nor customMetric is set."""
-    custom_metric: Name | None = None
+    custom_metric: Value | None = None
     """Any other metric, by name."""
     mode: WorkloadMode = WorkloadMode.CLIENT_AND_SERVER
     """Which side of a request reports it."""

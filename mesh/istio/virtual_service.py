@@ -6,9 +6,10 @@ Source: https://istio.io/latest/docs/reference/config/networking/virtual-service
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Duration, Flag, Labels, Map, Model, Text, UInt, planned, problem
+from mesh.istio.base import EMPTY, Flag, Labels, Map, Model, Text, TimeSpan, UInt, planned, problem
 from mesh.istio.destination import (
     Destination,
     HeaderOperations,
@@ -29,14 +30,28 @@ from mesh.istio.http_actions import (
     HTTPRetry,
     HTTPRewrite,
 )
+from mesh.istio.schema import Cel, Schema, at_least_one, at_most_one, exactly_one, not_together
+from mesh.istio.texts import ExportTo, GatewayName, Host, Namespace
 from mesh.problems import FieldProblem
 
 MESH_GATEWAY = "mesh"
 Rules = Iterator[FieldProblem]
+_WEIGHTS = Cel(
+    "!has(self.route) || self.route.size() < 2 || self.route.exists(each, has(each.weight) && each.weight > 0)",
+    "the weights add to 0, so nothing would be sent anywhere: give one of them a weight",
+)
 
 
 class HTTPMatchRequest(Model):
     """Every condition that is set must hold."""
+
+    cel = tuple(
+        Cel(
+            f"!has(self.{name}) || has(self.{name}.exact) || has(self.{name}.prefix) || has(self.{name}.regex)",
+            f"{name} says no way to match: set one of exact, prefix, regex",
+        )
+        for name in ("uri", "scheme", "method", "authority")
+    )
 
     name: Text = ""
     """Name of the condition, for logs."""
@@ -50,11 +65,11 @@ class HTTPMatchRequest(Model):
     """Host header of the request."""
     headers: Map[StringMatch] = EMPTY
     """Headers by name; an empty match asks only that the header is there."""
-    port: UInt = 0
+    port: Annotated[UInt, Schema(maximum=65535)] = 0
     """Port of the service that the request was sent to."""
     source_labels: Labels = EMPTY
     """Labels of the client's pod."""
-    gateways: tuple[Text, ...] = ()
+    gateways: tuple[GatewayName, ...] = ()
     """Gateways that the request came through; overrides those of the VirtualService."""
     query_params: Map[StringMatch] = EMPTY
     """Query parameters by name; an empty match asks only that the parameter is there."""
@@ -62,7 +77,7 @@ class HTTPMatchRequest(Model):
     """Compare the path without regard to case."""
     without_headers: Map[StringMatch] = EMPTY
     """Headers that the request must not have."""
-    source_namespace: Text = ""
+    source_namespace: Namespace = ""
     """Namespace of the client."""
     stat_prefix: Text = planned("")
     """Prefix of Envoy's statistics for requests that match."""
@@ -88,11 +103,19 @@ class HTTPMatchRequest(Model):
 class HTTPRoute(Model):
     """One rule: when any of `match` holds (or there is none), do one of route, redirect, directResponse, delegate."""
 
+    cel = (
+        exactly_one("route", "redirect", "directResponse", "delegate"),
+        not_together("redirect", "fault", "rewrite"),
+        not_together("directResponse", "rewrite"),
+        at_most_one("mirror", "mirrors"),
+        _WEIGHTS,
+    )
+
     name: Text = ""
     """Name of the rule, for logs."""
     match: tuple[HTTPMatchRequest, ...] = ()
     """Conditions of which one must hold; without any, the rule holds for every request."""
-    route: tuple[HTTPRouteDestination, ...] = ()
+    route: Annotated[tuple[HTTPRouteDestination, ...], Schema(minItems=1, maxItems=128)] = ()
     """Where requests go, by weight."""
     redirect: HTTPRedirect | None = None
     """Answer with a redirect."""
@@ -102,7 +125,7 @@ class HTTPRoute(Model):
     """Continue with the rules of another VirtualService."""
     rewrite: HTTPRewrite | None = None
     """Change path or host before the request is sent on."""
-    timeout: Duration | None = None
+    timeout: TimeSpan | None = None
     """Time until the whole answer must be there; none by default."""
     retries: HTTPRetry | None = None
     """When and how often a failed request is sent again."""
@@ -112,7 +135,7 @@ class HTTPRoute(Model):
     """A destination that gets a copy; use mirrors."""
     mirrors: tuple[HTTPMirrorPolicy, ...] = planned(())
     """Destinations that get a copy, whose answers are dropped."""
-    mirror_percent: UInt | None = planned()
+    mirror_percent: Annotated[UInt | None, Schema(maximum=100)] = planned()
     """Share of requests that are copied; use mirrorPercentage."""
     mirror_percentage: Percent | None = planned()
     """Share of requests that are copied; all of them by default."""
@@ -137,13 +160,13 @@ class HTTPRoute(Model):
 class L4MatchAttributes(Model):
     destination_subnets: tuple[Text, ...] = planned(())
     """Address ranges that the connection was made to."""
-    port: UInt = 0
+    port: Annotated[UInt, Schema(maximum=65535)] = 0
     """Port that the connection was made to."""
     source_subnet: Text = planned("")
     """Address range that the connection comes from."""
     source_labels: Labels = planned(EMPTY)
     """Labels of the client's pod."""
-    gateways: tuple[Text, ...] = planned(())
+    gateways: tuple[GatewayName, ...] = planned(())
     """Gateways that the connection came through; overrides those of the VirtualService."""
     source_namespace: Text = planned("")
     """Namespace of the client."""
@@ -153,9 +176,12 @@ class L4MatchAttributes(Model):
 
 
 class TCPRoute(Model):
+    cel = (_WEIGHTS,)
+    required = ("route",)
+
     match: tuple[L4MatchAttributes, ...] = ()
     """Conditions of which one must hold; without any, the rule holds for every connection."""
-    route: tuple[RouteDestination, ...] = ()
+    route: Annotated[tuple[RouteDestination, ...], Schema(minItems=1, maxItems=128)] = ()
     """Where connections go, by weight."""
 
     def rules(self) -> Rules:
@@ -165,17 +191,17 @@ class TCPRoute(Model):
 
 
 class TLSMatchAttributes(Model):
-    sni_hosts: tuple[Text, ...]
+    sni_hosts: Annotated[tuple[Host, ...], Schema(minItems=1)]
     """Server names (SNI) of which the client must ask for one; each within the hosts of the VirtualService."""
     destination_subnets: tuple[Text, ...] = ()
     """Address ranges that the connection was made to."""
-    port: UInt = 0
+    port: Annotated[UInt, Schema(maximum=65535)] = 0
     """Port that the connection was made to."""
     source_labels: Labels = EMPTY
     """Labels of the client's pod."""
-    gateways: tuple[Text, ...] = ()
+    gateways: tuple[GatewayName, ...] = ()
     """Gateways that the connection came through; overrides those of the VirtualService."""
-    source_namespace: Text = ""
+    source_namespace: Namespace = ""
     """Namespace of the client."""
 
     def rules(self) -> Rules:
@@ -187,9 +213,12 @@ class TLSMatchAttributes(Model):
 
 
 class TLSRoute(Model):
-    match: tuple[TLSMatchAttributes, ...]
+    cel = (_WEIGHTS,)
+    required = ("route",)
+
+    match: Annotated[tuple[TLSMatchAttributes, ...], Schema(minItems=1)]
     """Conditions of which one must hold."""
-    route: tuple[RouteDestination, ...] = ()
+    route: Annotated[tuple[RouteDestination, ...], Schema(minItems=1, maxItems=128)] = ()
     """Where connections go, by weight."""
 
     def rules(self) -> Rules:
@@ -203,17 +232,25 @@ class TLSRoute(Model):
 class VirtualService(Model):
     """The spec. No gateways means `mesh`: every sidecar. No hosts means that others delegate to it."""
 
-    hosts: tuple[Text, ...] = ()
+    cel = (
+        at_least_one("http", "tls", "tcp"),
+        Cel(
+            "has(self.hosts) || (has(self.http) && !has(self.gateways) && !has(self.tcp) && !has(self.tls))",
+            "there is no host to route for: name at least one in hosts",
+        ),
+    )
+
+    hosts: Annotated[tuple[Host, ...], Schema(minItems=1)] = ()
     """The hosts that the rules are for: services, or any names at a gateway."""
-    gateways: tuple[Text, ...] = ()
+    gateways: tuple[GatewayName, ...] = ()
     """Gateways that the rules are for; `mesh` is every sidecar and the default."""
-    http: tuple[HTTPRoute, ...] = ()
+    http: Annotated[tuple[HTTPRoute, ...], Schema(minItems=1, maxItems=4096)] = ()
     """Rules for HTTP, the first that holds."""
-    tls: tuple[TLSRoute, ...] = planned(())
+    tls: Annotated[tuple[TLSRoute, ...], Schema(maxItems=4096)] = planned(())
     """Rules for TLS that is passed through, by server name."""
-    tcp: tuple[TCPRoute, ...] = ()
+    tcp: Annotated[tuple[TCPRoute, ...], Schema(minItems=1, maxItems=4096)] = ()
     """Rules for TCP, the first that holds."""
-    export_to: tuple[Text, ...] = ()
+    export_to: ExportTo = ()
     """Namespaces that the rules are for; everybody when empty."""
 
     @property

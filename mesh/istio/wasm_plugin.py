@@ -187,5 +187,3 @@ class WasmPlugin(Model):
                 yield problem("url", says=says, hint="begin with oci://, https://, http:// or file://")
         if not re.search(_SHA256, self.sha256):
             yield problem("sha256", says="it is not a SHA-256 in hexadecimal", hint="run: sha256sum FILE")
-        if len(self.plugin_name) > 256:
-            yield problem("pluginName", says="it is longer than 256 characters", hint="shorten it")

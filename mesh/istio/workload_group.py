@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Int, Labels, Model, PortNumber, Text, problem
-from mesh.istio.schema import Schema, at_most_one
+from mesh.istio.base import EMPTY, Labels, Model, PortNumber, Text, problem
+from mesh.istio.schema import Schema, exactly_one
+from mesh.istio.texts import Count, HeaderName
 from mesh.istio.workload_entry import EndpointTemplate
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
-Count = Annotated[Int, Schema(minimum=0)]
 
 
 class GroupMetadata(Model):
@@ -31,7 +31,9 @@ class GroupMetadata(Model):
 
 
 class HTTPHeader(Model):
-    name: Annotated[Text, Schema(pattern=r"^[-_A-Za-z0-9]+$")] = ""
+    required = ("name",)
+
+    name: HeaderName = ""
     """Name of the header."""
     value: Text = ""
     """Its value."""
@@ -75,7 +77,7 @@ class TCPProbe(Model):
 class ExecProbe(Model):
     """Healthy when the command exits with 0."""
 
-    command: tuple[Annotated[Text, Schema(minLength=1)], ...]
+    command: Annotated[tuple[Text, ...], Schema(minItems=1)]
     """The program and its arguments; no shell."""
 
     def rules(self) -> Rules:
@@ -85,6 +87,8 @@ class ExecProbe(Model):
 
 class GrpcProbe(Model):
     """Healthy when grpc.health.v1 says so."""
+
+    required = ("port",)
 
     port: PortNumber = 0
     """Port of the workload; it must be set."""
@@ -96,7 +100,7 @@ class GrpcProbe(Model):
 
 
 class ReadinessProbe(Model):
-    cel = (at_most_one("httpGet", "tcpSocket", "exec", "grpc"),)
+    cel = (exactly_one("httpGet", "tcpSocket", "exec", "grpc"),)
 
     initial_delay_seconds: Count = 0
     """Seconds before the first probe."""
