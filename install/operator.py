@@ -54,7 +54,7 @@ class Overlay(Model):
 
 
 class Resources(Model):
-    limits: TextMap = EMPTY
+    limits_: TextMap = EMPTY  # `limits` is the model's own
     requests: TextMap = EMPTY
     claims: Any = planned()
 

@@ -239,17 +239,29 @@ def mesh_config(base: Raw, spec: OperatorSpec) -> Raw:
     if proxy.status_port is not None:
         defaults["statusPort"] = proxy.status_port
     heddle: Raw = {"image": proxy_image_of(spec)}
-    native = spec.values.pilot.env.get(NATIVE_SIDECARS) or _variable(spec.components.pilot.k8s, NATIVE_SIDECARS)
-    if native:
-        try:
-            heddle["nativeSidecars"] = parse_truth(native)
-        except InvalidInput as error:
-            raise InvalidInput(
-                error.message, field=f"spec.values.pilot.env.{NATIVE_SIDECARS}", hint=error.hint
-            ) from None
+    native = _native_sidecars(spec)
+    if native is not None:
+        heddle["nativeSidecars"] = native
     asked: Raw = {"heddle": heddle} | ({"defaultConfig": defaults} if defaults else {})
     merged: Raw = overlaid(overlaid(base, asked), _plain(spec.mesh_config))
     return merged
+
+
+def native_sidecars(spec: OperatorSpec) -> bool:
+    """Whether pods get native sidecars where they do not say otherwise."""
+    said = (spec.mesh_config.get("heddle") or {}).get("nativeSidecars", _native_sidecars(spec))
+    return MeshSettings().heddle.native_sidecars if said is None else bool(said)
+
+
+def _native_sidecars(spec: OperatorSpec) -> bool | None:
+    said = spec.values.pilot.env.get(NATIVE_SIDECARS) or _variable(spec.components.pilot.k8s, NATIVE_SIDECARS)
+    if not said:
+        return None
+    try:
+        return parse_truth(said)
+    except InvalidInput as error:
+        path = f"spec.values.pilot.env.{NATIVE_SIDECARS}"
+        raise InvalidInput(error.message, field=path, hint=error.hint) from None
 
 
 def _variable(settings: KubernetesResources, name: str) -> str:

@@ -25,10 +25,12 @@ ISTIO_HUBS = ("docker.io/istio", "gcr.io/istio-release", "gcr.io/istio-testing",
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`spec`: the profile with everything asked for laid over it. `warnings`: what was asked for and has no effect."""
+    """`spec`: the profile with everything asked for laid over it. `warnings`: what was asked for and has no effect.
+    `asked`: what was asked for, alone, as an IstioOperator."""
 
     spec: OperatorSpec
     warnings: tuple[FieldProblem, ...]
+    asked: dict[str, Any]
 
 
 def read_operator(text: str, source: str) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def request(
     problems = [each for each in found if not each.warning]
     if merged is None or problems:
         raise ObjectErrors("IstioOperator", problems)
-    return Request(merged, tuple(warnings))
+    return Request(merged, tuple(warnings), {"apiVersion": API_VERSION, "kind": KIND, "spec": asked})
 
 
 def _check(spec: Any, about: str, warnings: list[FieldProblem]) -> None:

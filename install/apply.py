@@ -1,0 +1,231 @@
+"""Bringing a cluster to what was rendered: in stages, each waited for, by server-side apply; then the rest is pruned.
+
+Nothing here decides what is applied (render.py), what is owned (inventory.py) or what is ready (readiness.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from install.inventory import BEGUN, COMPLETE, Inventory, no_longer_owned, write_inventory
+from install.lock import Lock
+from install.preflight import Findings
+from install.readiness import State, state_of
+from install.render import Part, Rendered
+from install.resources import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET, Reference, Resource, reference_of
+from kube.client import Client
+from mesh.errors import HeddleError, NotFound, Unavailable
+
+PASSPHRASE_SECRET = "heddle-ca-passphrase"  # noqa: S105 (a name)
+ROOTS = "istio-ca-root-cert"
+STAGES: tuple[tuple[str, ...], ...] = (("crds", "base"), ("ca",), ("discovery", "webhook", "node"))
+"""Parts that are ready before the next stage begins; what is not named comes last. Discovery and webhook mount the
+roots that the ca writes: a kubelet that looks for them in vain looks again only after a minute."""
+POLL_SECONDS = 0.5
+
+Raw = dict[str, Any]
+
+
+class NotReady(HeddleError):
+    """Something did not become ready in time; the message has the cluster's reasons."""
+
+    status = 503
+    code = "not-ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """`tell` prints a line. `patience`: seconds that a stage may take."""
+
+    client: Client
+    tell: Callable[[str], None]
+    patience: float = 300.0
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Counts:
+    created: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def __str__(self) -> str:
+        said = ((self.created, "created"), (self.changed, "changed"), (self.unchanged, "unchanged"))
+        return ", ".join(f"{number} {word}" for number, word in said if number) or "nothing to do"
+
+
+def install(tools: Tools, rendered: Rendered, findings: Findings, operator: str, holder: str, *, wait: bool) -> None:
+    """Apply all of `rendered`; `operator` is what was asked for, kept for upgrades. NotReady, Conflict, Unavailable."""
+    client = tools.client
+    _ensure_namespace(client, rendered)
+    with Lock(client, rendered.namespace, holder, tools.now) as lock:
+        parts = _without(rendered.parts, findings.left_alone)
+        now = frozenset(reference_of(raw) for part in parts for raw in part.objects)
+        former = findings.former.objects if findings.former else frozenset()
+        whole = Inventory(
+            rendered.namespace, rendered.revision, rendered.version, BEGUN, now | former,
+            frozenset(findings.adopted), operator,
+        )  # fmt: skip
+        write_inventory(client, whole)
+        _make_passphrase(client, rendered.namespace, tools.tell)
+        for stage in _stages(parts):
+            _apply_stage(tools, rendered.namespace, stage, lock, wait=wait)
+        _prune(tools, findings, now)
+        write_inventory(client, replace(whole, state=COMPLETE, objects=now))
+
+
+def _stages(parts: Sequence[Part]) -> list[list[Part]]:
+    named = {name for stage in STAGES for name in stage}
+    stages = [[part for part in parts if part.name in stage] for stage in STAGES]
+    return [stage for stage in (*stages, [part for part in parts if part.name not in named]) if stage]
+
+
+def _apply_stage(tools: Tools, namespace: str, stage: Sequence[Part], lock: Lock, *, wait: bool) -> None:
+    began = tools.monotonic()
+    counts = {part.name: Counts() for part in stage}
+    for part in stage:
+        for raw in part.objects:
+            _apply_one(tools.client, raw, counts[part.name])
+        lock.renew()
+    waiting = {part.name: part for part in stage}
+    said: dict[str, tuple[str, ...]] = {}
+    while waiting:
+        states = {name: (_state(tools.client, part) if wait else State(True)) for name, part in waiting.items()}
+        for name, state in states.items():
+            part = waiting[name]
+            if state.done and (not wait or not _lacks_roots(tools.client, part, namespace)):
+                took = tools.monotonic() - began
+                pods = f", {state.ready}/{state.wanted} pods ready" if state.wanted else ""
+                tools.tell(f"✔ {part.title}: {counts[name]}{pods} ({took:.1f} s)")
+                del waiting[name]
+            elif state.reasons and said.get(name) != state.reasons:
+                said[name] = state.reasons
+                tools.tell(f"… {part.title}: {state.ready}/{state.wanted} pods ready: {'; '.join(state.reasons)}")
+        if not waiting:
+            return
+        if tools.monotonic() - began > tools.patience:
+            raise _too_long(tools.patience, [(waiting[name].title, states[name]) for name in waiting], namespace)
+        lock.renew()
+        tools.sleep(POLL_SECONDS)
+
+
+def _apply_one(client: Client, raw: Raw, counts: Counts) -> None:
+    path = reference_of(raw).path
+    try:
+        before = client.get(path)["metadata"]["resourceVersion"]
+    except NotFound:
+        before = ""
+    after = client.apply(path, raw)["metadata"]["resourceVersion"]
+    if not before:
+        counts.created += 1
+    elif before != after:
+        counts.changed += 1
+    else:
+        counts.unchanged += 1
+
+
+def _state(client: Client, part: Part) -> State:
+    """All of a part's objects together."""
+    states = [_state_of(client, raw) for raw in part.objects if raw["kind"] in ("Deployment", "DaemonSet", _CRD)]
+    reasons = tuple(reason for state in states for reason in state.reasons)
+    return State(
+        all(state.done for state in states),
+        sum(state.ready for state in states),
+        sum(state.wanted for state in states),
+        reasons,
+    )
+
+
+_CRD = "CustomResourceDefinition"
+
+
+def _state_of(client: Client, raw: Raw) -> State:
+    try:
+        found = client.get(reference_of(raw).path)
+        pods: Iterable[Raw] = ()
+        if raw["kind"] != _CRD:
+            labels = ",".join(f"{key}={value}" for key, value in raw["spec"]["selector"]["matchLabels"].items())
+            pods = client.get(POD.path(raw["metadata"]["namespace"]), {"labelSelector": labels})["items"]
+        return state_of(found, pods)
+    except (NotFound, Unavailable) as error:
+        return State(False, reasons=(str(error),))
+
+
+def _lacks_roots(client: Client, part: Part, namespace: str) -> bool:
+    if part.name != "ca":
+        return False
+    try:
+        client.get(CONFIG_MAP.path(namespace, ROOTS))
+    except NotFound:
+        return True
+    return False
+
+
+def _too_long(patience: float, late: Sequence[tuple[str, State]], namespace: str) -> NotReady:
+    lines = []
+    for title, state in late:
+        reasons = "; ".join(state.reasons) or "no reason is given"
+        lines.append(f"{title}: {state.ready}/{state.wanted} pods ready: {reasons}")
+    return NotReady(
+        f"not ready after {patience:.0f} s: " + " | ".join(lines),
+        hint=f"see kubectl -n {namespace} get pods and logs; `heddle install` again goes on from here",
+    )
+
+
+def _without(parts: Sequence[Part], left_alone: set[Reference]) -> list[Part]:
+    kept = []
+    for part in parts:
+        objects = tuple(raw for raw in part.objects if reference_of(raw) not in left_alone)
+        if objects:
+            kept.append(replace(part, objects=objects))
+    return kept
+
+
+def _ensure_namespace(client: Client, rendered: Rendered) -> None:
+    """First of all: the lock is kept in it."""
+    for raw in rendered.objects:
+        if raw["kind"] == NAMESPACE.kind:
+            client.apply(reference_of(raw).path, raw)
+
+
+def _make_passphrase(client: Client, namespace: str, tell: Callable[[str], None]) -> None:
+    """The passphrase of the root key, once; whoever loses it loses the root."""
+    path = SECRET.path(namespace, PASSPHRASE_SECRET)
+    try:
+        client.get(path)
+    except NotFound:
+        text = base64.b64encode(secrets.token_urlsafe(32).encode()).decode()
+        client.post(
+            SECRET.path(namespace),
+            {"metadata": {"name": PASSPHRASE_SECRET}, "type": "Opaque", "data": {"passphrase": text}},
+        )
+        tell(f"✔ Secret {namespace}/{PASSPHRASE_SECRET} made: keep a copy, the mesh's root cannot be read without it")
+
+
+def _prune(tools: Tools, findings: Findings, now: frozenset[Reference]) -> None:
+    gone = no_longer_owned(findings.former, now, findings.others)
+    removed = [reference for reference in gone if remove(tools.client, reference)]
+    if removed:
+        tools.tell(f"✔ Removed what is no longer part of it: {', '.join(map(str, removed))}")
+
+
+def remove(client: Client, reference: Reference) -> bool:
+    """Whether it was there."""
+    try:
+        client.delete(reference.path)
+    except NotFound:
+        return False
+    return True
+
+
+def workloads(client: Client, resource: Resource = DEPLOYMENT, namespace: str = "") -> list[Raw]:
+    """All objects of a kind."""
+    return [raw for page in client.list(resource.path(namespace)) for raw in page.items]
