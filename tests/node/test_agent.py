@@ -282,7 +282,6 @@ def test_a_kernel_that_lacks_something(
     monkeypatch.setenv("PATH", str(tmp_path))
     agent = agents().knows(pod_object()).start()
     failed = agent.await_outcome(Visit.FAILED)
-    monkeypatch.undo()
     assert failed.pod is not None
     assert "iptables is not installed here" in failed.error
     assert "iptables is not installed here" in agent.agent.not_ready()
