@@ -13,8 +13,10 @@ from typing import Any
 
 from install.apply import PASSPHRASE_SECRET, ROOTS, remove
 from install.inventory import Inventory, no_longer_owned, read_inventories, remove_inventory
+from install.names import REVISION_LABEL
 from install.render import OWNER_LABEL
 from install.resources import CONFIG_MAP, CRD, MUTATING, NAMESPACE, POD, RESOURCES, SECRET, Reference
+from install.tags import TAG_LABEL
 from kube.client import Client
 from mesh.errors import NotFound
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
@@ -44,6 +46,7 @@ def plan_removal(client: Client, revision: str, *, purge: bool) -> Removal:
         found = set(_labelled(client, revision, shared=not others))
     else:
         found = set(no_longer_owned(inventory, (), others))
+    found |= set(_tags(client, revision))
     namespace = inventory.namespace if inventory else CONTROL_NAMESPACE
     if purge and not others:
         found |= {Reference("", SECRET.kind, namespace, name) for name in (ROOT_SECRET, PASSPHRASE_SECRET)}
@@ -111,6 +114,14 @@ def _labelled(client: Client, revision: str, *, shared: bool) -> Iterable[Refere
         for page in client.list(resource.path(), {"labelSelector": owners}):
             for raw in page.items:
                 yield _reference(resource.group, resource.kind, raw)
+
+
+def _tags(client: Client, revision: str) -> Iterable[Reference]:
+    """Tags that point at the revision: left alone they would send to a webhook that is gone."""
+    query = {"labelSelector": f"{TAG_LABEL},{REVISION_LABEL}={revision},{OWNER_LABEL}"}
+    for page in client.list(MUTATING.path(), query):
+        for raw in page.items:
+            yield _reference(MUTATING.group, MUTATING.kind, raw)
 
 
 def _root_maps(client: Client) -> Iterable[Reference]:
