@@ -42,7 +42,8 @@ class Changes:
         threading.Thread(target=self._follow, args=(change, written), name="change", daemon=True).start()
 
     def _follow(self, change: dict[str, Any], written: float) -> None:
-        names = ", ".join(Path(name).name for name in change["files"])
+        # Without a file: what was no longer written is deleted a little later, since a file may be half saved.
+        names = ", ".join(Path(name).name for name in change["files"]) or "what is written nowhere any more"
         status: dict[str, Any] = {}
         try:
             for query in _queries(change["versions"]):
@@ -56,7 +57,11 @@ class Changes:
             return
         change.update(proxies=len(status["proxies"]), seconds=time.time() - written)
         took = round(change["seconds"] * 1000)
-        self._say(f"change of {names}: applied by all {change['proxies']} proxies, {took} ms after it was written")
+        problems = len(status.get("problems", ()))
+        more = f"; problems in the mesh: {problems}, which `heddle status` names" if problems else ""
+        self._say(
+            f"change of {names}: applied by all {change['proxies']} proxies, {took} ms after it was written{more}"
+        )
 
 
 def _queries(versions: Mapping[str, int]) -> list[str]:

@@ -118,6 +118,17 @@ def test_an_applied_change_has_its_time_and_number_of_proxies(tmp_path: Path) ->
     assert changes.last["proxies"] == 3
 
 
+def test_a_change_with_problems_says_where_they_are_named(tmp_path: Path) -> None:
+    operator = Operator(body=orjson.dumps({"ready": True, "proxies": [1], "problems": [{}, {}]}))
+    _, said = follow(operator, [tmp_path / "a.yaml"])
+    assert said.endswith("; problems in the mesh: 2, which `heddle status` names")
+
+
+def test_a_change_without_a_file_is_a_deletion(tmp_path: Path) -> None:
+    _, said = follow(Operator(body=b'{"ready": true, "proxies": []}'), [])
+    assert said.startswith("change of what is written nowhere any more: applied by all 0 proxies")
+
+
 def test_the_time_counts_from_the_write_not_from_a_copied_modification_time(tmp_path: Path) -> None:
     file = tmp_path / "routing.yaml"
     file.write_text("")
