@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = _settings(options)
         # Here too, not only in the worker, so that a wrong passphrase or directory ends the process.
         Authority(_store(options, connect(options.kube_api)), _passphrase(options), settings, time.time)
+        _ledger(options).close()
         for option in ("--listen", "--metrics-listen"):
             _check_free(option, vars(options)[option[2:].replace("-", "_")])
     except HeddleError as error:
@@ -72,7 +73,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     store = _store(options, client)
     authority = Authority(store, _passphrase(options), settings, time.time)
     _export_roots(options, authority.bundle)
-    ledger = Ledger(options.state / "ledger.sqlite3" if options.state else ":memory:")
+    ledger = _ledger(options)
     pruned = ledger.prune(time.time() - settings.retention)
     pod = own_pod()
     cluster = None
@@ -187,6 +188,10 @@ def _store(options: argparse.Namespace, client: Client) -> Store:
         pod = own_pod()
         return SecretStore(client, pod.namespace if pod else CONTROL_NAMESPACE, options.root_secret)
     return DirectoryStore(options.state)
+
+
+def _ledger(options: argparse.Namespace) -> Ledger:
+    return Ledger(options.state / "ledger.sqlite3" if options.state else None)
 
 
 def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from mesh.errors import Unavailable
+from mesh.errors import MissingPrerequisite, Unavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS certificates (
@@ -67,11 +67,14 @@ _INSERT = f"INSERT INTO certificates ({_COLUMNS}) VALUES ({', '.join('?' * len(R
 class Ledger:
     """Safe for many threads and more than one process. Methods raise Unavailable when the file cannot be used."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | None) -> None:
+        """`None`: in memory, gone with the process."""
         self._lock = threading.Lock()
+        if path is not None:
+            _make_directory(path.parent)
         with _explained:
             self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000
+                path or ":memory:", isolation_level=None, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000
             )
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -110,6 +113,15 @@ class Ledger:
         """Fold the write-ahead log into the file."""
         with self._lock, _explained:
             self._connection.close()
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingPrerequisite(
+            f"the directory of the ledger, {directory}, cannot be made: {error.strerror}", field="state"
+        ) from None
 
 
 class _Explained:

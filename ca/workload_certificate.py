@@ -31,7 +31,7 @@ def workload_certificate(record: Record, replica: str) -> dict[str, Any]:
             "pod": record.pod_name,
             "identity": record.identity,
             "serial": record.serial,
-            "issued": rfc3339(int(record.prepared_at)),
+            "issued": _moment(record.prepared_at),
             "expires": rfc3339(record.not_after),
             "renewsAt": rfc3339(int(renews_at(record))),
             "root": record.root,
@@ -90,11 +90,14 @@ def replacing(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, An
 
 
 def is_later(body: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
-    """Whether `body` is of a later issuance than the object that is there, or of another pod of that name."""
+    """Whether `body` is of a later issuance than the object that is there."""
     before = there.get("spec") or {}
-    if _owners(there) != _owners(body):
-        return not before.get("issued", "") > body["spec"]["issued"]
-    return (body["spec"]["issued"], body["spec"]["serial"]) > (before.get("issued", ""), before.get("serial", ""))
+    return bool(body["spec"]["issued"] > before.get("issued", ""))
+
+
+def _moment(at: float) -> str:
+    """With its fraction, and of one length, so that two certificates of one second have an order as text."""
+    return f"{rfc3339(int(at))[:-1]}.{int(at * 1_000_000) % 1_000_000:06d}Z"
 
 
 def _owners(certificate: Mapping[str, Any]) -> list[str]:

@@ -142,8 +142,13 @@ class ReviewVerifier:
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} bytes")
-        with self._slots:
-            answer = self._post("/apis/authentication.k8s.io/v1/tokenreviews", token_review(token, self._audience))
+        try:
+            with self._slots:
+                answer = self._post("/apis/authentication.k8s.io/v1/tokenreviews", token_review(token, self._audience))
+        except (Unavailable, Busy):
+            raise
+        except HeddleError as error:  # it refuses us, which says nothing about the token
+            raise Unavailable(f"the token cannot be reviewed: {error.message}", hint=error.hint) from None
         return token_from_review(answer, self._audience)
 
 

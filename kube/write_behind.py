@@ -1,8 +1,9 @@
 """Writes to the API server that nobody waits for: the newest of each key, one after the other, at a bounded pace.
 
 While the API server does not answer, what is queued stays queued and is tried again with growing pauses. What it
-refuses is dropped and told, because sending the same again cannot help. One thread, so that two writes of one key never
-overlap.
+refuses is dropped and told, because sending the same again cannot help; but not at once where it says that it does not
+know the place or our rights: in its first seconds it says so of everything. One thread, so that two writes of one key
+never overlap.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import structlog
 
 from kube.source import backoff
 from mesh.errors import Busy, HeddleError, Unavailable
+
+MOST_TRIES = 8  # in about 12 seconds, when nothing else succeeds
+_PASSING = (401, 403, 404)
 
 Item = TypeVar("Item")
 
@@ -61,6 +65,7 @@ class WriteBehind(Generic[Item]):
         self._stop_at: float | None = None
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._tries: dict[Hashable, int] = {}  # of those that were refused in a way that may pass
         self.counts = Counts()
 
     def start(self) -> None:
@@ -118,20 +123,33 @@ class WriteBehind(Generic[Item]):
         try:
             self._write(item)
             self.counts.written += 1
-        except (Unavailable, Busy) as error:
-            if self._failures == 0:
-                log.warning("cannot be written now, will try again", what=self._name, error=str(error))
-            self.counts.retried += 1
-            with self._changed:
-                self._waiting.setdefault(key, item)
-            return False
+            self._tries.pop(key, None)
         except HeddleError as error:
+            if self._may_pass(key, error):
+                self._again(key, item, error)
+                return False
             self.counts.refused += 1
             log.warning("not written", what=self._name, key=str(key), error=str(error))
         except Exception:  # a bug on one item must not end the thread
             self.counts.refused += 1
             log.exception("not written", what=self._name, key=str(key))
         return True
+
+    def _may_pass(self, key: Hashable, error: HeddleError) -> bool:
+        if error.status not in _PASSING:
+            return isinstance(error, Unavailable | Busy)
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        if tries < MOST_TRIES:
+            return True
+        del self._tries[key]
+        return False
+
+    def _again(self, key: Hashable, item: Item, error: HeddleError) -> None:
+        if self._failures == 0:
+            log.warning("cannot be written now, will try again", what=self._name, error=str(error))
+        self.counts.retried += 1
+        with self._changed:
+            self._waiting.setdefault(key, item)
 
     def _pause(self, seconds: float) -> None:
         """Sleep, but not past the end."""

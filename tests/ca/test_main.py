@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def start(*arguments: str) -> tuple[int, dict[str, str]]:
-    command = [sys.executable, "-m", "ca", "--kube-api", "http://127.0.0.1:1", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+def start(
+    *arguments: str, kubeconfig: Path | None = None, env: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str]]:
+    """The exit code and the last line of a ca that ends at once; without `kubeconfig` it has no API server."""
+    where = [] if kubeconfig else ["--kube-api", "http://127.0.0.1:1"]
+    command = [sys.executable, "-m", "ca", *where, *arguments]
+    environment = {**os.environ, **(env or {}), **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, env=environment)
     assert not done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
@@ -35,6 +42,12 @@ def test_wrong_options(tmp_path: Path, arguments: tuple[str, ...], said: str) ->
     code, line = start("--state", str(tmp_path / "state"), *arguments)
     assert code == 2
     assert said in line["error"]
+
+
+def test_no_place_for_the_root() -> None:
+    code, line = start()
+    assert code == 2
+    assert "it is not said where the root key is (name --state DIR, or --root-secret NAME)" in line["error"]
 
 
 def test_state_that_cannot_be_written(tmp_path: Path) -> None:

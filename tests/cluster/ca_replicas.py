@@ -41,16 +41,27 @@ def crd() -> dict[str, Any]:
 @contextmanager
 def certificates_defined(api: ApiServer) -> Iterator[None]:
     """The kind exists; it is removed again unless it was there before."""
-    with suppress(NotFound):
-        api.client.get(f"{CRDS}/{CRD}")
+    if _exists(api):
         yield
         return
-    api.client.post(CRDS, crd())
+    define_certificates(api)
     try:
-        wait_for(lambda: any(c["type"] == "Established" and c["status"] == "True" for c in _conditions(api)))
         yield
     finally:
         api.client.delete(f"{CRDS}/{CRD}")
+
+
+def define_certificates(api: ApiServer) -> None:
+    """Install the kind, which is not there, and wait until it is served."""
+    wait_for(lambda: not _exists(api))
+    api.client.post(CRDS, crd())
+    wait_for(lambda: any(c["type"] == "Established" and c["status"] == "True" for c in _conditions(api)))
+
+
+def _exists(api: ApiServer) -> bool:
+    with suppress(NotFound):
+        return bool(api.client.get(f"{CRDS}/{CRD}"))
+    return False
 
 
 def _conditions(api: ApiServer) -> list[dict[str, str]]:

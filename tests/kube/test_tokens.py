@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kube.client import Refused
 from kube.jws import parse_jws, parse_keys
 from kube.tokens import (
     KEYS_RELOAD_INTERVAL,
@@ -23,10 +26,11 @@ from kube.tokens import (
     KeysVerifier,
     ReviewVerifier,
     ServiceAccountToken,
+    Slots,
     read_keys,
     token_from_review,
 )
-from mesh.errors import InvalidInput, Unauthenticated, Unavailable
+from mesh.errors import Busy, InvalidInput, Unauthenticated, Unavailable
 from tests.ca.harness import ISSUER, TokenMint, free_port, unsigned
 from tests.ca.harness import ApiServer as Api
 
@@ -288,3 +292,42 @@ def test_review() -> None:
 def test_review_that_says_no(answer: object) -> None:
     with pytest.raises(Unauthenticated):
         token_from_review(answer, "istio-ca")
+
+
+def test_reviews_are_bounded_and_a_slow_server_is_not_waited_for_by_everybody() -> None:
+    release, entered = threading.Event(), threading.Semaphore(0)
+
+    def slow(_path: str, _body: object) -> object:
+        entered.release()
+        assert release.wait(20)
+        return {}
+
+    clock = [0.0]
+    slots = Slots(2, patience=0.01, clogged_seconds=5.0, monotonic=lambda: clock[0])
+    verifier = ReviewVerifier(slow, audience="istio-ca", slots=slots)
+    with ThreadPoolExecutor(2) as pool:
+        hanging = [pool.submit(verifier.verify, "a", 0.0) for _ in range(2)]
+        for _ in hanging:
+            entered.acquire()
+        for _ in range(3):
+            with pytest.raises(Busy, match="2 calls are on their way"):
+                verifier.verify("b", 0.0)
+        release.set()
+        for call in hanging:
+            assert isinstance(call.exception(), Unauthenticated)
+    with pytest.raises(Unauthenticated):  # there is room again
+        verifier.verify("b", 0.0)
+
+
+def test_a_server_that_refuses_us_says_nothing_about_the_token() -> None:
+    def refuse(_path: str, _body: object) -> object:
+        raise Refused(403, "tokenreviews is forbidden")
+
+    with pytest.raises(Unavailable, match="cannot be reviewed: tokenreviews is forbidden"):
+        ReviewVerifier(refuse, audience="istio-ca").verify("a", 0.0)
+
+
+def test_the_servers_reason_is_told() -> None:
+    said = {"status": {"error": "[invalid bearer token, service account token has expired]"}}
+    with pytest.raises(Unauthenticated, match=r"refuses the token: service account token has expired$"):
+        token_from_review(said, "istio-ca")

@@ -1,0 +1,65 @@
+"""The object of a certificate: what it says, and which of two certificates it tells of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ca.ledger import Record
+from ca.workload_certificate import is_later, replacing, workload_certificate
+from mesh.heddle.workload_certificate import WorkloadCertificate
+
+NOW = 1_800_000_000.25
+RECORD = Record(
+    serial="ab",
+    identity="spiffe://cluster.local/ns/a/sa/b",
+    caller="token",
+    pod_namespace="a",
+    pod_name="b-1",
+    pod_uid="u",
+    node="n",
+    key_kind="P-256",
+    key_fingerprint="f" * 64,
+    issuer="1",
+    root="2",
+    prepared_at=NOW,
+    not_before=int(NOW) - 60,
+    not_after=int(NOW) + 86400,
+)
+
+
+def body(**change: object) -> dict[str, object]:
+    return workload_certificate(replace(RECORD, **change), "heddle-ca-0")  # type: ignore[arg-type]
+
+
+def test_it_is_as_its_model_says() -> None:
+    spec = WorkloadCertificate.model_validate(body()["spec"])
+    assert spec.issued == "2027-01-15T08:00:00.250000Z"
+    assert spec.expires == "2027-01-16T08:00:00Z"
+    assert spec.renews_at == "2027-01-15T20:00:00Z"
+    assert spec.state == "Issued"
+
+
+@pytest.mark.parametrize(
+    ("change", "later"),
+    [
+        ({}, False),
+        ({"prepared_at": NOW + 0.001, "serial": "aa"}, True),  # within the same second
+        ({"prepared_at": NOW - 0.001}, False),
+        ({"prepared_at": NOW - 100}, False),
+        ({"prepared_at": NOW + 0.001, "pod_uid": "another"}, True),
+        ({"prepared_at": NOW - 0.001, "pod_uid": "another"}, False),
+    ],
+)
+def test_only_a_later_certificate_replaces_one(change: dict[str, object], later: bool) -> None:
+    assert is_later(body(**change), body()) is later
+
+
+def test_replacing_needs_what_was_read_and_says_renewed_for_the_same_pod() -> None:
+    there = body()
+    there["metadata"]["resourceVersion"] = "7"  # type: ignore[index]
+    patch = replacing(body(prepared_at=NOW + 1), there)
+    assert patch["metadata"]["resourceVersion"] == "7"
+    assert patch["spec"]["state"] == "Renewed"
+    assert replacing(body(prepared_at=NOW + 1, pod_uid="another"), there)["spec"]["state"] == "Issued"
