@@ -99,7 +99,7 @@ def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> l
         if part.name != "ca":
             argv += ["--token-file", str(token_file(state, part.account))]
         if part.name == "webhook":  # the engine sends it every pod; there is nothing to register
-            argv += ["--no-registration"]
+            argv += ["--no-registration", "--no-node-agent"]
         if part.name == "discovery":
             argv += ["--bare-listen", f"{NODE_ADDRESS}:15010"]
         found.append(Component(part.name, argv, env))

@@ -80,6 +80,8 @@ class HeddleSettings(_Settings):
     native_sidecars: bool = True
     image: str = "docker.io/heddle/heddle:0.1.0"
     certificate_ttl: Duration = "24h"
+    node_agent: bool = False  # rules are written by the node agent everywhere, not only where pod security asks for it
+    node_agent_exclude_namespaces: tuple[str, ...] = ()
 
 
 class MeshSettings(_Settings):

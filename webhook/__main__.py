@@ -26,7 +26,7 @@ from webhook.app import Deps, create_app, health_app
 from webhook.cluster import Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.metrics import Metrics
-from webhook.registration import Registration
+from webhook.registration import SETTLE_SECONDS, Registration
 from webhook.registration import watched as registered
 from webhook.tls import context_from, context_of
 
@@ -71,6 +71,7 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
             cluster.set_tags,
             synced=registrations.synced,
             on_write=metrics.registration_written,
+            settle=options.settle_seconds,
         )
         registrations.start(registration.on_event)
         registration.start()
@@ -115,6 +116,7 @@ def _config(options: argparse.Namespace) -> InjectionConfig:
         ca_address=options.pods_ca_address,
         discovery_address=options.pods_discovery_address,
         by_default=options.by_default,
+        node_agent=not options.no_node_agent,
     )
 
 
@@ -128,7 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--by-default", action="store_true", help="inject in namespaces that say nothing, too")
     add("--pods-ca-address", default=defaults.ca_address, help="the ca, as injected pods reach it")
     add("--pods-discovery-address", default=defaults.discovery_address, help="discovery, as injected pods reach it")
+    add("--no-node-agent", action="store_true", help="no node has one: rules are always written by an init container")
     add("--no-registration", action="store_true", help="leave the caBundle of webhook configurations to somebody else")
+    add(
+        "--settle-seconds",
+        type=float,
+        default=SETTLE_SECONDS,
+        help="how long after a new root was written to the API server a certificate of it is shown",
+    )
     add("--threads", type=int, default=THREADS)
     return parser
 

@@ -24,6 +24,7 @@ class InjectionConfig:
     """`revision` is the one that namespaces and pods choose by `istio.io/rev`; addresses are `host:port`.
 
     `by_default`: pods of namespaces without a label are injected too (Istio's enableNamespacesByDefault).
+    `node_agent`: there may be node agents. `gated`: pods wait at a gate for one (webhook/gate.py sets it).
     `tags` are the revision tags that stand for `revision` now; they are chosen by `istio.io/rev` as well.
     """
 
@@ -35,6 +36,8 @@ class InjectionConfig:
     by_default: bool = False
     injector: InjectorSettings = field(default_factory=InjectorSettings)
     tags: frozenset[str] = frozenset()
+    node_agent: bool = True
+    gated: bool = False
 
     @cached_property
     def proxy_defaults(self) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import ProxyConfig
 from webhook.config import InjectionConfig, proxy_config
 from webhook.decision import PROXY_CONTAINER, Decision, decide, is_injected
+from webhook.gate import GATE_CONTAINER
 from webhook.injector import GATEWAY, SIDECAR, chosen_templates
 from webhook.merge import merge_pod
 from webhook.metadata import annotations_of, as_label, labels_of, status_of, workload_name
@@ -36,7 +37,7 @@ Raw = dict[str, Any]
 
 DEFAULT_GRACE_SECONDS = 30
 LOW_PORTS = "net.ipv4.ip_unprivileged_port_start"
-OURS = (INIT_CONTAINER, PROXY_CONTAINER)
+OURS = (INIT_CONTAINER, GATE_CONTAINER, PROXY_CONTAINER)
 
 
 def inject(pod: Mapping[str, Any], config: InjectionConfig, about: str = "", workload: str = "") -> Raw:

@@ -21,6 +21,7 @@ from mesh.annotations import (
 )
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from webhook.decision import PROXY_CONTAINER
+from webhook.gate import GATE_CONTAINER
 from webhook.sidecar import Wanted
 
 Raw = dict[str, Any]
@@ -60,7 +61,7 @@ def status_of(before: Mapping[str, Any], spec: Mapping[str, Any], wanted: Wanted
         names = {item["name"] for item in before.get(place) or ()} - set(always)
         return [item["name"] for item in spec.get(place) or () if item["name"] not in names] or None
 
-    proxy = (PROXY_CONTAINER, "istio-init")
+    proxy = (PROXY_CONTAINER, "istio-init", GATE_CONTAINER)
     status = {
         "initContainers": added("initContainers", proxy),
         "containers": added("containers", proxy),

@@ -19,6 +19,7 @@ from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
 from mesh.problems import ObjectErrors
 from webhook.config import InjectionConfig
 from webhook.decision import Decision, decide, never
+from webhook.gate import for_namespace
 from webhook.inject import advice, inject, pod_name
 from webhook.patch import check_patch, make_patch
 from webhook.shape import check_pod
@@ -79,6 +80,7 @@ def review(
         decision = _decision(pod, namespace, namespace_labels, config, leads_here)
         if not decision.inject:
             return _allowed(uid, decision, about)
+        config = for_namespace(config, namespace, namespace_labels(namespace))
         return _injected(uid, pod, body, config, decision, about)
     except InvalidInput as error:
         return _denied(uid, about, error)

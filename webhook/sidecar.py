@@ -16,6 +16,7 @@ from mesh.annotations import PodOptions
 from mesh.interception import InterceptionSpec, arguments
 from webhook.config import InjectionConfig
 from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
+from webhook.gate import SECCOMP, as_gate
 from webhook.injector import SIDECAR
 from webhook.templates import Template
 
@@ -69,11 +70,11 @@ def is_own_image(image: str) -> bool:
 
 
 def init_container(wanted: Wanted, of_proxy: Mapping[str, Any]) -> Raw:
-    """`istio-init`: the only place with capabilities, and gone before anything else starts.
+    """`istio-init`: the only place with capabilities, and gone before anything else starts; or the gate in its place.
 
     `of_proxy` is the proxy's securityContext: whose connections are not intercepted.
     """
-    return {
+    container: Raw = {
         "name": INIT_CONTAINER,
         "image": wanted.image,
         **_pull_policy(wanted),
@@ -90,6 +91,7 @@ def init_container(wanted: Wanted, of_proxy: Mapping[str, Any]) -> Raw:
             "runAsUser": 0,
         },
     }
+    return as_gate(container, of_proxy) if wanted.config.gated else container
 
 
 def interception(wanted: Wanted, of_proxy: Mapping[str, Any]) -> InterceptionSpec:
@@ -151,6 +153,7 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any], scrape: str = "") 
             "runAsGroup": ports.PROXY_GID,
             "runAsNonRoot": True,
             "runAsUser": ports.PROXY_UID,
+            **(SECCOMP if wanted.config.gated else {}),
         },
         "volumeMounts": [
             {"name": "istiod-ca-cert", "mountPath": "/var/run/secrets/istio", "readOnly": True},

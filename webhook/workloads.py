@@ -9,6 +9,7 @@ from typing import Any
 from mesh.problems import FieldProblem, ObjectErrors
 from webhook.config import InjectionConfig
 from webhook.decision import Decision, decide
+from webhook.gate import for_namespace
 from webhook.inject import advice, inject
 from webhook.shape import check_pod
 
@@ -54,6 +55,7 @@ def inject_object(
     if not decision.inject:
         return Injected(raw, about, decision)
     workload = "" if not way else str(name)
+    config = for_namespace(config, namespace, namespace_labels)
     after = _replaced(raw, way, inject(pod, config, about, workload))
     return Injected(after, about, decision, tuple(advice(pod, config)))
 
