@@ -16,7 +16,7 @@ from typing import Any
 from install.inventory import BEGUN, COMPLETE, Inventory, no_longer_owned, write_inventory
 from install.lock import Lock
 from install.preflight import Findings
-from install.readiness import State, state_of
+from install.readiness import STARTING, Reason, State, state_of
 from install.render import Part, Rendered
 from install.resources import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET, Reference, Resource, reference_of
 from kube.client import Client
@@ -28,6 +28,8 @@ STAGES: tuple[tuple[str, ...], ...] = (("crds", "base"), ("ca",), ("discovery", 
 """Parts that are ready before the next stage begins; what is not named comes last. Discovery and webhook mount the
 roots that the ca writes: a kubelet that looks for them in vain looks again only after a minute."""
 POLL_SECONDS = 0.5
+QUIET_SECONDS = 15.0
+"""How long nothing is said of pods that merely start."""
 
 Raw = dict[str, Any]
 
@@ -96,7 +98,7 @@ def _apply_stage(tools: Tools, namespace: str, stage: Sequence[Part], lock: Lock
             _apply_one(tools.client, raw, counts[part.name])
         lock.renew()
     waiting = {part.name: part for part in stage}
-    said: dict[str, tuple[str, ...]] = {}
+    told: set[str] = set()
     while waiting:
         states = {name: (_state(tools.client, part) if wait else State(True)) for name, part in waiting.items()}
         for name, state in states.items():
@@ -106,9 +108,12 @@ def _apply_stage(tools: Tools, namespace: str, stage: Sequence[Part], lock: Lock
                 pods = f", {state.ready}/{state.wanted} pods ready" if state.wanted else ""
                 tools.tell(f"✔ {part.title}: {counts[name]}{pods} ({took:.1f} s)")
                 del waiting[name]
-            elif state.reasons and said.get(name) != state.reasons:
-                said[name] = state.reasons
-                tools.tell(f"… {part.title}: {state.ready}/{state.wanted} pods ready: {'; '.join(state.reasons)}")
+                continue
+            patient = tools.monotonic() - began < QUIET_SECONDS
+            for reason in state.reasons:
+                if reason.why not in told and not (patient and reason.why in STARTING):
+                    told.add(reason.why)
+                    tools.tell(f"… {part.title}: {state.ready}/{state.wanted} pods ready: {reason}")
         if not waiting:
             return
         if tools.monotonic() - began > tools.patience:
@@ -156,7 +161,7 @@ def _state_of(client: Client, raw: Raw) -> State:
             pods = client.get(POD.path(raw["metadata"]["namespace"]), {"labelSelector": labels})["items"]
         return state_of(found, pods)
     except (NotFound, Unavailable) as error:
-        return State(False, reasons=(str(error),))
+        return State(False, reasons=(Reason("", str(error)),))
 
 
 def _lacks_roots(client: Client, part: Part, namespace: str) -> bool:
@@ -172,7 +177,7 @@ def _lacks_roots(client: Client, part: Part, namespace: str) -> bool:
 def _too_long(patience: float, late: Sequence[tuple[str, State]], namespace: str) -> NotReady:
     lines = []
     for title, state in late:
-        reasons = "; ".join(state.reasons) or "no reason is given"
+        reasons = "; ".join(map(str, state.reasons)) or "no reason is given"
         lines.append(f"{title}: {state.ready}/{state.wanted} pods ready: {reasons}")
     return NotReady(
         f"not ready after {patience:.0f} s: " + " | ".join(lines),

@@ -9,14 +9,29 @@ from typing import Any
 Raw = Mapping[str, Any]
 
 
+STARTING = ("it waits for a node", "it is being started", "it runs and is not ready yet")
+"""What every pod says for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What stands in the way: of which pods, and why."""
+
+    who: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.why}" if self.who else self.why
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """`ready` of `wanted` pods; `reasons` are sentences about what stands in the way."""
+    """`ready` of `wanted` pods, and what stands in the way of the others."""
 
     done: bool
     ready: int = 0
     wanted: int = 0
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
 
 def state_of(raw: Raw, pods: Iterable[Raw] = ()) -> State:
@@ -54,14 +69,14 @@ def _definition(raw: Raw) -> State:
     conditions = {each["type"]: each for each in (raw.get("status") or {}).get("conditions") or ()}
     refused = conditions.get("NamesAccepted", {})
     if refused.get("status") == "False":
-        return State(False, reasons=(f"{raw['metadata']['name']}: {refused.get('message')}",))
+        return State(False, reasons=(Reason(raw["metadata"]["name"], str(refused.get("message"))),))
     return State(conditions.get("Established", {}).get("status") == "True")
 
 
-def _reasons(raw: Raw, pods: list[Raw]) -> tuple[str, ...]:
+def _reasons(raw: Raw, pods: list[Raw]) -> tuple[Reason, ...]:
     """What the workload says of pods that it could not make, and what each pod says that is not ready."""
     found = [
-        str(each.get("message") or each.get("reason"))
+        Reason("", str(each.get("message") or each.get("reason")))
         for each in (raw.get("status") or {}).get("conditions") or ()
         if each["type"] == "ReplicaFailure" and each["status"] == "True"
     ]
@@ -70,7 +85,7 @@ def _reasons(raw: Raw, pods: list[Raw]) -> tuple[str, ...]:
         reason = pod_trouble(pod)
         if reason:
             alike.setdefault(reason, []).append(pod["metadata"]["name"])
-    found += [f"pod {', '.join(sorted(names))}: {reason}" for reason, names in alike.items()]
+    found += [Reason(f"pod {', '.join(sorted(names))}", why) for why, names in alike.items()]
     return tuple(dict.fromkeys(found))
 
 
@@ -90,8 +105,8 @@ def pod_trouble(pod: Raw) -> str:
     if status.get("reason"):
         return f"{status['reason']}: {status.get('message', '')}".rstrip(": ")
     if status.get("containerStatuses"):
-        return "it runs and is not ready yet"
-    return "it waits for a node" if not pod.get("spec", {}).get("nodeName") else "it is being started"
+        return STARTING[2]
+    return STARTING[1] if pod.get("spec", {}).get("nodeName") else STARTING[0]
 
 
 def _container_trouble(container: Raw) -> str:
