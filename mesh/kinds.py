@@ -34,7 +34,7 @@ from mesh.validation import DEFAULT_NAMESPACE, nearest, parse_object, unhonoured
 class Kind:
     """One kind. `versions`: the preferred first. `model`: of its spec, for all of Istio's kinds and Heddle's own.
 
-    `watched_by`: the parts that list and watch it, of webhook, ca, discovery, engine (that of `heddle local`).
+    `watched_by`: the parts that list and watch it, of webhook, ca, discovery, node, engine (that of `heddle local`).
     `planned`: its objects are read and checked, and not acted upon in this release.
     """
 
@@ -76,7 +76,7 @@ _DISCOVERY = ("discovery",)
 KINDS: tuple[Kind, ...] = (
     # Kubernetes; parsed by mesh/objects.py
     Kind("", ("v1",), "Namespace", "namespaces", False, None, ("webhook", "discovery", "engine")),
-    Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "engine")),
+    Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "node", "engine")),
     Kind("", ("v1",), "Node", "nodes", False, None, ("discovery",)),
     Kind("", ("v1",), "Service", "services", True, None, ("discovery", "engine")),
     Kind("", ("v1",), "Secret", "secrets", True, None, ("discovery", "engine")),

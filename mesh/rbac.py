@@ -63,7 +63,7 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             "its caBundle, and the revision tags that lead to it",
         ),
     ),
-    "node": (),
+    "node": (Right(("create",), "events.k8s.io", "events", "tells a pod why it does not start"),),
 }
 """What a component does besides watching the kinds that the table gives to it."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from local import linux
 
 CLONE_NEWCGROUP = 0x02000000
+MS_SHARED = 1 << 20
 CGROUPS = Path("/sys/fs/cgroup")
 NODE = "heddle-node"
 
@@ -56,6 +57,8 @@ def enter(name: str, state: Path) -> None:
     for controllers, _ in hierarchies:
         _mount_cgroup(controllers, quiet)
     linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+    # As on a node that systemd started: what is mounted there later reaches the containers that ask for it.
+    linux.mount("none", "/run", None, MS_SHARED)
     Path("/run/netns").mkdir()
     for place in REPLACED:
         inside = state / "replaced" / place.lstrip("/").replace("/", "-")
