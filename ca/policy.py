@@ -71,7 +71,7 @@ def authorize(caller: Caller, requested_ttl: int | None, settings: CaSettings, i
         raise Unavailable("the issuing certificate is about to end", hint="rotate the root certificate")
     not_before = max(int(now) - settings.backdate, issuer.not_before)
     account = ServiceAccount(caller.identity.namespace, caller.identity.service_account)
-    return Grant(caller.identity, settings.control_plane.get(account, ()), not_before, not_after)
+    return Grant(caller.identity, settings.dns_names(account), not_before, not_after)
 
 
 def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:

@@ -28,15 +28,19 @@ def _control(name: str) -> ServiceAccount:
     return ServiceAccount(CONTROL_NAMESPACE, name)
 
 
+def _dns_names(name: str) -> tuple[str, ...]:
+    return (f"{name}.{CONTROL_NAMESPACE}.svc", f"{name}.{CONTROL_NAMESPACE}.svc.cluster.local")
+
+
 CA = _control("heddle-ca")
 OPERATOR = _control("heddle-operator")
 
 # Service accounts of the control plane, with the DNS names that their certificates carry beside the SPIFFE ID. Only the
 # webhook needs one (the API server knows no SPIFFE); the others' are for people with curl.
 CONTROL_PLANE: Mapping[ServiceAccount, tuple[str, ...]] = {
-    _control(name): (f"{name}.{CONTROL_NAMESPACE}.svc", f"{name}.{CONTROL_NAMESPACE}.svc.cluster.local")
-    for name in ("heddle-webhook", "heddle-discovery", "heddle-ca")
+    _control(name): _dns_names(name) for name in ("heddle-webhook", "heddle-discovery", "heddle-ca")
 } | {OPERATOR: ()}
+REVISIONED_WEBHOOK = "heddle-webhook-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,13 @@ class CaSettings:
     # Those of them that come without a pod: processes of `heddle local`; on a cluster, the `heddle` command alone.
     without_pod: frozenset[ServiceAccount] = frozenset(CONTROL_PLANE)
     operators: frozenset[ServiceAccount] = frozenset({OPERATOR})
+
+    def dns_names(self, account: ServiceAccount) -> tuple[str, ...]:
+        """What the API server calls it; a revision's webhook has a Service, and an account, of the revision's name."""
+        known = self.control_plane.get(account)
+        if known is None and account.namespace == CONTROL_NAMESPACE and account.name.startswith(REVISIONED_WEBHOOK):
+            return _dns_names(account.name)
+        return known or ()
 
     def __post_init__(self) -> None:
         check_trust_domain(self.trust_domain)

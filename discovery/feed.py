@@ -22,9 +22,11 @@ LONGEST_SECONDS = 0.02
 class Feed:
     """Call `start` once. `clock`: monotonic seconds."""
 
-    def __init__(self, source: Source, hub: Hub, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, source: Source, hub: Hub, metrics: Metrics, clock: Callable[[], float], builder: SnapshotBuilder
+    ) -> None:
         self._source, self._hub, self._metrics, self._clock = source, hub, metrics, clock
-        self._builder = SnapshotBuilder()
+        self._builder = builder
         self._news = GeventEvent()
         self._events = 0
         self._arrived = 0.0

@@ -23,7 +23,7 @@ from discovery.plan.plan import plan, proxy_of
 from discovery.polls import Polls, VerifiedPeers
 from discovery.server import create_server, serve_plain
 from discovery.sessions import Sessions, Tools
-from discovery.snapshots import watches
+from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
 from discovery.tls import Rotating, context_from
 from kube.client import connect
 from kube.source import Source
@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(options: argparse.Namespace) -> Running:
     """In the worker: connect, read, follow."""
     metrics, hub = Metrics(), Hub(time.monotonic)
-    feed = Feed(Source(watches(), connect(options.kube_api)), hub, metrics, time.monotonic)
+    settings = settings_of(options.revision)
+    source = Source(watches(settings), connect(options.kube_api))
+    feed = Feed(source, hub, metrics, time.monotonic, SnapshotBuilder(settings))
     sessions = Sessions(_tools(hub, metrics, Compiler(_plan, render)))
     bare = Bare(_tools(hub, metrics, Compiler(lambda *of: without_identity(_plan(*of)), render, with_secrets=False)))
     certificate = _certificate(options)
@@ -114,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m discovery", description="Heddle's discovery service")
     add_listening(parser, DISCOVERY)
     add_certificate(parser)
+    revision = "the revision of the control plane that this belongs to: its mesh settings are followed"
+    parser.add_argument("--revision", default=DEFAULT_REVISION, help=revision)
     bare = "address of the plain HTTP port for Envoys without an agent; none by default"
     parser.add_argument("--bare-listen", default="", help=bare)
     return parser

@@ -32,6 +32,7 @@ from mesh.snapshot import Snapshot
 
 SETTINGS = Key(CONTROL_NAMESPACE, "istio")
 SETTINGS_FIELD = "mesh"
+DEFAULT_REVISION = "default"
 
 _CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
     "Namespace": ("namespaces", parse_namespace),
@@ -51,11 +52,16 @@ _NOT_ACTED_UPON = "Heddle does not act upon this setting"
 _NOT_COMPARED = frozenset({"resource_version", "generation", "_hash"})
 
 
-def watches() -> list[Watched]:
+def settings_of(revision: str) -> Key:
+    """The ConfigMap with the mesh's settings: `istio`, or `istio-<revision>`, as in Istio."""
+    return SETTINGS if revision == DEFAULT_REVISION else Key(SETTINGS.namespace, f"{SETTINGS.name}-{revision}")
+
+
+def watches(settings: Key = SETTINGS) -> list[Watched]:
     """What discovery lists and watches."""
     kinds = [Watched(kind.kind, kind.path, _SECRET_QUERY if kind.kind == "Secret" else {}) for kind in _kinds()]
-    settings = list_path("", "v1", "configmaps", SETTINGS.namespace)
-    return [*kinds, Watched("ConfigMap", settings, {"fieldSelector": f"metadata.name={SETTINGS.name}"})]
+    maps = list_path("", "v1", "configmaps", settings.namespace)
+    return [*kinds, Watched("ConfigMap", maps, {"fieldSelector": f"metadata.name={settings.name}"})]
 
 
 def _kinds() -> list[Kind]:
@@ -65,7 +71,8 @@ def _kinds() -> list[Kind]:
 class SnapshotBuilder:
     """Feed it events with `apply`; `build` gives the Snapshot as of now, the same one when nothing changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Key = SETTINGS) -> None:
+        self._settings_key = settings
         self._istio = {kind.kind: kind for kind in _kinds() if kind.of_istio}
         self._objects: dict[str, dict[Key, Any]] = {kind: {} for kind in (*_CORE, *self._istio)}
         self._findings: dict[tuple[str, Key], tuple[Finding, ...]] = {}
@@ -117,7 +124,7 @@ class SnapshotBuilder:
 
     def _replace(self, event: Listed) -> None:
         listed = {parse_meta(raw).key for raw in event.objects}
-        known = [SETTINGS] if event.kind == "ConfigMap" else list(self._objects[event.kind])
+        known = [self._settings_key] if event.kind == "ConfigMap" else list(self._objects[event.kind])
         unread = [key for kind, key in self._findings if kind == event.kind]
         for key in dict.fromkeys([*known, *unread]):
             if key not in listed:
@@ -128,7 +135,7 @@ class SnapshotBuilder:
     def _put(self, kind: str, raw: Mapping[str, Any]) -> None:
         meta = parse_meta(raw)
         if kind == "ConfigMap":
-            if meta.key == SETTINGS:
+            if meta.key == self._settings_key:
                 self._read_settings(raw)
             return
         objects = self._objects[kind]
@@ -163,7 +170,7 @@ class SnapshotBuilder:
 
     def _delete(self, kind: str, key: Key) -> None:
         if kind == "ConfigMap":
-            if key == SETTINGS:
+            if key == self._settings_key:
                 self._set_settings(MeshSettings())
         else:
             self._drop(kind, key)
@@ -179,11 +186,13 @@ class SnapshotBuilder:
             self._findings[kind, key] = found
 
     def _read_settings(self, raw: Mapping[str, Any]) -> None:
-        where = ("ConfigMap", SETTINGS.namespace, SETTINGS.name)
+        where = ("ConfigMap", *self._settings_key)
         try:
             settings = parse_mesh_settings(parse_config_map(raw).data.get(SETTINGS_FIELD, ""))
         except Exception as error:  # as above: the settings before stay
-            self._findings["ConfigMap", SETTINGS] = of_error(*where, error, "the settings before it stay in force")
+            self._findings["ConfigMap", self._settings_key] = of_error(
+                *where, error, "the settings before it stay in force"
+            )
             return
         self._note(
             "ConfigMap",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery.snapshots import SnapshotBuilder, same_content, watches
+from discovery.snapshots import SnapshotBuilder, same_content, settings_of, watches
 from kube.source import Changed, Event, Listed, Progress
 from mesh.objects import Key
 from mesh.settings import MeshSettings
@@ -160,6 +160,19 @@ def test_settings(builder: SnapshotBuilder) -> None:
     builder.apply(Listed("ConfigMap", (), 3))
     assert builder.build().settings == MeshSettings()
     assert builder.findings == ()
+
+
+def test_a_revision_follows_its_own_settings() -> None:
+    key = settings_of("canary")
+    assert {watched.kind: watched for watched in watches(key)}["ConfigMap"].query == {
+        "fieldSelector": "metadata.name=istio-canary"
+    }
+    builder = SnapshotBuilder(key)
+    raw = settings("accessLogFile: /dev/stdout")
+    builder.apply(changed(raw))
+    assert builder.build().settings.access_log_file == ""
+    builder.apply(changed({**raw, "metadata": {**raw["metadata"], "name": "istio-canary"}}, 2))
+    assert builder.build().settings.access_log_file == "/dev/stdout"
 
 
 def test_other_config_maps_are_not_the_settings(builder: SnapshotBuilder) -> None:
