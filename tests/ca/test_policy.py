@@ -63,6 +63,8 @@ def test_control_plane_has_its_dns_names_and_nobody_else() -> None:
         "heddle-webhook.istio-system.svc.cluster.local",
     )
     assert authorize(caller("default", "heddle-webhook"), None, SETTINGS, Issuer(), NOW).dns_names == ()
+    assert not needs_pod(grant.identity, SETTINGS)
+    assert needs_pod(caller("default", "heddle-webhook").identity, SETTINGS)
 
 
 def test_the_webhook_of_a_revision_has_the_dns_names_of_its_service() -> None:
@@ -70,8 +72,6 @@ def test_the_webhook_of_a_revision_has_the_dns_names_of_its_service() -> None:
     assert grant.dns_names[0] == "heddle-webhook-canary.istio-system.svc"
     assert authorize(caller("default", "heddle-webhook-canary"), None, SETTINGS, Issuer(), NOW).dns_names == ()
     assert authorize(caller("istio-system", "heddle-webhooks"), None, SETTINGS, Issuer(), NOW).dns_names == ()
-    assert not needs_pod(grant.identity, SETTINGS)
-    assert needs_pod(caller("default", "heddle-webhook").identity, SETTINGS)
 
 
 def test_operators() -> None:
