@@ -21,11 +21,7 @@ def overlay(injected: Mapping[str, Any], own: Mapping[str, Any]) -> Raw:
     """`injected` with everything that `own` says; an `own` image of `auto` asks for the injected one."""
     return merge_container(
         injected,
-        {
-            name: value
-            for name, value in own.items()
-            if value is not None and not (name == "image" and value == AUTO_IMAGE)
-        },
+        {name: value for name, value in _without_auto(own).items() if value is not None},
     )
 
 
@@ -39,5 +35,14 @@ def overrides(containers: list[Raw], inits: list[Raw]) -> str:
     return json.dumps(kept, separators=(",", ":")) if kept else ""
 
 
-def _without_auto(container: Raw) -> Raw:
-    return {name: value for name, value in container.items() if not (name == "image" and value == AUTO_IMAGE)}
+def _without_auto(container: Mapping[str, Any]) -> Raw:
+    """`container` without image `auto`, and without the pull policy that it has from that image having no tag: the API
+    server fills in Always before it asks the webhook."""
+    if container.get("image") != AUTO_IMAGE:
+        return dict(container)
+    always = container.get("imagePullPolicy") == "Always"
+    return {
+        name: value
+        for name, value in container.items()
+        if name != "image" and not (always and name == "imagePullPolicy")
+    }
