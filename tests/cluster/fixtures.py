@@ -64,13 +64,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"  {test}")
 
 
-@pytest.fixture(autouse=True)
-def _requirements(request: pytest.FixtureRequest) -> None:
-    """Skip, and remember, a test that needs what cannot be had here."""
-    for name in _unavailable.keys() & set(request.fixturenames):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, and remember, a test that needs what cannot be had here; before any of its fixtures starts."""
+    for name in _unavailable.keys() & set(getattr(item, "fixturenames", ())):
         if os.environ.get("CI") == "true":
             pytest.fail(f"{name}: {_unavailable[name]}", pytrace=False)
-        _skipped.setdefault(name, set()).add(request.node.nodeid)
+        _skipped.setdefault(name, set()).add(item.nodeid)
         pytest.skip(f"{name}: {_unavailable[name]}")
 
 
