@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,13 @@ def existing() -> Path | None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for name, prepare in PREPARATIONS.items():
         if name in used and (name == "own_api_server" or existing() is None):
             try:
-                prepare()
+                with capture.global_and_fixture_disabled() if capture else nullcontext():  # somebody waits, and reads
+                    prepare()
             except missing.Missing as error:
                 _unavailable[name] = error
 
