@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import random
 import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +243,11 @@ def write_kubeconfig(path: Path, address: str, authority: Path, user: dict[str, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address that nothing listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of the loopback address that nothing listens on, outside the range that the kernel gives to connections."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20000, 30000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in found:
+                found.append(port)
+    return found
