@@ -76,9 +76,10 @@ def api(server: ApiServer) -> Iterator[ApiServer]:
     yield server
     for owned in read_inventories(server.client):
         uninstall(server, "--purge", f"--revision={owned.revision}")
-    for name in (ISTIO_CRD["metadata"]["name"],):
-        if find(server.client, CRD.path("", name)):
-            server.client.delete(CRD.path("", name))
+    of_istio = CRD.path("", ISTIO_CRD["metadata"]["name"])
+    if find(server.client, of_istio):
+        server.client.delete(of_istio)
+        _eventually(lambda: _gone(server.client, of_istio))
     left = [raw["metadata"]["name"] for page in server.client.list(CRD.path()) for raw in page.items]
     assert not [name for name in left if name.endswith("heddle.dev")]
 
@@ -397,6 +398,11 @@ def test_nobody_to_ask_is_not_a_yes(api: ApiServer) -> None:
     assert ran.code == 1
     assert "-y" in ran.err
     assert find(api.client, NAMESPACE.path("", HOME)) is None
+
+
+def _gone(client: Client, path: str) -> None:
+    if find(client, path):
+        raise Conflict(f"{path} is still there")
 
 
 def _eventually(attempt: Callable[[], Any]) -> Any:
