@@ -25,7 +25,7 @@ class Scrape(NamedTuple):
 
 
 def merged(annotations: Mapping[str, str], agent_port: int, *, merge: bool) -> Scrape:
-    """A pod that says `prometheus.io/scrape: "false"`, or whose metrics cannot or shall not be merged, is left alone."""
+    """A pod that says `prometheus.io/scrape: "false"`, or whose metrics cannot or must not be merged, is left."""
     names = {name: word for name in annotations if (word := _word(name))}
     asked = {word: annotations[name].strip() for name, word in names.items()}
     port = asked.get("port", "80")
