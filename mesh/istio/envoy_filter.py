@@ -319,6 +319,5 @@ def _fitting_match(patch: ConfigPatch) -> Rules:
     wanted = _MATCHED_BY.get(patch.apply_to)
     matched = patch.match.objects if patch.match is not None else []
     for name in matched:
-        if patch.apply_to is not ApplyTo.INVALID and name != wanted and name != "waypoint":
-            hint = f"match by {wanted}" if wanted else f"remove match.{name}"
-            yield problem("match", name, says=f"{patch.apply_to} is not matched by {name}", hint=hint)
+        if wanted and name not in (wanted, "waypoint"):
+            yield problem("match", name, says=f"{patch.apply_to} is not matched by {name}", hint=f"match by {wanted}")
