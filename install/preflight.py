@@ -206,6 +206,13 @@ def _namespace(client: Client, rendered: Rendered) -> Iterator[HeddleError]:
         found = client.get(NAMESPACE.path("", rendered.namespace))
     except NotFound:
         return
+    enforced = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce")
+    if enforced in ("restricted", "baseline") and any(raw["kind"] == "DaemonSet" for raw in rendered.objects):
+        yield HeddleError(
+            f"namespace {rendered.namespace} enforces pod security {enforced}, which the node agent cannot have: "
+            "it writes rules in other pods' networks",
+            hint=f"kubectl label namespace {rendered.namespace} pod-security.kubernetes.io/enforce=privileged --overwrite",
+        )
     if found["metadata"].get("deletionTimestamp"):
         yield HeddleError(
             f"namespace {rendered.namespace} is being deleted",

@@ -393,6 +393,15 @@ def test_doctor_says_whom_a_webhook_blocks_and_the_way_out(api: ApiServer) -> No
         assert f"Namespace {namespace}: it is labelled istio.io/rev=typo" in heddle(api, "doctor").out
 
 
+def test_the_node_agent_cannot_be_where_pod_security_is_restricted(api: ApiServer) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    api.client.post(NAMESPACE.path(), {"metadata": {"name": HOME, "labels": labels}})
+    ran = heddle(api, "install", "-y", "--no-wait", "--set", "components.cni.enabled=true")
+    assert ran.code == 1
+    assert "which the node agent cannot have" in ran.err
+    install(api)
+
+
 def test_nobody_to_ask_is_not_a_yes(api: ApiServer) -> None:
     ran = heddle(api, "install", "--profile=minimal")
     assert ran.code == 1
