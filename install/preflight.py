@@ -147,7 +147,9 @@ def _crds(client: Client, rendered: Rendered, choices: Choices, findings: Findin
     for page in client.list(CRD.path()):
         for raw in page.items:
             reference = Reference(CRD.group, CRD.kind, "", raw["metadata"]["name"])
-            if reference not in ours or reference in known or OWNER_LABEL in (raw["metadata"].get("labels") or {}):
+            labels = raw["metadata"].get("labels") or {}
+            made_here = OWNER_LABEL in labels or labels.get("app.kubernetes.io/part-of") == "heddle"
+            if reference not in ours or reference in known or made_here:
                 continue
             if choices.skip_crds:
                 findings.left_alone.add(reference)
