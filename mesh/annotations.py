@@ -367,10 +367,15 @@ LABELS: tuple[tuple[str, str, str], ...] = (
     (TLS_MODE_LABEL, "pod", "Set to `istio` by the injection, unless the pod has it."),
     (NAME_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/name`, `app`, or the workload's name."),
     (REVISION_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/version`, `version`, or `latest`."),
-    ("istio.io/dataplane-mode", "namespace, pod", "Not acted on: there is no ambient mode."),
-    ("topology.istio.io/network", "pod", "Not acted on: a mesh is one network."),
+    ("istio.io/dataplane-mode", "namespace, pod", "Not acted on: there is no ambient mode. Injection goes before it."),
+    ("topology.istio.io/network", "pod", "Not acted on, with a warning: a mesh is one network."),
+    ("topology.istio.io/cluster", "pod", "Not acted on, with a warning: a mesh is one cluster."),
 )
 """Name, of what, and effect."""
+_WARNED_LABELS = {
+    "topology.istio.io/network": "a mesh is one network",
+    "topology.istio.io/cluster": "a mesh is one cluster",
+}
 
 _BY_NAME = {row.name: row for row in TABLE}
 _OURS = ("sidecar.istio.io/", "inject.istio.io/", "proxy.istio.io/", "prometheus.istio.io/")
@@ -415,6 +420,11 @@ def unheeded_annotations(annotations: Mapping[str, str]) -> list[str]:
             near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.85)
             found.append(f"annotation {name} is not acted on" + (f"; did you mean {near[0]}?" if near else ""))
     return found
+
+
+def unheeded_labels(labels: Mapping[str, str]) -> list[str]:
+    """A sentence for each label of Istio's that asks for something and has no effect."""
+    return [f"label {name} is not acted on: {why}" for name, why in _WARNED_LABELS.items() if name in labels]
 
 
 def reference_page() -> str:

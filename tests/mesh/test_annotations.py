@@ -18,7 +18,7 @@ from mesh.annotation_values import (
     parse_quantity,
     parse_truth,
 )
-from mesh.annotations import TABLE, PodOptions, parse_options, reference_page, unheeded_annotations
+from mesh.annotations import TABLE, PodOptions, parse_options, reference_page, unheeded_annotations, unheeded_labels
 from mesh.errors import InvalidInput
 from mesh.problems import ObjectErrors
 
@@ -175,6 +175,12 @@ def test_lists() -> None:
 def test_no_buckets(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_buckets(text)
+
+
+def test_labels_that_have_no_effect_are_named() -> None:
+    assert unheeded_labels({"topology.istio.io/network": "n", "app": "web"}) == [
+        "label topology.istio.io/network is not acted on: a mesh is one network"
+    ]
 
 
 def test_what_has_no_effect_is_named() -> None:
