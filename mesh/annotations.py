@@ -1,9 +1,9 @@
 """The annotations and labels of pods that Istio defines for injection: one table each. Pure.
 
 Names, values and meaning are Istio's (its references "Resource Annotations" and "Resource Labels", and its injection
-template). A row is acted on, or says why not; docs/reference/annotations.md is written from them (mesh/annotation_page.py). A value that
-cannot be read refuses the pod, as Istio does: a pod that asks for a port to stay out of the mesh and does not get that
-is worse than a pod that does not start.
+template). A row is acted on, or says why not; mesh/annotation_page.py writes docs/reference/annotations.md from them. A
+value that cannot be read refuses the pod, as Istio does: a pod that asks for a port to stay out of the mesh and does
+not get that is worse than a pod that does not start.
 """
 
 from __future__ import annotations
