@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.cluster import cache, missing
 
 BASE = "docker.io/library/debian:bookworm-slim"
-KEPT_SECONDS = 3600.0
+KEPT_SECONDS = 900.0
 AUTHORITIES = "/etc/heddle-test-authorities.crt"  # the host's, while building
 
 
