@@ -153,22 +153,6 @@ print(json.load(u.urlopen('http://echo/'))['headers']['{XFCC}'])"""
     assert "URI=spiffe://cluster.local/ns/mesh/sa/default" in said
 
 
-def test_an_app_waits_for_a_proxy_that_is_an_ordinary_container(world: World, case: Put) -> None:
-    line = f"""import json, time, urllib.request as u
-print(json.load(u.urlopen('http://echo/'))['headers']['{XFCC}'], flush=True)
-time.sleep(600)"""
-    annotations = {
-        "sidecar.istio.io/nativeSidecar": "false",
-        "proxy.istio.io/config": "holdApplicationUntilProxyStarts: true",
-    }
-    work = {"name": "work", "image": "test/idle:1", "command": [sys.executable, "-c", line]}
-    metadata = {"labels": {"app": "held"}, "annotations": annotations}
-    case(thing("Pod", "held", {"containers": [work], "terminationGracePeriodSeconds": 1}, metadata=metadata))
-    said = world.mesh.run("local", "logs", "-n", "mesh", "held").stdout
-    eventually(lambda: "URI=spiffe://" in world.mesh.run("local", "logs", "-n", "mesh", "held").stdout, said)
-    assert world.pods("mesh", "held")[0]["restarts"] == 0
-
-
 def test_the_apps_metrics_are_scraped_through_the_agent_under_strict(world: World, case: Put) -> None:
     annotations = {"prometheus.io/port": "8080", "prometheus.io/path": "/metrics-of-the-app"}
     case(STRICT, SERVICE, echo("own", OWN, annotations=annotations))
