@@ -18,7 +18,17 @@ from install.lock import Lock
 from install.preflight import Findings
 from install.readiness import STARTING, Reason, State, state_of
 from install.render import ADOPTED, OWNER_LABEL, Part, Rendered
-from install.resources import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET, Reference, Resource, reference_of
+from install.resources import (
+    CONFIG_MAP,
+    CRD,
+    DAEMON_SET,
+    DEPLOYMENT,
+    NAMESPACE,
+    POD,
+    SECRET,
+    Reference,
+    reference_of,
+)
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound, Unavailable
 
@@ -27,6 +37,7 @@ ROOTS = "istio-ca-root-cert"
 STAGES: tuple[tuple[str, ...], ...] = (("crds", "base"), ("ca",), ("discovery", "webhook", "node"))
 """Parts that are ready before the next stage begins; what is not named comes last. Discovery and webhook mount the
 roots that the ca writes: a kubelet that looks for them in vain looks again only after a minute."""
+_WAITED_FOR = (DEPLOYMENT.kind, DAEMON_SET.kind, CRD.kind)
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 15.0
 """How long nothing is said of pods that merely start."""
@@ -97,27 +108,35 @@ def _apply_stage(tools: Tools, namespace: str, stage: Sequence[Part], lock: Lock
         for raw in part.objects:
             _apply_one(tools.client, raw, counts[part.name])
         lock.renew()
-    waiting = {part.name: part for part in stage}
+        if not wait:
+            tools.tell(f"✔ {part.title}: {counts[part.name]} ({tools.monotonic() - began:.1f} s)")
+    if wait:
+        _wait(tools, namespace, stage, counts, began, lock)
+
+
+def _wait(
+    tools: Tools, namespace: str, stage: Sequence[Part], counts: dict[str, Counts], began: float, lock: Lock
+) -> None:
+    """Until every part works; tells of each that does, and once of each reason why one does not. May raise NotReady."""
+    waiting = list(stage)
     told: set[str] = set()
-    while waiting:
-        states = {name: (_state(tools.client, part) if wait else State(True)) for name, part in waiting.items()}
-        for name, state in states.items():
-            part = waiting[name]
-            if state.done and (not wait or not _lacks_roots(tools.client, part, namespace)):
-                took = tools.monotonic() - began
+    while True:
+        states = [(part, _state(tools.client, part, namespace)) for part in waiting]
+        took = tools.monotonic() - began
+        for part, state in states:
+            if state.done:
                 pods = f", {state.ready}/{state.wanted} pods ready" if state.wanted else ""
-                tools.tell(f"✔ {part.title}: {counts[name]}{pods} ({took:.1f} s)")
-                del waiting[name]
-                continue
-            patient = tools.monotonic() - began < QUIET_SECONDS
-            for reason in state.reasons:
-                if reason.why not in told and not (patient and reason.why in STARTING):
+                tools.tell(f"✔ {part.title}: {counts[part.name]}{pods} ({took:.1f} s)")
+            for reason in () if state.done else state.reasons:
+                if reason.why not in told and not (took < QUIET_SECONDS and reason.why in STARTING):
                     told.add(reason.why)
                     tools.tell(f"… {part.title}: {state.ready}/{state.wanted} pods ready: {reason}")
+        late = [(part, state) for part, state in states if not state.done]
+        waiting = [part for part, _ in late]
         if not waiting:
             return
-        if tools.monotonic() - began > tools.patience:
-            raise _too_long(tools.patience, [(waiting[name].title, states[name]) for name in waiting], namespace)
+        if took > tools.patience:
+            raise _too_long(tools.patience, late, namespace)
         lock.renew()
         tools.sleep(POLL_SECONDS)
 
@@ -137,26 +156,24 @@ def _apply_one(client: Client, raw: Raw, counts: Counts) -> None:
         counts.unchanged += 1
 
 
-def _state(client: Client, part: Part) -> State:
-    """All of a part's objects together."""
-    states = [_state_of(client, raw) for raw in part.objects if raw["kind"] in ("Deployment", "DaemonSet", _CRD)]
-    reasons = tuple(reason for state in states for reason in state.reasons)
+def _state(client: Client, part: Part, namespace: str) -> State:
+    """All of a part's objects together; the ca is done when it has also written the roots."""
+    states = [_state_of(client, raw) for raw in part.objects if raw["kind"] in _WAITED_FOR]
+    if part.name == "ca" and not _there(client, CONFIG_MAP.path(namespace, ROOTS)):
+        states.append(State(False, reasons=(Reason("", f"ConfigMap {namespace}/{ROOTS} is not written yet"),)))
     return State(
         all(state.done for state in states),
         sum(state.ready for state in states),
         sum(state.wanted for state in states),
-        reasons,
+        tuple(reason for state in states for reason in state.reasons),
     )
-
-
-_CRD = "CustomResourceDefinition"
 
 
 def _state_of(client: Client, raw: Raw) -> State:
     try:
         found = client.get(reference_of(raw).path)
         pods: Iterable[Raw] = ()
-        if raw["kind"] != _CRD:
+        if raw["kind"] != CRD.kind:
             labels = ",".join(f"{key}={value}" for key, value in raw["spec"]["selector"]["matchLabels"].items())
             pods = client.get(POD.path(raw["metadata"]["namespace"]), {"labelSelector": labels})["items"]
         return state_of(found, pods)
@@ -164,21 +181,19 @@ def _state_of(client: Client, raw: Raw) -> State:
         return State(False, reasons=(Reason("", str(error)),))
 
 
-def _lacks_roots(client: Client, part: Part, namespace: str) -> bool:
-    if part.name != "ca":
-        return False
+def _there(client: Client, path: str) -> bool:
     try:
-        client.get(CONFIG_MAP.path(namespace, ROOTS))
+        client.get(path)
     except NotFound:
-        return True
-    return False
+        return False
+    return True
 
 
-def _too_long(patience: float, late: Sequence[tuple[str, State]], namespace: str) -> NotReady:
+def _too_long(patience: float, late: Sequence[tuple[Part, State]], namespace: str) -> NotReady:
     lines = []
-    for title, state in late:
+    for part, state in late:
         reasons = "; ".join(map(str, state.reasons)) or "no reason is given"
-        lines.append(f"{title}: {state.ready}/{state.wanted} pods ready: {reasons}")
+        lines.append(f"{part.title}: {state.ready}/{state.wanted} pods ready: {reasons}")
     return NotReady(
         f"not ready after {patience:.0f} s: " + " | ".join(lines),
         hint=f"see kubectl -n {namespace} get pods and logs; `heddle install` again goes on from here",
@@ -239,8 +254,3 @@ def remove(client: Client, reference: Reference) -> bool:
     except NotFound:
         return False
     return True
-
-
-def workloads(client: Client, resource: Resource = DEPLOYMENT, namespace: str = "") -> list[Raw]:
-    """All objects of a kind."""
-    return [raw for page in client.list(resource.path(namespace)) for raw in page.items]

@@ -9,8 +9,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from install.kubernetes_resources import KubernetesResources, Overlay
 from install.merging import by_key, overlaid
-from install.operator import KubernetesResources, Overlay
 from install.paths import assign, parse_path, remove
 from mesh.errors import InvalidInput
 

@@ -13,12 +13,14 @@ from typing import Any
 
 from install import files
 from install.gateways import gateway_objects
+from install.kubernetes_resources import KubernetesResources
 from install.merging import overlaid
 from install.names import MESH_CONFIG, REVISION_LABEL, in_namespace, is_of_revision, with_revision
-from install.operator import DEFAULT_REVISION, NATIVE_SIDECARS, Component, KubernetesResources, OperatorSpec
+from install.operator import DEFAULT_REVISION, Component, OperatorSpec
 from install.overlay import WORKLOADS, with_overlays, with_settings
 from install.printing import value_as_yaml
 from install.request import ISTIO_HUBS
+from install.values import NATIVE_SIDECARS
 from mesh.annotation_values import parse_truth
 from mesh.errors import InvalidInput
 from mesh.settings import CONTROL_NAMESPACE, MeshSettings
