@@ -78,7 +78,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     pod = own_pod()
     cluster = None
     if isinstance(store, SecretStore):
-        cluster = Cluster(client, authority, ledger, pod.name if pod else "", store)
+        cluster = Cluster(client, authority, ledger, pod, store)
         metrics.written_behind(cluster.counts)
     issuance = Issuance(authority, ledger, settings, time.time, cluster.issued if cluster else nothing)
 

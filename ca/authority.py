@@ -15,7 +15,7 @@ from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
 from ca.store import Store
 from ca.trust import Trust, new_serial, open_root, open_trust, trust_from
-from mesh.errors import HeddleError, Unavailable
+from mesh.errors import Conflict, HeddleError, Unavailable
 from svid.material import TrustBundle
 
 RETRY_SECONDS = 60.0
@@ -92,6 +92,12 @@ class Authority:
                 return
             trust = trust_from(stored, self._store.name, self._settings.trust_domain)
             old = self._trust
+            if trust.bundle != old.bundle and trust.bundle.sequence <= old.bundle.sequence:
+                raise Conflict(
+                    f"{self._store.name} holds another bundle that is not later than ours "
+                    f"(sequence {trust.bundle.sequence}, ours {old.bundle.sequence})",
+                    hint="it was not made from ours; to take it up all the same, restart every replica",
+                )
             if trust.root_pem != old.root_pem:
                 self._issuer = self._new_issuer(trust)
             self._trust = trust

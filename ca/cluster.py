@@ -20,7 +20,7 @@ from ca.refusals import Refusals
 from ca.root_keeper import RootKeeper
 from ca.secret_store import SecretStore
 from kube.client import Client
-from kube.source import Event, Source
+from kube.source import Changed, Event, Source
 from kube.write_behind import Counts, WriteBehind
 from mesh.errors import HeddleError
 from svid.material import PodRef
@@ -32,20 +32,25 @@ EVENTS_PER_SECOND = 5.0
 MOST_EVENTS_WAITING = 200
 LAST_SECONDS = 5.0  # for what waits when the ca ends
 CATCH_UP_SECONDS = 5.0
+SETTLE_SECONDS = 3.0  # after the root was removed: whoever uninstalls removes the ca too
 
 log = structlog.get_logger("ca")
 
 
 class Cluster:
-    """`replica` is the name of this ca's own pod, `store` has the root."""
+    """`pod` is this ca's own, where it runs in one; `store` has the root."""
 
-    def __init__(self, client: Client, authority: Authority, ledger: Ledger, replica: str, store: SecretStore) -> None:
+    def __init__(
+        self, client: Client, authority: Authority, ledger: Ledger, pod: PodRef | None, store: SecretStore
+    ) -> None:
         self._client = client
         self._authority = authority
         self._ledger = ledger
-        self._replica = replica
+        self._pod = pod
+        self._replica = pod.name if pod else ""
+        self._pods: PodWatch | None = None
         self._store = store
-        self._refusals = Refusals(replica, time.time)
+        self._refusals = Refusals(self._replica, time.time)
         self._certificates: WriteBehind[Record] = WriteBehind(
             "WorkloadCertificates", self._write, limit=MOST_WAITING, per_second=CERTIFICATES_PER_SECOND
         )
@@ -55,12 +60,13 @@ class Cluster:
             limit=MOST_EVENTS_WAITING,
             per_second=EVENTS_PER_SECOND,
         )
-        self._roots = RootKeeper(client, lambda: authority.bundle)
+        self._roots = RootKeeper(client, lambda: authority.bundle, self._ending)
         self._behind = threading.Event()
         self._stopping = threading.Event()
 
     def start(self, pods: PodWatch) -> None:
         """Begin; what an earlier process of this replica left unwritten is written now."""
+        self._pods = pods
         self._certificates.start()
         self._events.start()
         self._catch_up()
@@ -98,11 +104,25 @@ class Cluster:
     def _write(self, record: Record) -> None:
         workload_certificate.write(self._client, workload_certificate.workload_certificate(record, self._replica))
 
-    def _changed(self, _event: Event) -> None:
+    def _changed(self, event: Event) -> None:
+        if isinstance(event, Changed) and event.deleted:
+            self._stopping.wait(SETTLE_SECONDS)
+            if self._stopping.is_set() or self._ending():
+                return
         try:
             self._authority.refresh()
         except HeddleError as error:
             log.error("the root that is stored cannot be used; the one in memory goes on", error=str(error))
+
+    def _ending(self) -> bool:
+        """Whether our own pod is being deleted: then what others remove is not put back."""
+        if self._pod is None or self._pods is None:
+            return False
+        try:
+            facts = self._pods(self._pod.namespace, self._pod.name, self._pod.uid)
+        except HeddleError:
+            return False
+        return facts is None or facts.deleting
 
     def _keep_up(self) -> None:
         while not self._stopping.wait(CATCH_UP_SECONDS):

@@ -29,10 +29,16 @@ class RootKeeper:
     """`bundle()` is the current one. Feed it events with `take`, or `start` watches that do."""
 
     def __init__(
-        self, client: Client, bundle: Callable[[], TrustBundle], monotonic: Callable[[], float] = time.monotonic
+        self,
+        client: Client,
+        bundle: Callable[[], TrustBundle],
+        ending: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`ending`: whether this replica is about to end, and should write no more."""
         self._client = client
         self._bundle = bundle
+        self._ending = ending
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._namespaces: dict[str, NamespaceFacts] = {}
@@ -104,6 +110,8 @@ class RootKeeper:
         now = self._monotonic()
         self._writes[namespace] = (count + 1 if now - last < CALM_SECONDS else 1, now)
         path = f"/api/v1/namespaces/{namespace}/configmaps/{NAME}"
+        if self._ending():
+            return
         try:
             written = self._client.apply(path, root_map(namespace, self._bundle()))
         except NotFound:

@@ -19,7 +19,7 @@ from ca.passphrase import passphrase_from
 from ca.settings import DAY, CaSettings
 from ca.store import TRUST_FILE, DirectoryStore
 from ca.trust import Trust, new_trust, trust_from
-from mesh.errors import InvalidInput, MissingPrerequisite, Unavailable
+from mesh.errors import Conflict, InvalidInput, MissingPrerequisite, Unavailable
 from svid.material import TrustBundle
 
 SETTINGS = CaSettings()
@@ -252,7 +252,19 @@ def test_a_root_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
     before, stored = (one.bundle, one.issuer(DAY)), store.read()
     assert stored is not None
     foreign = new_trust(b"the passphrase of somebody else", SETTINGS, int(NOW))
-    store.replace(foreign.documents(), stored.version)
+    later = TrustBundle("cluster.local", 2, foreign.bundle.roots)
+    store.replace(Trust(foreign.root_pem, later).documents(), stored.version)
     with pytest.raises(MissingPrerequisite, match="cannot be opened"):
+        one.refresh()
+    assert (one.bundle, one.issuer(DAY)) == before
+
+
+def test_an_unrelated_root_is_not_taken_up(tmp_path: Path) -> None:
+    """Made by a replica that found nothing, say: nobody who trusts the old root would trust what it signs."""
+    store, one = DirectoryStore(tmp_path), authority(tmp_path)
+    before, stored = (one.bundle, one.issuer(DAY)), store.read()
+    assert stored is not None
+    store.replace(new_trust(passphrase(), SETTINGS, int(NOW)).documents(), stored.version)
+    with pytest.raises(Conflict, match="another bundle that is not later than ours"):
         one.refresh()
     assert (one.bundle, one.issuer(DAY)) == before

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from ca.cluster import SETTLE_SECONDS
 from ca.root_maps import NAME
 from ca.secret_store import SecretStore
 from ca.settings import CaSettings
@@ -127,6 +129,22 @@ def test_a_root_that_somebody_removes_is_put_back(own: Place, api_server: ApiSer
 
     wait_for(back)
     assert own.bundle() == before
+
+
+def test_a_replica_that_is_being_deleted_puts_nothing_back(own: Place, api_server: ApiServer) -> None:
+    """As when Heddle is uninstalled: pods end some seconds after they were told to."""
+    with api_server.namespace({"istio-injection": "enabled"}) as there:
+        wait_for(lambda: has_roots(own, there))
+        secret = f"/api/v1/namespaces/{own.namespace}/secrets/{ROOT_SECRET}"
+        pods = f"/api/v1/namespaces/{own.namespace}/pods"
+        for name in ("heddle-ca-0", "heddle-ca-1"):
+            api_server.client.call("DELETE", f"{pods}/{name}", query={"gracePeriodSeconds": "60"})
+        api_server.client.delete(secret)
+        api_server.client.delete(f"/api/v1/namespaces/{there}/configmaps/{NAME}")
+        time.sleep(SETTLE_SECONDS + 2)
+        assert root_map(own, there) is None
+        with pytest.raises(NotFound):
+            api_server.client.get(secret)
 
 
 def test_nothing_was_refused_by_the_api_server(replicas: list[Replica]) -> None:
