@@ -227,7 +227,7 @@ class AuthorizationPolicy(Model):
             "action CUSTOM asks a provider: set provider.name",
         ),
         Cel(
-            "!has(self.action) || !(self.action in ['DENY', 'CUSTOM']) || has(self.rules)",
+            "!has(self.action) || !(self.action in ['DENY', 'CUSTOM']) || (has(self.rules) && self.rules.size() > 0)",
             "without rules this action has no effect: add a rule, {} for every request",
         ),
     )

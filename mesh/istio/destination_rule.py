@@ -15,7 +15,6 @@ from mesh.istio.base import (
     Duration,
     Flag,
     Int,
-    Labels,
     Model,
     PortNumber,
     Real,
@@ -29,7 +28,7 @@ from mesh.istio.destination import PortSelector
 from mesh.istio.load_balancing import LoadBalancerSettings
 from mesh.istio.schema import Cel, Schema, at_least_one, not_together
 from mesh.istio.selectors import WorkloadSelector
-from mesh.istio.texts import Count, ExportTo, Host, OneHost, SubsetName
+from mesh.istio.texts import Count, ExportTo, Host, LabelSet, OneHost, SubsetName
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -326,7 +325,7 @@ class TrafficPolicy(Model):
 class Subset(Model):
     name: Annotated[SubsetName, Schema(minLength=1)]
     """Name that routes refer to."""
-    labels: Labels = EMPTY
+    labels: LabelSet = EMPTY
     """Labels of the endpoints of this subset."""
     traffic_policy: Annotated[TrafficPolicy | None, Schema(minProperties=1)] = None
     """Policy for this subset, instead of the rule's."""

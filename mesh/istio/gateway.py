@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Flag, Labels, Model, Text, UInt, planned, problem
+from mesh.istio.base import EMPTY, Flag, Model, Text, UInt, planned, problem
 from mesh.istio.schema import Cel, Schema
-from mesh.istio.texts import NamespacedHost, Value
+from mesh.istio.texts import ONCE, LabelSet, NamespacedHost, Value
 from mesh.problems import FieldProblem, Path
 
 Rules = Iterator[FieldProblem]
@@ -98,6 +98,11 @@ class ServerTLSSettings(Model):
             "credentialName, credentialNames and files exclude each other: keep one of them",
         ),
         Cel(
+            "!has(self.mode) || self.mode != 'MUTUAL' || !has(self.serverCertificate) || has(self.caCertificates) || "
+            "has(self.caCertCredentialName)",
+            "MUTUAL verifies clients: set caCertificates or credentialName",
+        ),
+        Cel(
             "!has(self.minProtocolVersion) || !has(self.maxProtocolVersion) || "
             "self.minProtocolVersion == 'TLS_AUTO' || self.maxProtocolVersion == 'TLS_AUTO' || "
             "self.minProtocolVersion <= self.maxProtocolVersion",
@@ -135,7 +140,7 @@ class ServerTLSSettings(Model):
     """Oldest version of TLS."""
     max_protocol_version: TLSProtocol = TLSProtocol.TLS_AUTO
     """Newest version of TLS."""
-    cipher_suites: tuple[Text, ...] = planned(())
+    cipher_suites: Annotated[tuple[Text, ...], ONCE] = planned(())
     """Cipher suites, by Envoy's names."""
 
     def rules(self) -> Rules:
@@ -177,6 +182,11 @@ class Server(Model):
             "!has(self.tls.httpsRedirect) || !self.tls.httpsRedirect",
             "HTTPS and TLS are TLS already: redirect on the HTTP server",
         ),
+        Cel(
+            "self.port.protocol.upperAscii() in ['HTTPS', 'TLS'] || !has(self.tls) || !has(self.tls.mode) || "
+            "self.tls.mode in ['PASSTHROUGH', 'AUTO_PASSTHROUGH']",
+            "the protocol is not TLS: use HTTPS or TLS, or only tls.httpsRedirect",
+        ),
     )
 
     port: Port
@@ -216,7 +226,7 @@ class Gateway(Model):
 
     servers: Annotated[tuple[Server, ...], Schema(minItems=1, maxItems=8192)] = ()
     """The ports."""
-    selector: Labels = EMPTY
+    selector: LabelSet = EMPTY
     """Labels of the gateway's pods."""
 
     def rules(self) -> Rules:

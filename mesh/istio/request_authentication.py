@@ -22,7 +22,7 @@ from mesh.istio.selectors import (
     WorkloadSelector,
     check_one_way_to_select,
 )
-from mesh.istio.texts import HeaderName, Value
+from mesh.istio.texts import HEADER, HeaderName, Value
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -72,7 +72,7 @@ class JWTRule(Model):
     """Query parameters that the token is looked for in; by default `access_token`."""
     from_cookies: tuple[Value, ...] = ()
     """Cookies that the token is looked for in."""
-    output_payload_to_header: Text = ""
+    output_payload_to_header: Annotated[Text, Schema(pattern=rf"^({HEADER})?$")] = ""
     """A header that the token's payload is passed on in, in base64."""
     forward_original_token: Flag = False
     """Pass the token itself on."""

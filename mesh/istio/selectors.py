@@ -12,6 +12,7 @@ from typing import Annotated
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Labels, Model, Text, problem
 from mesh.istio.schema import Cel, Schema, at_most_one
+from mesh.istio.texts import LABEL_VALUE
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -27,9 +28,8 @@ class WorkloadSelector(Model):
         Labels,
         Schema(
             Cel("self.all(key, key.size() != 0 && !key.contains('*'))", "a key is empty or has a wildcard"),
-            Cel("self.all(key, !self[key].contains('*'))", "labels match exactly: a value has a wildcard"),
             maxProperties=256,
-            additionalProperties={"type": "string", "maxLength": 63},
+            additionalProperties=LABEL_VALUE,
         ),
     ] = EMPTY
     """Labels that a pod must have, all of them, with exactly these values."""
@@ -44,9 +44,8 @@ class NetworkSelector(Model):
     labels: Annotated[
         Labels,
         Schema(
-            Cel("self.all(key, !self[key].contains('*'))", "labels match exactly: a value has a wildcard"),
             maxProperties=256,
-            additionalProperties={"type": "string", "maxLength": 63},
+            additionalProperties=LABEL_VALUE,
         ),
     ] = EMPTY
     """Labels that a pod or WorkloadEntry must have, all of them, with exactly these values."""
@@ -64,7 +63,7 @@ class PolicyTargetReference(Model):
     """Kind of the target."""
     name: Annotated[Text, Schema(minLength=1, maxLength=253)]
     """Name of the target."""
-    namespace: Annotated[Text, Schema(maxLength=0)] = ""
+    namespace: Annotated[Text, Schema(enum=[""])] = ""
     """Must stay empty: the target is in the policy's own namespace."""
 
     def rules(self) -> Rules:
@@ -74,9 +73,10 @@ class PolicyTargetReference(Model):
             yield problem("name", says="the target has no name", hint="name it")
         if len(self.kind) > 63 or not re.search(_KIND, self.kind):
             yield problem("kind", says=f"{self.kind!r} is not a kind", hint="write it as Gateway or Service")
-        elif (self.group, self.kind) not in _TARGETS:
-            known = ", ".join(f"{kind} ({group or 'core'})" for group, kind in _TARGETS)
-            yield problem("kind", says=f"policies are not attached to {self.group or 'core'}/{self.kind}", hint=known)
+        elif (self.group.removeprefix("core"), self.kind) not in _TARGETS:
+            known = ", ".join(f"{group or 'core'}/{kind}" for group, kind in _TARGETS)
+            says = f"policies are not attached to {self.group or 'core'}/{self.kind}"
+            yield problem("kind", says=says, hint=f"attach it to one of {known}")
         if self.namespace:
             yield problem(
                 "namespace", says="a policy is for targets in its own namespace", hint="remove it, or move the policy"

@@ -86,7 +86,7 @@ class ServiceEntry(Model):
 
     hosts: Annotated[
         tuple[Annotated[Host, Schema(Cel("self != '*'", "* would be every host"))], ...],
-        Schema(minItems=1, maxItems=256),
+        Schema(**{"minItems": 1, "maxItems": 256, "x-kubernetes-list-type": "set"}),
     ]
     """DNS names of the service; with a wildcard in front where the resolution is NONE or the mesh resolves it."""
     addresses: Annotated[tuple[Annotated[Text, Schema(maxLength=64)], ...], Schema(maxItems=256)] = ()

@@ -163,7 +163,7 @@ class MetricSelector(Model):
 class TagOverride(Model):
     cel = (
         Cel(
-            "!has(self.operation) || self.operation != 'UPSERT' || (has(self.value) && self.value != '')",
+            "(has(self.operation) && self.operation == 'REMOVE') || (has(self.value) && self.value != '')",
             "UPSERT has no value: set value",
         ),
         Cel("!has(self.operation) || self.operation != 'REMOVE' || !has(self.value)", "REMOVE has no value: remove it"),

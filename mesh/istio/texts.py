@@ -5,9 +5,9 @@ The models' rules (`mesh.istio.rules`) check the same and more, with a sentence 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from mesh.istio.base import Int, Text
+from mesh.istio.base import Int, Labels, Text
 from mesh.istio.schema import Cel, Schema
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -18,6 +18,15 @@ _PORT = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 
 HEADER = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 
+ONCE = Schema(**{"x-kubernetes-list-type": "set"})
+"""No entry of the list stands twice."""
+LABEL_VALUE: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 63,
+    "pattern": r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+}
+LabelSet = Annotated[Labels, Schema(additionalProperties=LABEL_VALUE)]
+"""Labels whose values have the form that Kubernetes asks for."""
 OneHost = Annotated[Text, Schema(pattern=rf"^({_NAME}|{_IPV6})$", maxLength=255)]
 """A DNS name or an IP address."""
 Host = Annotated[Text, Schema(pattern=rf"^(\*|(\*\.)?{_NAME}|{_IPV6})$", maxLength=255)]
@@ -43,7 +52,7 @@ ExportTo = Annotated[
     tuple[Annotated[Text, Schema(pattern=rf"^([.*~]|{_LABEL})$", maxLength=63)], ...],
     Schema(
         Cel("self.size() < 2 || !self.exists(each, each in ['*', '~'])", "* and ~ stand alone: remove the others"),
-        maxItems=1024,
+        **{"maxItems": 1024, "x-kubernetes-list-type": "set"},
     ),
 ]
 """Namespaces, `.` for the own one; or `*` (all) or `~` (none) alone."""

@@ -31,7 +31,7 @@ from mesh.istio.http_actions import (
     HTTPRewrite,
 )
 from mesh.istio.schema import Cel, Schema, at_least_one, at_most_one, exactly_one, not_together
-from mesh.istio.texts import ExportTo, GatewayName, Host, Namespace
+from mesh.istio.texts import ExportTo, GatewayName, Host, LabelSet, Namespace
 from mesh.problems import FieldProblem
 
 MESH_GATEWAY = "mesh"
@@ -67,7 +67,7 @@ class HTTPMatchRequest(Model):
     """Headers by name; an empty match asks only that the header is there."""
     port: Annotated[UInt, Schema(maximum=65535)] = 0
     """Port of the service that the request was sent to."""
-    source_labels: Labels = EMPTY
+    source_labels: LabelSet = EMPTY
     """Labels of the client's pod."""
     gateways: tuple[GatewayName, ...] = ()
     """Gateways that the request came through; overrides those of the VirtualService."""
@@ -164,7 +164,7 @@ class L4MatchAttributes(Model):
     """Port that the connection was made to."""
     source_subnet: Text = planned("")
     """Address range that the connection comes from."""
-    source_labels: Labels = planned(EMPTY)
+    source_labels: LabelSet = planned(EMPTY)
     """Labels of the client's pod."""
     gateways: tuple[GatewayName, ...] = planned(())
     """Gateways that the connection came through; overrides those of the VirtualService."""
@@ -197,7 +197,7 @@ class TLSMatchAttributes(Model):
     """Address ranges that the connection was made to."""
     port: Annotated[UInt, Schema(maximum=65535)] = 0
     """Port that the connection was made to."""
-    source_labels: Labels = EMPTY
+    source_labels: LabelSet = EMPTY
     """Labels of the client's pod."""
     gateways: tuple[GatewayName, ...] = ()
     """Gateways that the connection came through; overrides those of the VirtualService."""

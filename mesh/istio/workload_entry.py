@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Labels, Map, Model, PortNumber, Text, UInt, problem
+from mesh.istio.base import EMPTY, Map, Model, PortNumber, Text, UInt, problem
 from mesh.istio.schema import Cel, Schema, at_least_one
+from mesh.istio.texts import LabelSet
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -48,7 +49,7 @@ class Endpoint(Model):
         ),
     ] = EMPTY
     """Port number of the workload by the service port's name; a service port that is not listed keeps its number."""
-    labels: Annotated[Labels, Schema(maxProperties=256)] = EMPTY
+    labels: Annotated[LabelSet, Schema(maxProperties=256)] = EMPTY
     """Labels of the workload, which selectors and subsets look at."""
     network: Annotated[Text, Schema(maxLength=2048)] = ""
     """The network that the workload is in; workloads of one network reach each other directly."""

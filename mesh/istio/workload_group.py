@@ -11,7 +11,7 @@ from typing import Annotated
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Labels, Model, PortNumber, Text, problem
 from mesh.istio.schema import Schema, exactly_one
-from mesh.istio.texts import Count, HeaderName
+from mesh.istio.texts import Count, HeaderName, LabelSet
 from mesh.istio.workload_entry import EndpointTemplate
 from mesh.problems import FieldProblem
 
@@ -21,7 +21,7 @@ Rules = Iterator[FieldProblem]
 class GroupMetadata(Model):
     """Metadata of the entries."""
 
-    labels: Annotated[Labels, Schema(maxProperties=256)] = EMPTY
+    labels: Annotated[LabelSet, Schema(maxProperties=256)] = EMPTY
     """Labels of each entry."""
     annotations: Annotated[Labels, Schema(maxProperties=256)] = EMPTY
     """Annotations of each entry."""
