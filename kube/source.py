@@ -21,8 +21,10 @@ import structlog
 from kube.client import Client
 from mesh.errors import Gone, HeddleError, NotFound
 
-WATCH_SECONDS = 540.0
-SILENCE_SECONDS = 150.0  # an API server sends a bookmark about every minute
+# The server ends a watch before its silence would be taken for a dead connection: while nothing of a kind changes, not
+# even a bookmark is sent where etcd does not report its progress.
+WATCH_SECONDS = 120.0
+SILENCE_SECONDS = 150.0
 FIRST_RETRY = 0.2
 LONGEST_RETRY = 10.0
 ABSENT_RETRY = 15.0

@@ -24,8 +24,8 @@ def field_docs(model: type[Model]) -> dict[str, str]:
 
 
 def class_doc(model: type[Model]) -> str:
-    """The docstring of the model itself, on one line; "" when it has none."""
-    return _line(model.__dict__.get("__doc__") or "")
+    """The docstring of the model itself, on one line, without the words that it is a spec; "" when it has none."""
+    return _line(model.__dict__.get("__doc__") or "").removeprefix("The spec.").lstrip()
 
 
 def _own(model: type[Model]) -> dict[str, str]:

@@ -91,13 +91,13 @@ def _check(patch: object, where: str) -> None:
         if not isinstance(value, dict):
             raise InvalidInput(f"must be a mapping, not {show(value)}", field=f"{where}.{name}")
     for place in ("containers", "initContainers", "volumes"):
-        items = (patch.get("spec") or {}).get(place) or []
+        items = (patch.get("spec") or {}).get(place, [])
         if not isinstance(items, list) or not all(
             isinstance(i, dict) and isinstance(i.get("name"), str) for i in items
         ):
             raise InvalidInput("must be a list of mappings with a name each", field=f"{where}.spec.{place}")
     for place in ("labels", "annotations"):
-        texts = (patch.get("metadata") or {}).get(place) or {}
+        texts = (patch.get("metadata") or {}).get(place, {})
         if not isinstance(texts, dict) or not all(isinstance(text, str | None) for text in texts.values()):
             raise InvalidInput("must be a mapping of texts", field=f"{where}.metadata.{place}", hint="use quotes")
 

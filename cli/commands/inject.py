@@ -14,10 +14,12 @@ import yaml
 from cli.output import columns
 from mesh.annotations import NAMESPACE_INJECTION
 from mesh.errors import InvalidInput
+from mesh.injector import NAME
 from mesh.manifest import Document, documents
 from mesh.settings import MeshSettings, parse_mesh_settings
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.decision import Decision
+from webhook.injector import InjectorSettings, injector_settings
 from webhook.workloads import Injected, inject_object
 
 Raw = dict[str, Any]
@@ -29,6 +31,9 @@ ASSUMED = {NAMESPACE_INJECTION: "enabled"}
 @click.option("-f", "--filename", "files", multiple=True, required=True, metavar="FILE|-", help="Can be repeated.")
 @click.option("--explain", is_flag=True, help="Say for each pod whether it gets a sidecar, and why, instead.")
 @click.option("--mesh-config", type=click.Path(dir_okay=False), help="The mesh's settings (meshConfig, YAML).")
+@click.option(
+    "--injector-config", type=click.Path(dir_okay=False), help="ConfigMap istio-sidecar-injector: templates and values."
+)
 @click.option("-n", "--namespace", default="default", show_default=True, help="Of objects that name none.")
 @click.option(
     "--namespace-labels",
@@ -43,6 +48,7 @@ def command(
     files: tuple[str, ...],
     explain: bool,
     mesh_config: str | None,
+    injector_config: str | None,
     namespace: str,
     namespace_labels: tuple[str, ...],
     revision: str,
@@ -54,7 +60,8 @@ def command(
     without a pod come out as they went in; comments are lost.
     """
     settings = parse_mesh_settings(_read(mesh_config)) if mesh_config else MeshSettings()
-    config = InjectionConfig(settings=settings, revision=revision)
+    injector = _injector(injector_config) if injector_config else InjectorSettings()
+    config = InjectionConfig(settings=settings, revision=revision, injector=injector)
     found = [document for file in files for document in documents(_read(file), file)]
     results = [_inject(document, found, namespace, _labels(namespace_labels), config) for document in found]
     if explain:
@@ -65,6 +72,15 @@ def command(
             for sentence in result.advice:
                 click.echo(f"warning: {result.about}: {sentence}", err=True)
     click.echo(render([r.object if isinstance(r, Injected) else r for r in results], output), nl=False)
+
+
+def _injector(file: str) -> InjectorSettings:
+    """The settings in a ConfigMap's manifest, the only ConfigMap in `file`."""
+    for document in documents(_read(file), file):
+        data = document.raw.get("data")
+        if document.kind == "ConfigMap" and isinstance(data, dict):
+            return injector_settings({name: text for name, text in data.items() if isinstance(text, str)})
+    raise InvalidInput("it has no ConfigMap with data", field=file, hint=f"write the manifest of ConfigMap {NAME}")
 
 
 def explain_table(results: list[Injected]) -> str:

@@ -86,7 +86,7 @@ class ServiceEndpoint(Endpoint):
 
 
 class WorkloadEntry(ServiceEndpoint):
-    """The spec: one workload."""
+    """The spec. One workload that is no pod."""
 
 
 class EndpointTemplate(Endpoint):

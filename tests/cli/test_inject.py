@@ -113,6 +113,23 @@ def test_the_meshs_settings(tmp_path: Path) -> None:
     assert {"name": "TRUST_DOMAIN", "value": "example.org"} in proxy["env"]
 
 
+def test_the_injectors_settings(tmp_path: Path) -> None:
+    settings = tmp_path / "injector.yaml"
+    data = {
+        "config": "templates: {mine: 'spec: {containers: [{name: istio-proxy, env: [{name: A, value: b}]}]}'}",
+        "values": "global: {imagePullPolicy: Never}",
+    }
+    settings.write_text(json.dumps({**manifest("v1", "ConfigMap", "istio-sidecar-injector"), "data": data}))
+    pod = manifest("v1", "Pod", spec=POD)
+    pod["metadata"]["annotations"] = {"inject.istio.io/templates": "sidecar,mine"}
+    (out,) = yaml.safe_load_all(inject(pod, options=("--injector-config", str(settings))).stdout)
+    proxy = out["spec"]["initContainers"][1]
+    assert {"name": "A", "value": "b"} in proxy["env"]
+    assert proxy["imagePullPolicy"] == "Never"
+    settings.write_text(json.dumps(manifest("v1", "Pod", spec=POD)))
+    assert "has no ConfigMap with data" in str(inject(pod, options=("--injector-config", str(settings))).exception)
+
+
 def test_warnings_go_to_standard_error() -> None:
     pod = manifest("v1", "Pod", spec=POD)
     pod["metadata"]["annotations"] = {"sidecar.istio.io/enableCoreDump": "true"}

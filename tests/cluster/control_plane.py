@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import random
 import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,11 @@ class ControlPlane:
         self._ask_etcd("/v3/kv/compaction", {"revision": str(now), "physical": True})
         return now
 
+    def delete_stored(self, key: str) -> None:
+        """Take an object out of etcd behind the API server's back."""
+        answer = self._ask_etcd("/v3/kv/deleterange", {"key": base64.b64encode(key.encode()).decode()})
+        assert int(answer.get("deleted", 0)) == 1, key
+
     def wait_until(self, name: str, condition: Callable[[], bool]) -> None:
         """Until `condition` holds; ComponentFailed, about the component `name`, if it never does."""
         patience = time.monotonic() + READY_SECONDS
@@ -236,9 +243,11 @@ def write_kubeconfig(path: Path, address: str, authority: Path, user: dict[str, 
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback address that nothing listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of the loopback address that nothing listens on, outside the range that the kernel gives to connections."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20000, 30000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in found:
+                found.append(port)
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,13 @@ def existing() -> Path | None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for name, prepare in PREPARATIONS.items():
         if name in used and (name == "own_api_server" or existing() is None):
             try:
-                prepare()
+                with capture.global_and_fixture_disabled() if capture else nullcontext():  # somebody waits, and reads
+                    prepare()
             except missing.Missing as error:
                 _unavailable[name] = error
 
@@ -64,13 +67,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"  {test}")
 
 
-@pytest.fixture(autouse=True)
-def _requirements(request: pytest.FixtureRequest) -> None:
-    """Skip, and remember, a test that needs what cannot be had here."""
-    for name in _unavailable.keys() & set(request.fixturenames):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, and remember, a test that needs what cannot be had here; before any of its fixtures starts."""
+    for name in _unavailable.keys() & set(getattr(item, "fixturenames", ())):
         if os.environ.get("CI") == "true":
             pytest.fail(f"{name}: {_unavailable[name]}", pytrace=False)
-        _skipped.setdefault(name, set()).add(request.node.nodeid)
+        _skipped.setdefault(name, set()).add(item.nodeid)
         pytest.skip(f"{name}: {_unavailable[name]}")
 
 

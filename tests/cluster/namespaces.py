@@ -56,6 +56,8 @@ def enter(name: str, state: Path) -> None:
     linux.mount("tmpfs", str(CGROUPS), "tmpfs", quiet, "mode=755")
     for controllers, _ in hierarchies:
         _mount_cgroup(controllers, quiet)
+    for mounted in _mounted_below("/run"):  # hidden, but containerd takes what it reads in mountinfo for what there is
+        linux.detach(mounted)
     linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     # As on a node that systemd started: what is mounted there later reaches the containers that ask for it.
     linux.mount("none", "/run", None, MS_SHARED)
@@ -88,6 +90,15 @@ def _remove_cgroup(directory: str) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def _mounted_below(place: str) -> list[str]:
+    """Mount points under `place` that are under no other there."""
+    found: list[str] = []
+    for point in sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        if point.startswith(f"{place}/") and not any(point == f or point.startswith(f"{f}/") for f in found):
+            found.append(point)
+    return found
 
 
 def _own_cgroups() -> Iterator[tuple[str, Path]]:

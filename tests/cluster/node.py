@@ -18,7 +18,7 @@ from kube.client import Client
 from tests.cluster import builds, images, missing
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.namespaces import NODE
-from tests.cluster.processes import Processes
+from tests.cluster.processes import ComponentFailed, Processes
 
 ADDRESS = "10.250.0.1"
 POD_RANGE = "10.244.0.0/24"
@@ -61,15 +61,17 @@ class Node:
         return [missing.program(enter[0], "util-linux"), *enter[1:], "--", *argv]
 
     def run(self, *argv: str, stdin: Any = None) -> str:
-        """What a command on the node prints; CalledProcessError when it fails."""
+        """What a command on the node prints; ComponentFailed, with what it complained about, when it fails."""
         environment = {
             "PATH": f"{self._containerd}:{missing.SEARCH}",
             "CONTAINERD_ADDRESS": SOCKET,
             "LC_ALL": "C.UTF-8",
         }
         done = subprocess.run(
-            self.inside(argv), env=environment, stdin=stdin, stdout=subprocess.PIPE, text=True, check=True
+            self.inside(argv), env=environment, stdin=stdin, capture_output=True, text=True, check=False
         )
+        if done.returncode:
+            raise ComponentFailed(f"{' '.join(argv)}: {done.stderr.strip()}")
         return done.stdout
 
     def start_network(self) -> None:

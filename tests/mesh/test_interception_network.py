@@ -120,6 +120,14 @@ def test_interfaces(network: Network) -> None:
     assert network.pod.ask(OUTSIDE, 80) == "outside"
 
 
+def test_what_comes_from_a_virtual_machine_is_outbound(network: Network) -> None:
+    intercept(network, InterceptionSpec(virtual_interfaces=("eth0",)))
+    assert network.outside.ask(POD, 8080) == "outbound"
+    assert network.outside.ask(POD6, 8080) == "outbound"
+    intercept(network, InterceptionSpec(virtual_interfaces=("eth0",), exclude_outbound_ports=(8080,)))
+    assert network.outside.ask(POD, 8080) == "app"
+
+
 def test_udp_and_so_dns_is_left_alone(network: Network) -> None:
     import socket
 

@@ -44,6 +44,7 @@ SPECS = st.builds(
     include_outbound_ports=PORTS,
     exclude_outbound_ports=PORTS,
     exclude_interfaces=NAMES,
+    virtual_interfaces=NAMES,
     proxy_uid=st.integers(1, 2**31),
     proxy_gid=st.integers(1, 2**31),
     outbound_port=st.integers(1, 65535),
