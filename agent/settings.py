@@ -196,8 +196,14 @@ def _proxy_config(text: str) -> ProxyConfig:
         hold_application=hold,
         status_port=_port(raw.get("statusPort", ports.AGENT), "PROXY_CONFIG.statusPort"),
         admin_port=_port(raw.get("proxyAdminPort", ports.ENVOY_ADMIN), "PROXY_CONFIG.proxyAdminPort"),
-        runtime={str(name): str(value) for name, value in (raw.get("runtimeValues") or {}).items()},
+        runtime=_texts(raw.get("runtimeValues") or {}, "PROXY_CONFIG.runtimeValues"),
     )
+
+
+def _texts(value: object, name: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InvalidInput("must be a JSON object", field=name)
+    return {str(key): str(text) for key, text in value.items()}
 
 
 def _scrape(text: str, agent_port: int) -> AppMetrics | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,13 @@ from install.names import REVISION_LABEL
 from install.operator import DEFAULT_REVISION
 from install.render import OWNER_LABEL, Rendered
 from install.resources import CRD, LEASE, MUTATING, NAMESPACE, POD, SECRET, Reference, reference_of
-from kube.client import Client, Refused
+from kube.client import Client
 from mesh.errors import HeddleError, NotFound
+from mesh.settings import CONTROL_NAMESPACE
 
 OLDEST = (1, 29)
 OLDEST_WITHOUT_NATIVE = (1, 27)
+AT_ONCE = 8
 SOMEWHERE = "default"
 """Objects for a namespace that is not there yet are tried in this one."""
 
@@ -49,6 +52,9 @@ def preflight(client: Client, rendered: Rendered, choices: Choices, *, native_si
     findings = Findings()
     oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
     findings.errors += _version(client, oldest, native_sidecars)
+    if rendered.namespace != CONTROL_NAMESPACE and not choices.force:
+        says = f"proxies look for the control plane in namespace {CONTROL_NAMESPACE}, not in {rendered.namespace}"
+        findings.errors.append(HeddleError(says, hint="leave the namespace out"))
     denied = list(missing_rights(client, rendered))
     if denied:
         findings.errors.append(
@@ -104,8 +110,10 @@ def missing_rights(client: Client, rendered: Rendered) -> Iterator[str]:
         wanted |= {(verb, resource.group, resource.plural, own): None for verb in verbs}
     for resource in (POD, CRD, MUTATING):
         wanted["list", resource.group, resource.plural, ""] = None
-    for verb, group, plural, namespace in wanted:
-        if not allowed(client, verb, group, plural, namespace):
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda each: allowed(client, *each), wanted))
+    for (verb, _, plural, namespace), yes in zip(wanted, answers, strict=True):
+        if not yes:
             yield f"{verb} {plural}" + (f" in {namespace}" if namespace else "")
 
 
@@ -198,6 +206,13 @@ def _namespace(client: Client, rendered: Rendered) -> Iterator[HeddleError]:
         found = client.get(NAMESPACE.path("", rendered.namespace))
     except NotFound:
         return
+    enforced = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce")
+    if enforced in ("restricted", "baseline") and any(raw["kind"] == "DaemonSet" for raw in rendered.objects):
+        yield HeddleError(
+            f"namespace {rendered.namespace} enforces pod security {enforced}, which the node agent cannot have: "
+            "it writes rules in other pods' networks",
+            hint=f"kubectl label namespace {rendered.namespace} pod-security.kubernetes.io/enforce=privileged --overwrite",
+        )
     if found["metadata"].get("deletionTimestamp"):
         yield HeddleError(
             f"namespace {rendered.namespace} is being deleted",
@@ -208,24 +223,30 @@ def _namespace(client: Client, rendered: Rendered) -> Iterator[HeddleError]:
 def _trial(client: Client, rendered: Rendered, left_alone: set[Reference]) -> Iterator[HeddleError]:
     """The API server checks every object without keeping it: fields, types, and whether you may give these rights."""
     there = _exists(client, NAMESPACE.path("", rendered.namespace))
-    for raw in rendered.objects:
-        reference = reference_of(raw)
-        if reference in left_alone:
-            continue
-        path, body = reference.path, raw
-        if not there and reference.namespace == rendered.namespace:
-            path = reference.resource.path(SOMEWHERE, reference.name)
-            body = {**raw, "metadata": {**raw["metadata"], "namespace": SOMEWHERE}}
-        try:
-            client.apply(path, body, dry_run=True)
-        except NotFound:
-            yield HeddleError(
-                f"{reference}: namespace {reference.namespace} does not exist",
-                hint=f"kubectl create namespace {reference.namespace}",
-            )
-        except Refused as error:
-            if path == reference.path or error.status != 403:
-                yield HeddleError(f"{reference} is refused: {error.message}", hint=error.hint)
+    elsewhere = "" if there else rendered.namespace
+    tried = [raw for raw in rendered.objects if reference_of(raw) not in left_alone]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for refusal in pool.map(lambda raw: _try(client, raw, elsewhere), tried):
+            if refusal is not None:
+                yield refusal
+
+
+def _try(client: Client, raw: dict[str, Any], missing: str) -> HeddleError | None:
+    """Why the object is refused. One of the namespace `missing` is tried in another."""
+    reference = reference_of(raw)
+    path, body = reference.path, raw
+    if missing and reference.namespace == missing:
+        path = reference.resource.path(SOMEWHERE, reference.name)
+        body = {**raw, "metadata": {**raw["metadata"], "namespace": SOMEWHERE}}
+    try:
+        client.apply(path, body, dry_run=True)
+    except NotFound:
+        says = f"{reference}: namespace {reference.namespace} does not exist"
+        return HeddleError(says, hint=f"kubectl create namespace {reference.namespace}")
+    except HeddleError as error:  # a field that Kubernetes does not know is a 500 of its
+        if path == reference.path or error.status != 403:
+            return HeddleError(f"{reference} is refused: {error.message}", hint=error.hint)
+    return None
 
 
 def _exists(client: Client, path: str) -> bool:

@@ -242,6 +242,10 @@ def mesh_config(base: Raw, spec: OperatorSpec) -> Raw:
     native = _native_sidecars(spec)
     if native is not None:
         heddle["nativeSidecars"] = native
+    if cni_enabled(spec):
+        heddle["nodeAgent"] = True
+        if spec.values.cni.exclude_namespaces:
+            heddle["nodeAgentExcludeNamespaces"] = list(spec.values.cni.exclude_namespaces)
     asked: Raw = {"heddle": heddle} | ({"defaultConfig": defaults} if defaults else {})
     merged: Raw = overlaid(overlaid(base, asked), _plain(spec.mesh_config))
     return merged

@@ -98,7 +98,7 @@ def _certificate(options: argparse.Namespace, metrics: Metrics, registration: Re
 
     def trusted(material: SvidMaterial) -> ssl.SSLContext:
         if registration is not None:
-            registration.trust(material.bundle)
+            registration.trust(material)
         return context_of(material)
 
     certificate = SvidCertificate(

@@ -27,7 +27,7 @@ from webhook.merge import merge_pod
 from webhook.metadata import annotations_of, as_label, labels_of, status_of, workload_name
 from webhook.overlay import overlay, overrides
 from webhook.probes import rewrite
-from webhook.prometheus import merged
+from webhook.prometheus import merged, unreadable_port
 from webhook.sidecar import INIT_CONTAINER, Wanted, init_container, is_own_image, proxy_container, volumes
 from webhook.templates import Values
 
@@ -160,6 +160,8 @@ def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
             f"annotation sidecar.istio.io/proxyImage: {options.proxy_image} is taken for Istio's own; "
             f"the proxy runs {wanted.image}"
         )
+    if wrong := unreadable_port(pod["metadata"].get("annotations") or {}):
+        found.append(wrong)
     if wanted.template == SIDECAR:
         found.extend(
             f"container {container['name']} runs as user {ports.PROXY_UID}, which is the proxy's: its connections "

@@ -5,10 +5,11 @@ Source: Istio's injection templates `sidecar` and `gateway`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import orjson
 
 from mesh.annotations import (
     DEFAULT_CONTAINER,
@@ -69,7 +70,7 @@ def status_of(before: Mapping[str, Any], spec: Mapping[str, Any], wanted: Wanted
         "imagePullSecrets": added("imagePullSecrets"),
         "revision": wanted.config.revision,
     }
-    return {SIDECAR_STATUS_ANNOTATION: json.dumps(status, separators=(",", ":"))}
+    return {SIDECAR_STATUS_ANNOTATION: orjson.dumps(status).decode()}
 
 
 def workload_name(pod: Mapping[str, Any]) -> str:

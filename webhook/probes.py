@@ -67,10 +67,10 @@ def _question(probe: Mapping[str, Any], container: Mapping[str, Any]) -> Raw | N
 
 
 def _number(port: object, container: Mapping[str, Any]) -> int | None:
+    if isinstance(port, str) and port.isascii() and port.isdigit() and len(port) <= 5:
+        port = int(port)
     if isinstance(port, int):
-        return port
-    if isinstance(port, str) and port.isascii() and port.isdigit():
-        return int(port)
+        return port if 0 < port < 65536 else None
     for declared in container.get("ports") or ():
         if declared.get("name") == port and isinstance(declared.get("containerPort"), int):
             return int(declared["containerPort"])

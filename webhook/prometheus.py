@@ -25,10 +25,11 @@ class Scrape(NamedTuple):
 
 
 def merged(annotations: Mapping[str, str], agent_port: int, *, merge: bool) -> Scrape:
-    """A pod that says `prometheus.io/scrape: "false"`, or whose metrics are not to be merged, is left as it is."""
+    """A pod that says `prometheus.io/scrape: "false"`, or whose metrics cannot or must not be merged, is left."""
     names = {name: word for name in annotations if (word := _word(name))}
     asked = {word: annotations[name].strip() for name, word in names.items()}
-    if not merge or asked.get("scrape", "").lower() in _NO or asked.get("port") == str(agent_port):
+    port = asked.get("port", "80")
+    if not merge or asked.get("scrape", "").lower() in _NO or not is_port(port) or int(port) == agent_port:
         return Scrape(dict(annotations), "")
     kept = {name: text for name, text in annotations.items() if name not in names}
     kept |= {
@@ -37,6 +38,19 @@ def merged(annotations: Mapping[str, str], agent_port: int, *, merge: bool) -> S
         "prometheus.io/path": METRICS_PATH,
     }
     return Scrape(kept, json.dumps(asked, separators=(",", ":"), sort_keys=True) if asked else "")
+
+
+def unreadable_port(annotations: Mapping[str, str]) -> str:
+    """The annotation with a port that is none, and its value; empty when all is well."""
+    for name, text in annotations.items():
+        if _word(name) == "port" and not is_port(text.strip()):
+            return f"annotation {name}: {text!r} is not a port; the app's metrics are not added to the proxy's"
+    return ""
+
+
+def is_port(text: str) -> bool:
+    """Whether Prometheus could scrape this port."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def _word(name: str) -> str:

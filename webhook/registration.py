@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -24,7 +24,7 @@ from kube.client import Client
 from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh.annotations import REVISION
 from mesh.errors import HeddleError
-from svid.material import TrustBundle
+from svid.material import SvidMaterial
 
 KIND = "MutatingWebhookConfiguration"
 PATH = list_path("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")
@@ -73,31 +73,71 @@ def revisions_of(configurations: Iterable[Raw]) -> frozenset[str]:
     )
 
 
-def patch_of(configuration: Raw, roots: tuple[str, ...], sequence: int) -> dict[str, Any] | None:
-    """The strategic merge patch that makes every entry trust `roots`; None when nothing has to be written.
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the API server has to trust: `roots` of bundle `sequence`, of which `own` is that of the certificate shown.
 
-    A later bundle than the one that was written last replaces what is there. Otherwise roots are only added: a replica
-    that has yet to hear of that bundle may still show a certificate of an older root.
+    `owed`: this replica added its own root while it was behind, and has since heard of the bundle that was written.
     """
+
+    roots: tuple[str, ...]
+    sequence: int
+    own: tuple[str, ...]
+    owed: bool = False
+
+
+def patch_of(configuration: Raw, trust: Trust) -> dict[str, Any] | None:
+    """The strategic merge patch that makes every entry trust what it has to; None when nothing has to be written.
+
+    A later bundle than the one that was written last replaces what is there. Otherwise roots are only added: all of the
+    same bundle, and of an earlier one the root without which this replica's own certificate would not verify.
+    """
+    if not trust.roots:
+        return None
     meta = configuration["metadata"]
-    written = (meta.get("annotations") or {}).get(SEQUENCE, "")
-    later = sequence > (int(written) if written.isdecimal() else -1)
+    written = written_sequence(configuration)
+    later = trust.sequence > written
     entries = []
     for entry in entries_of(configuration):
         there = _trusted(entry)
-        wanted = roots if later else tuple(dict.fromkeys((*there, *roots)))
+        if later or (trust.owed and trust.sequence == written):
+            wanted = trust.roots
+        else:
+            needed = trust.roots if trust.sequence == written else trust.own
+            wanted = tuple(dict.fromkeys((*there, *needed)))
         if set(wanted) != set(there):
             pem = "".join(f"{root}\n" for root in wanted)
             bundle = base64.b64encode(pem.encode()).decode()
             entries.append({"name": entry["name"], "clientConfig": {"caBundle": bundle}})
-    if not entries and not later:
+    if not entries and not (later and any(True for _ in entries_of(configuration))):
         return None
-    if not roots or not any(True for _ in entries_of(configuration)):
-        return None
-    annotations = {SEQUENCE: str(sequence)} if later else {}
+    annotations = {SEQUENCE: str(trust.sequence)} if later else {}
     # With the version, so that a patch made from what is no longer so is refused, and made again.
     of_object = {"resourceVersion": meta.get("resourceVersion", ""), "annotations": annotations}
     return {"metadata": of_object, **({"webhooks": entries} if entries else {})}
+
+
+def written_sequence(configuration: Raw) -> int:
+    """The number of the bundle that was written last; -1 before the first."""
+    noted = (configuration["metadata"].get("annotations") or {}).get(SEQUENCE, "")
+    return int(noted) if noted.isdecimal() else -1
+
+
+def trust_of(material: SvidMaterial) -> Trust:
+    """What it takes for the certificate of `material` to verify, now and after the next renewals."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    roots = certificates(material.bundle.pem)
+    last = x509.load_pem_x509_certificates(material.chain_pem)[-1]
+    own = []
+    for root in roots:
+        try:
+            last.verify_directly_issued_by(x509.load_pem_x509_certificate(root.encode()))
+            own.append(root)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+    return Trust(roots, material.bundle.sequence, tuple(own) or roots)
 
 
 def _trusted(entry: Raw) -> tuple[str, ...]:
@@ -108,15 +148,9 @@ def _trusted(entry: Raw) -> tuple[str, ...]:
         return ()  # nothing that could be kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    roots: tuple[str, ...]
-    sequence: int
-
-
 class Registration:
-    """`on_event` is a Source's listener. `mounted` reads the roots that are mounted, PEM; they may be newer than the
-    bundle that came with the certificate. `on_revisions` hears of the values of `istio.io/rev` that lead here."""
+    """`on_event` is a Source's listener. `mounted` reads the roots (PEM) of a certificate that comes from files, and
+    counts until `trust` is called. `on_revisions` hears of the values of `istio.io/rev` that lead here."""
 
     def __init__(
         self,
@@ -133,7 +167,8 @@ class Registration:
         self._on_revisions, self._synced, self._on_write, self._settle = on_revisions, synced, on_write, settle
         self._lock = threading.Lock()
         self._known: dict[str, Raw] = {}
-        self._bundle = TrustBundle("", 0, ())
+        self._trust: Trust | None = None
+        self._behind = False
         self._wake = threading.Event()
         self._stopping = False
 
@@ -165,13 +200,14 @@ class Registration:
         found = self._client.get(PATH, {"labelSelector": f"{REVISION}={self._revision}"})
         return revision in revisions_of(found.get("items") or ())
 
-    def trust(self, bundle: TrustBundle) -> None:
-        """Returns when the API server trusts every root of `bundle`, or does not let itself be told in time.
+    def trust(self, material: SvidMaterial) -> None:
+        """Returns when the API server trusts every root of the bundle, or does not let itself be told in time.
 
-        To be called before a certificate of it is shown.
+        To be called before the certificate is shown.
         """
+        wanted = trust_of(material)
         with self._lock:
-            self._bundle = bundle
+            self._trust = wanted
         end = time.monotonic() + TRUST_SECONDS
         in_use = False
         while time.monotonic() < end and not self._stopping:
@@ -191,28 +227,31 @@ class Registration:
                 time.sleep(0.5)
                 self._wake.set()
 
-    def _wanted(self) -> _Wanted:
-        try:
-            mounted = certificates(self._mounted())
-        except (OSError, UnicodeDecodeError):
-            mounted = ()  # those of the bundle are enough
+    def _wanted(self) -> Trust:
         with self._lock:
-            bundle = self._bundle
-        return _Wanted(tuple(dict.fromkeys((*certificates(bundle.pem), *mounted))), bundle.sequence)
+            trust, behind = self._trust, self._behind
+        if trust is not None:
+            return replace(trust, owed=behind)
+        try:
+            roots = certificates(self._mounted())
+        except (OSError, UnicodeDecodeError):
+            roots = ()  # they may still come
+        return Trust(roots, 0, roots)
 
     def _reconcile(self) -> tuple[bool, bool]:
         """Whether all is right as far as is known, and whether roots were added to others that were there."""
-        wanted = self._wanted()
+        trust = self._wanted()
         with self._lock:
             known = list(self._known.values())
         done, changed = True, False
         for configuration in known:
-            patch = patch_of(configuration, wanted.roots, wanted.sequence)
+            patch = patch_of(configuration, trust)
             if patch is None:
                 continue
             try:
                 self._write(configuration["metadata"]["name"], patch)
                 changed = changed or ("webhooks" in patch and any(map(_trusted, entries_of(configuration))))
+                self._behind = trust.sequence < written_sequence(configuration)
             except HeddleError as error:
                 done = False
                 if error.status != 409:  # changed meanwhile: the watch brings what it is now
@@ -231,4 +270,4 @@ class Registration:
             if name in self._known:
                 self._known[name] = answer
         self._on_write()
-        log.info("caBundle written", configuration=name, roots=len(self._wanted().roots))
+        log.info("caBundle written", configuration=name)

@@ -6,10 +6,11 @@ that agent/settings.py reads. The root file system is read-only everywhere: what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from mesh import ports
 from mesh.annotations import PodOptions
@@ -258,7 +259,7 @@ def _from_pod(name: str, path: str) -> Raw:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _pull_policy(wanted: Wanted) -> Raw:

@@ -292,7 +292,7 @@ _MATCHED_BY = {
     **dict.fromkeys((ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE), "routeConfiguration"),
     ApplyTo.CLUSTER: "cluster",
 }
-_INSERTS = (Operation.INSERT_BEFORE, Operation.INSERT_AFTER)
+_INSERTS = (Operation.INSERT_BEFORE, Operation.INSERT_AFTER, Operation.INSERT_FIRST)
 _ORDERED = (ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER, ApplyTo.LISTENER_FILTER, ApplyTo.HTTP_ROUTE)
 
 
@@ -305,7 +305,7 @@ def _operation(apply_to: ApplyTo, patch: Patch) -> Rules:
             yield problem("patch", "value", says="REMOVE has no value", hint="remove it", warning=True)
     elif not patch.value:
         yield problem("patch", "value", says=f"{patch.operation} has no value", hint="write Envoy's configuration")
-    if patch.operation in (*_INSERTS, Operation.INSERT_FIRST) and apply_to not in (*_ORDERED, ApplyTo.INVALID):
+    if patch.operation in _INSERTS and apply_to not in (*_ORDERED, ApplyTo.INVALID):
         says = f"{apply_to} has no order to insert into"
         yield problem(*where, says=says, hint="use ADD or MERGE", warning=True)
     if patch.operation is Operation.REPLACE and apply_to not in (ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER):
@@ -319,12 +319,5 @@ def _fitting_match(patch: ConfigPatch) -> Rules:
     wanted = _MATCHED_BY.get(patch.apply_to)
     matched = patch.match.objects if patch.match is not None else []
     for name in matched:
-        if patch.apply_to is not ApplyTo.INVALID and name != wanted and name != "waypoint":
-            hint = f"match by {wanted}" if wanted else f"remove match.{name}"
-            yield problem("match", name, says=f"{patch.apply_to} is not matched by {name}", hint=hint)
-    if patch.apply_to in (ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER) and patch.match and patch.match.listener:
-        chain = patch.match.listener.filter_chain
-        named = chain is not None and chain.filter is not None and bool(chain.filter.name)
-        if patch.patch is not None and patch.patch.operation in _INSERTS and not named:
-            hint = "set match.listener.filterChain.filter.name, or use INSERT_FIRST"
-            yield problem("match", "listener", says="it does not say next to which filter", hint=hint)
+        if wanted and name not in (wanted, "waypoint"):
+            yield problem("match", name, says=f"{patch.apply_to} is not matched by {name}", hint=f"match by {wanted}")

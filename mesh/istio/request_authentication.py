@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -51,6 +52,14 @@ class ClaimToHeader(Model):
             yield problem("claim", says="the claim has no name", hint="name it, such as sub")
 
 
+class Presence(StrEnum):
+    """Whether a token of this issuer must be there."""
+
+    OPTIONAL = "OPTIONAL"
+    REQUIRED = "REQUIRED"
+    IGNORED = "IGNORED"
+
+
 class JWTRule(Model):
     """One issuer of tokens."""
 
@@ -80,8 +89,12 @@ class JWTRule(Model):
     """Claims to copy into headers."""
     timeout: TimeSpan | None = None
     """How long fetching the keys may take; 5s by default."""
-    space_delimited_claims: tuple[Value, ...] = ()
+    space_delimited_claims: Annotated[tuple[Value, ...], Schema(maxItems=64)] = ()
     """Claims that are lists written as text with spaces, besides `scope` and `permission`."""
+    presence: Presence = Presence.OPTIONAL
+    """OPTIONAL: no token is fine, a bad one is not; REQUIRED: there must be a good one; IGNORED: anything is fine."""
+    failed_status_in_metadata: Flag = False
+    """Put the reason of a failure into the request's dynamic metadata, under `istio_jwt_verification_failure`."""
 
     def rules(self) -> Rules:
         if not self.issuer and not self.jwks_uri and not self.jwks_uri_old and not self.jwks:

@@ -12,10 +12,10 @@ from typing import Annotated
 
 from mesh.istio import rules as check
 from mesh.istio.base import Model, PortNumber, Text, problem
-from mesh.istio.gateway import PROTOCOLS
+from mesh.istio.rules import host_error
 from mesh.istio.schema import Cel, Schema, not_together
 from mesh.istio.selectors import NetworkSelector
-from mesh.istio.texts import ExportTo, Host
+from mesh.istio.texts import PROTOCOLS, AnyHost, ExportTo
 from mesh.istio.workload_entry import ServiceEndpoint
 from mesh.problems import FieldProblem
 
@@ -29,7 +29,7 @@ class ServicePort(Model):
     number: PortNumber
     """The port that clients connect to."""
     protocol: Annotated[Text, Schema(pattern=rf"^(?i:{'|'.join(PROTOCOLS)})?$", maxLength=16)] = ""
-    """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS; TCP when it is not said."""
+    """HTTP, HTTPS, GRPC, HTTP2, MONGO, MYSQL, REDIS, TCP, TLS or UDP; TCP when it is not said."""
     name: Annotated[Text, Schema(minLength=1, maxLength=256)]
     """Name of the port, by which endpoints refer to it."""
     target_port: PortNumber = 0
@@ -85,7 +85,7 @@ class ServiceEntry(Model):
     )
 
     hosts: Annotated[
-        tuple[Annotated[Host, Schema(Cel("self != '*'", "* would be every host"))], ...],
+        tuple[AnyHost, ...],
         Schema(**{"minItems": 1, "maxItems": 256, "x-kubernetes-list-type": "set"}),
     ]
     """DNS names of the service; with a wildcard in front where the resolution is NONE or the mesh resolves it."""
@@ -126,6 +126,9 @@ def _hosts(spec: ServiceEntry) -> Rules:
     for index, host in enumerate(spec.hosts):
         if host == "*":
             yield problem("hosts", index, says="* would be every host", hint="name the service")
+        elif host[:1] == "*" and not host_error(host.removeprefix("*").removeprefix("-"), wildcard=False):
+            says = f"{host!r}: only proxies understand a wildcard that stands for a part of a name"
+            yield problem("hosts", index, says=says, hint="write a whole part, such as *.example.com", warning=True)
         else:
             yield from check.check_host(("hosts", index), host, wildcard=True)
         if host in spec.hosts[:index]:

@@ -13,10 +13,10 @@ from mesh.istio import rules as check
 from mesh.istio.base import Model, OptionalPort, Text, problem
 from mesh.istio.destination import Destination
 from mesh.istio.destination_rule import ConnectionPoolSettings
-from mesh.istio.gateway import PROTOCOLS, ServerTLSMode, ServerTLSSettings
+from mesh.istio.gateway import ServerTLSMode, ServerTLSSettings
 from mesh.istio.schema import Cel, Schema
 from mesh.istio.selectors import NetworkSelector
-from mesh.istio.texts import EgressHost
+from mesh.istio.texts import PROTOCOLS, EgressHost
 from mesh.problems import FieldProblem
 
 Rules = Iterator[FieldProblem]
@@ -26,7 +26,7 @@ class SidecarPort(Model):
     number: OptionalPort = 0
     """The port that the proxy listens on."""
     protocol: Annotated[Text, Schema(pattern=rf"^(?i:{'|'.join(PROTOCOLS)})?$", maxLength=16)] = ""
-    """HTTP, HTTPS, GRPC, HTTP2, MONGO, TCP or TLS."""
+    """HTTP, HTTPS, GRPC, HTTP2, MONGO, MYSQL, REDIS, TCP, TLS or UDP."""
     name: Text = ""
     """Name of the port."""
     target_port: OptionalPort = 0
@@ -180,6 +180,7 @@ class Sidecar(Model):
                 "port",
                 says="the listener for all other ports is not the last",
                 hint="move it to the end",
+                warning=True,
             )
         seen: dict[tuple[str, int], int] = {}
         for index, each in enumerate(self.egress):

@@ -123,7 +123,7 @@ class TracingSelector(Model):
 class Tracing(Model):
     match: TracingSelector | None = None
     """Which requests; all of them without it."""
-    providers: Annotated[tuple[ProviderRef, ...], Schema(maxItems=1)] = ()
+    providers: tuple[ProviderRef, ...] = ()
     """Where traces go; the mesh's default when empty."""
     random_sampling_percentage: Annotated[Real | None, Schema(minimum=0, maximum=100)] = None
     """Share of requests that are traced when the caller has not decided, 0 to 100."""
@@ -140,6 +140,8 @@ class Tracing(Model):
 
     def rules(self) -> Rules:
         yield from check.check_percentage(("randomSamplingPercentage",), self.random_sampling_percentage)
+        if len(self.providers) > 1:
+            yield problem("providers", says="traces go to the first provider only", hint="keep one", warning=True)
 
 
 class MetricSelector(Model):

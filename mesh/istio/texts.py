@@ -16,6 +16,8 @@ _NAME = rf"{_PART}(\.{_PART})*\.?"
 _IPV6 = r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+(%[0-9A-Za-z]+)?"
 _PORT = "0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
+PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "MYSQL", "REDIS", "TCP", "TLS", "UDP")
+"""Of services; those of gateways are fewer."""
 HEADER = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 
 ONCE = Schema(**{"x-kubernetes-list-type": "set"})
@@ -31,6 +33,8 @@ OneHost = Annotated[Text, Schema(pattern=rf"^({_NAME}|{_IPV6})$", maxLength=255)
 """A DNS name or an IP address."""
 Host = Annotated[Text, Schema(pattern=rf"^(\*|(\*\.)?{_NAME}|{_IPV6})$", maxLength=255)]
 """The same, or a wildcard."""
+AnyHost = Annotated[Text, Schema(pattern=rf"^((\*\.|\*-?)?{_NAME}|{_IPV6})$", maxLength=255)]
+"""A DNS name, also one whose first part ends in what follows a wildcard (`*-api.example.com`); not `*`."""
 NamespacedHost = Annotated[Text, Schema(pattern=rf"^((\*|\.|~|{_LABEL})/)?(\*|(\*\.)?{_NAME}|{_IPV6})$", maxLength=320)]
 """The same, or `namespace/` and such a name."""
 EgressHost = Annotated[Text, Schema(pattern=rf"^(~/\*|(\*|\.|{_LABEL})/(\*|(\*\.)?{_NAME}))$", maxLength=320)]

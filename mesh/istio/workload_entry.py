@@ -18,7 +18,7 @@ from mesh.problems import FieldProblem
 Rules = Iterator[FieldProblem]
 SOCKET = "unix://"
 PORT_NAME = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\Z")
-_LONGEST_PORT_NAME = 62
+_LONGEST_PORT_NAME = 63
 _NO_PORTS_FOR_SOCKETS = Cel(
     "!(has(self.address) && self.address.startsWith('unix://') && has(self.ports))", "a Unix socket has no ports"
 )
@@ -42,7 +42,7 @@ class Endpoint(Model):
         Map[PortNumber],
         Schema(
             Cel(
-                "self.all(name, name.size() < 63 && name.matches('^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$'))",
+                "self.all(name, name.size() <= 63 && name.matches('^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$'))",
                 "a name is not a port's",
             ),
             maxProperties=128,

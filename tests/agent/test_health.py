@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.http_server import Request
-from agent.probes import AppProbes, parse_probes
+from agent.probes import AppProbes, mark, parse_probes
 from mesh.errors import InvalidInput
 from mesh.identity import Identity
 from svid.tls import server_context
@@ -30,10 +30,11 @@ def app() -> Iterator[App]:
     made.stop()
 
 
-def probe(definition: dict[str, Any], **headers: str) -> tuple[int, bytes]:
-    path = "/app-health/app/livez"
+def probe(
+    definition: dict[str, Any], *, path: str = "/app-health/app/livez", ip: str = "127.0.0.1", **headers: str
+) -> tuple[int, bytes]:
     request = Request("GET", path, "", tuple(headers.items()), b"", "10.0.0.9")
-    response = asyncio.run(AppProbes(parse_probes({path: definition}), "127.0.0.1").answer(request))
+    response = asyncio.run(AppProbes(parse_probes({path: definition}), ip).answer(request))
     assert isinstance(response.body, bytes)
     return response.status, response.body
 
@@ -49,6 +50,33 @@ def test_a_probe_that_nobody_answers_fails(app: App) -> None:
     assert probe({"tcpSocket": {"port": free_port()}})[0] == 500
     status, body = probe({"httpGet": {"path": "/slow", "port": app.port}, "timeoutSeconds": 0.2})
     assert (status, body) == (500, b"no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("path", ["/app-lifecycle/app/prestopz", "/app-lifecycle/app/poststartz"])
+def test_a_hook_of_the_life_cycle_is_passed_on(path: str, app: App) -> None:
+    definition = {"httpGet": {"path": "/fine", "port": app.port}, "timeoutSeconds": 120}
+    assert probe(definition, path=path) == (200, b"app")
+    assert probe({"httpGet": {"path": "/bad", "port": app.port}}, path=path)[0] == 503
+
+
+def test_an_app_of_ipv6() -> None:
+    """::6 is nobody's here, because nothing is intercepted: the probe goes without its mark."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
+        port = listening.getsockname()[1]
+        assert mark("::1") is None
+        assert probe({"tcpSocket": {"port": port}}, ip="::1") == (200, b"")
+
+        def answer() -> None:
+            for _ in range(2):  # the first was the one above
+                connection, _ = listening.accept()
+                with connection:
+                    if connection.recv(4096):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nv6")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert probe({"httpGet": {"port": port}}, ip="::1") == (200, b"v6")
+        thread.join()
 
 
 def test_a_tcp_probe_is_an_open_port(app: App) -> None:
@@ -98,6 +126,7 @@ def test_a_grpc_probe_asks_the_health_service(status: int) -> None:
     ("path", "definition", "says"),
     [
         ("/app-health/x/other", {"tcpSocket": {"port": 1}}, "livez, readyz or startupz"),
+        ("/app-lifecycle/x/livez", {"tcpSocket": {"port": 1}}, "prestopz or poststartz"),
         ("/app-health/x/livez", {}, "exactly one of"),
         ("/app-health/x/livez", [], "exactly one of"),
         ("/app-health/x/livez", {"tcpSocket": {"port": "http"}}, "port must be a number"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent import VERSION
-from agent.settings import add_flags, read_settings
+from agent.run import component_levels
+from agent.settings import AppMetrics, add_flags, read_settings
 from mesh.errors import InvalidInput
 
 REQUIRED = {"POD_NAME": "p", "POD_NAMESPACE": "ns", "POD_UID": "u", "INSTANCE_IP": "10.0.0.1"}
@@ -34,6 +35,25 @@ def test_istios_proxy_config_is_read_and_other_variables_are_ignored() -> None:
     assert (settings.proxy.drain, settings.proxy.listener_drain) == (90.0, 10.0)
     assert settings.proxy.status_port == 16020
     assert settings.certificate_ttl == 86400.0
+
+
+def test_what_annotations_lead_to() -> None:
+    settings = read_settings(
+        REQUIRED
+        | {
+            "INSTANCE_IPS": "10.0.0.1, fd00::1",
+            "PROXY_CONFIG": '{"proxyAdminPort":15999,"runtimeValues":{"a":"1"}}',
+            "ISTIO_PROMETHEUS_ANNOTATIONS": '{"scrape":"true","path":"m","scheme":"https"}',
+        },
+        {},
+    )
+    assert settings.instance_ips == ("10.0.0.1", "fd00::1")
+    assert (settings.admin_port, settings.proxy.runtime) == (15999, {"a": "1"})
+    assert settings.scrape == AppMetrics(80, "/m", True)
+    assert read_settings(REQUIRED, {}).instance_ips == ("10.0.0.1",)
+    assert component_levels("") == "config:warning,rds:debug"
+    assert component_levels("misc:error,config:off,rds:off") == "misc:error,config:warning,rds:debug"
+    assert component_levels("config:trace") == "config:trace,rds:debug"
 
 
 def test_flags_win_over_the_environment() -> None:
@@ -67,6 +87,12 @@ def test_a_missing_variable_is_named_with_its_flag(missing: str) -> None:
         ("TERMINATION_GRACE_PERIOD_SECONDS", "x", "duration"),
         ("LOG_LEVEL", "loud", "none of"),
         ("POD_NAMESPACE", "Not_A_Name", "namespace"),
+        ("INSTANCE_IPS", "10.0.0.1,pod", "not an IP address"),
+        ("PROXY_CONFIG", '{"runtimeValues":[1]}', "JSON object"),
+        ("PROXY_CONFIG", '{"proxyAdminPort":0}', "not a port"),
+        ("ISTIO_PROMETHEUS_ANNOTATIONS", '{"port":"http"}', "not a port"),
+        ("ISTIO_PROMETHEUS_ANNOTATIONS", '{"port":"15020"}', "the agent's own port"),
+        ("STATS_HISTOGRAM_BUCKETS", "[1]", "JSON object"),
         ("SOCKET_DIR", "/" + "x" * 120, "too long"),
     ],
 )

@@ -29,6 +29,18 @@ CLUSTER_ADDRESS = "10.96.0.1"  # the first of the service range, which the API s
 READY_SECONDS = 120.0
 NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
+# What service accounts other than Kubernetes' own did: who used which right.
+AUDIT: dict[str, Any] = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+
 
 class ControlPlane:
     """Runs among `processes`; the API server listens on `listen` and says it is at `advertise`.
@@ -49,6 +61,8 @@ class ControlPlane:
         self._peer_address = f"http://127.0.0.1:{peer}"
         self.address = f"https://127.0.0.1:{outside_port or self.port}"
         self.kubeconfig = self.directory / "admin.kubeconfig"
+        self.audit_log = self.directory / "audit.log"
+        (self.directory / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT))
         self._write_credentials()
 
     def launch(self) -> None:
@@ -118,6 +132,8 @@ class ControlPlane:
                 f"--service-account-signing-key-file={here / 'service-accounts.key'}",
                 f"--service-account-key-file={here / 'service-accounts.key'}",
                 f"--api-audiences={ISSUER},istio-ca",
+                f"--audit-policy-file={here / 'audit-policy.yaml'}",
+                f"--audit-log-path={self.audit_log}",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--allow-privileged=true",
                 # On loopback there is no address that pods could reach, so the Service `kubernetes` has no endpoints.

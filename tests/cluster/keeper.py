@@ -42,6 +42,9 @@ def main() -> int:
         if pid == 0:
             _inner(order["isolate"], state, listener)
         signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)  # a forked copy of the run may still hold the input open
+        if os.getppid() != order["parent"]:
+            os.kill(pid, signal.SIGKILL)
         _say({"pid": pid, "port": listener.getsockname()[1]})
         listener.close()
         os.waitpid(pid, 0)

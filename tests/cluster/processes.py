@@ -22,7 +22,10 @@ class ComponentFailed(Exception):
 
 
 class Processes:
-    """`isolate`: in namespaces of their own, as process 1's descendants; needs root."""
+    """`isolate`: in namespaces of their own, as process 1's descendants; needs root.
+
+    They end with `close`, and with the thread that made this.
+    """
 
     def __init__(self, *, isolate: bool) -> None:
         sweep()
@@ -30,7 +33,7 @@ class Processes:
         chosen = os.environ.get("HEDDLE_CLUSTER_LOGS")
         self.logs = Path(chosen).resolve() / self.state.name if chosen else self.state / "logs"
         self._lock = threading.Lock()
-        order = json.dumps({"isolate": isolate, "state": str(self.state)})
+        order = json.dumps({"isolate": isolate, "state": str(self.state), "parent": os.getpid()})
         self._keeper = subprocess.Popen(
             helper_command("tests.cluster.keeper", order),
             stdin=subprocess.PIPE,

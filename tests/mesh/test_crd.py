@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -69,3 +70,9 @@ def test_one_version_is_stored_and_all_have_one_schema(kind: Kind) -> None:
     assert sum(version["storage"] for version in versions) == 1
     assert all(version["served"] for version in versions)
     assert all(version["schema"] is versions[0]["schema"] for version in versions)
+
+
+@pytest.mark.parametrize("kind", crd.defined(), ids=lambda kind: kind.kind)
+def test_kubectl_apply_can_keep_what_it_applied_in_an_annotation(kind: Kind) -> None:
+    """Without --server-side it writes the whole object into one; annotations hold 256 KiB."""
+    assert len(json.dumps(crd.crd(kind), separators=(",", ":"))) < 256 * 1024

@@ -19,7 +19,7 @@ def test_istios_kinds_and_heddles_own_have_a_model() -> None:
     for kind in KINDS:
         assert (kind.model is not None) == (kind.of_istio or kind.group == HEDDLE), kind.kind
         assert not kind.planned or kind.of_istio
-        assert set(kind.watched_by) <= {"webhook", "ca", "discovery", "engine"}
+        assert set(kind.watched_by) <= {"webhook", "ca", "discovery", "node", "engine"}
         assert kind.model is None or kind.model.__name__ == kind.kind
 
 

@@ -228,28 +228,43 @@ class WebhookProcess:
     """`python -m webhook`, with a certificate from files unless `enrol` says how to get one from the ca.
 
     `enrol` are arguments, `root_pem` the root that the certificate will chain to; `before` is put in front of the
-    command (taskset, say).
+    command (taskset, say), `more` behind it. Without `kube_api`, `env` says where the API server is. `name` is the
+    server's in TLS.
     """
 
     def __init__(
-        self, kube_api: str, *, enrol: Sequence[str] = (), root_pem: str = "", before: Sequence[str] = ()
+        self,
+        kube_api: str,
+        *,
+        enrol: Sequence[str] = (),
+        root_pem: str = "",
+        before: Sequence[str] = (),
+        more: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        name: str = NAME,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory()
         folder = Path(self._directory.name)
         self.root_pem = root_pem
         if not enrol:
             authority = Authority()
-            certificate = authority.issue(dns=NAME)
+            certificate = authority.issue(dns=name)
             self.root_pem = authority.root_pem
             (folder / "tls.crt").write_text(certificate.chain_pem)
             (folder / "tls.key").write_text(certificate.key_pem)
+            (folder / "roots.pem").write_text(authority.root_pem)
             enrol = ("--certificate-file", str(folder / "tls.crt"), "--key-file", str(folder / "tls.key"))
+            enrol = (*enrol, "--trust-bundle", str(folder / "roots.pem"))
+        self.name = name
         self.port, self.health_port = free_port(), free_port()
         self.log = folder / "log"
-        command = [*before, sys.executable, "-m", "webhook", "--kube-api", kube_api, *enrol]
+        command = [*before, sys.executable, "-m", "webhook", *enrol, *more]
+        command += ["--kube-api", kube_api] if kube_api else []
         command += ["--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.health_port}"]
         with self.log.open("wb") as out:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **(env or {})}
+            )
 
     def ready(self) -> WebhookProcess:
         """Wait until it says so."""
@@ -277,7 +292,7 @@ class WebhookProcess:
     def connect(self, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return (context or self.context()).wrap_socket(plain, server_hostname=NAME)
+        return (context or self.context()).wrap_socket(plain, server_hostname=self.name)
 
     def close(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)

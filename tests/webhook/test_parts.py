@@ -259,6 +259,8 @@ pilot: {env: {}}
             '{"port":"9090"}',
         ),
         ({"prometheus.io/port": "15020"}, True, {"port": "15020"}, ""),
+        ({"prometheus.io/port": "http"}, True, {"port": "http"}, ""),
+        ({"prometheus.io/port": "0"}, True, {"port": "0"}, ""),
         (
             {"prometheus.io.scrape": "true", "prometheus-io/path": "/x", "prometheus.io/scheme": "https"},
             True,

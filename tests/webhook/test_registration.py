@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Authority
-from webhook.registration import certificates, patch_of, revisions_of
+from webhook.registration import Trust, certificates, revisions_of
+from webhook.registration import patch_of as patch_for
 
 OLD, NEW = (certificates(Authority(name).root_pem)[0] for name in ("old", "new"))
 ENTRY = "rev.namespace.sidecar-injector.heddle.dev"
 Raw = dict[str, Any]
+
+
+def patch_of(configuration: Raw, roots: tuple[str, ...], sequence: int, **more: Any) -> Raw | None:
+    own = more.pop("own", roots)
+    return patch_for(configuration, Trust(roots, sequence, own, **more))
 
 
 def configuration(*roots: str, sequence: str = "", names: tuple[str, ...] = (ENTRY,), bundle: str = "") -> Raw:
@@ -53,9 +59,17 @@ def test_a_root_goes_with_a_later_bundle_only() -> None:
     assert patch_of(configuration(OLD, NEW, sequence="3"), (NEW,), 3) is None
 
 
-def test_a_replica_that_is_behind_takes_nothing_away() -> None:
+def test_a_replica_that_is_behind_takes_nothing_away_and_adds_what_it_needs_itself() -> None:
     assert patch_of(configuration(OLD, NEW, sequence="2"), (OLD,), 1) is None
     assert written(patch_of(configuration(NEW, sequence="3"), (OLD,), 1)) == (NEW, OLD)
+    assert patch_of(configuration(NEW, sequence="3"), (OLD, NEW), 2, own=(NEW,)) is None
+
+
+def test_what_was_added_while_behind_goes_when_the_bundle_is_known() -> None:
+    both = configuration(NEW, OLD, sequence="3")
+    assert patch_of(both, (NEW,), 3) is None
+    assert written(patch_of(both, (NEW,), 3, owed=True)) == (NEW,)
+    assert patch_of(both, (OLD,), 1, owed=True) is None
 
 
 def test_two_replicas_do_not_undo_each_others_work() -> None:

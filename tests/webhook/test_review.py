@@ -132,12 +132,14 @@ def test_warnings() -> None:
         "traffic.sidecar.istio.io/excludeOutboundPort": "1",
         "proxy.istio.io/config": "{holdApplicationUntilProxyStarts: true, tracing: {}}",
         "example.com/mine": "x",
+        "prometheus.io/port": "http",
     }
     warnings = "\n".join(response(send(review_of(changed(annotations=annotations))))["warnings"])
     assert "sidecar.istio.io/enableCoreDump is not acted on: it would take a privileged container" in warnings
     assert "docker.io/istio/proxyv2:1.28.0 is taken for Istio's own; the proxy runs docker.io/heddle/heddle" in warnings
     assert "did you mean traffic.sidecar.istio.io/excludeOutboundPorts?" in warnings
     assert "proxy.istio.io/config: tracing is not acted on" in warnings
+    assert "prometheus.io/port: 'http' is not a port" in warnings
     assert "example.com" not in warnings
 
 

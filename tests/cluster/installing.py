@@ -1,0 +1,56 @@
+"""What the tests of `heddle install` share: the command against a cluster, and what is on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from install.inventory import Inventory, read_inventories
+from kube.client import Client
+from mesh.errors import NotFound
+from tests.cli.run import Done
+from tests.cli.run import heddle as command
+from tests.cluster.api_server import ApiServer
+
+NAMESPACE = "istio-system"
+
+
+def heddle(api: ApiServer, *arguments: str) -> Done:
+    """The command, whatever it ends with."""
+    return command(*arguments, f"--kubeconfig={api.kubeconfig}")
+
+
+def install(api: ApiServer, *arguments: str, profile: str = "minimal") -> Done:
+    """Without waiting: an API server alone runs no pods."""
+    ran = heddle(api, "install", "-y", "--no-wait", f"--profile={profile}", *arguments)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def uninstall(api: ApiServer, *arguments: str) -> Done:
+    ran = heddle(api, "uninstall", "-y", *arguments)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def inventory(client: Client, revision: str = "default") -> Inventory:
+    (found,) = [each for each in read_inventories(client) if each.revision == revision]
+    return found
+
+
+def versions(client: Client, owned: Inventory) -> dict[str, str]:
+    """Each owned object's resourceVersion; "" for what is missing."""
+    return {str(reference): _version(client, reference.path) for reference in sorted(owned.objects)}
+
+
+def find(client: Client, path: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = client.get(path)
+    except NotFound:
+        return None
+    return found
+
+
+def _version(client: Client, path: str) -> str:
+    """Of what its status does not change."""
+    found = find(client, path)
+    return str(found["metadata"].get("generation", found["metadata"]["resourceVersion"])) if found else ""

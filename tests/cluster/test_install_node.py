@@ -1,0 +1,119 @@
+"""`heddle install` on a cluster with a node: real pods, each component under its own service account."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.installing import NAMESPACE as HOME
+from tests.cluster.installing import find, heddle, inventory, uninstall, versions
+from tests.cluster.rights import denied, unused, uses
+
+COMPONENTS = ("ca", "discovery", "webhook")
+MUST_BE_USED = {
+    "ca": ("tokenreviews", "secrets", "configmaps", "namespaces", "pods", "workloadcertificates"),
+    "webhook": ("namespaces", "configmaps", "mutatingwebhookconfigurations"),
+    "discovery": ("services", "pods", "namespaces", "endpointslices", "configmaps", "virtualservices"),
+}
+"""Resources that an installation and one injected pod need, whatever else a component does."""
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Iterator[Cluster]:
+    """With the profile `default`, in a namespace that enforces pod security `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.client.post("/api/v1/namespaces", {"metadata": {"name": HOME, "labels": labels}})
+    ran = heddle(cluster, "install", "-y", "--timeout=240")
+    assert ran.code == 0, ran.err
+    yield cluster
+    uninstall(cluster, "--purge")
+    assert find(cluster.client, f"/api/v1/namespaces/{HOME}") is None
+
+
+@pytest.mark.timeout(600)
+def test_every_component_is_ready_and_nothing_is_wrong(installed: Cluster) -> None:
+    done = heddle(installed, "doctor")
+    assert (done.code, done.out.strip()) == (0, "✔ Nothing is wrong.")
+    pods = installed.client.get(f"/api/v1/namespaces/{HOME}/pods")["items"]
+    of_app: dict[str, int] = {}
+    for pod in pods:
+        of_app[pod["metadata"]["labels"]["app"]] = of_app.get(pod["metadata"]["labels"]["app"], 0) + 1
+    assert of_app == {"heddle-ca": 2, "heddle-discovery": 2, "heddle-webhook": 2, "istio-ingressgateway": 2}
+
+
+def test_again_changes_nothing(installed: Cluster) -> None:
+    before = versions(installed.client, inventory(installed.client))
+    ran = heddle(installed, "install", "-y", "--timeout=60")
+    assert ran.code == 0, ran.err
+    assert versions(installed.client, inventory(installed.client)) == before
+
+
+@pytest.mark.timeout(300)
+def test_a_pod_of_a_labelled_namespace_gets_a_sidecar_that_works(installed: Cluster) -> None:
+    with installed.namespace({"istio-injection": "enabled"}) as namespace:
+        spec: dict[str, Any] = {
+            "containers": [
+                {
+                    "name": "app",
+                    "image": "docker.io/heddle/heddle:0.1.0",
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "600"],
+                }
+            ]
+        }
+        _create(installed, f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"name": "a"}, "spec": spec})
+        installed.wait_pod(namespace, "a")
+        certificate = _eventually(
+            lambda: find(installed.client, f"/apis/heddle.dev/v1/namespaces/{namespace}/workloadcertificates/a")
+        )
+        assert certificate["spec"]["identity"] == f"spiffe://cluster.local/ns/{namespace}/sa/default"
+
+
+@pytest.mark.timeout(300)
+def test_a_revision_beside_it_injects_the_pods_of_its_tag(installed: Cluster) -> None:
+    ran = heddle(installed, "install", "-y", "--profile=minimal", "--revision=canary", "--timeout=240")
+    assert ran.code == 0, ran.err
+    try:
+        assert heddle(installed, "tag", "set", "prod", "--revision=canary").code == 0
+        with installed.namespace({"istio.io/rev": "prod"}) as namespace:
+            container = {"name": "app", "image": "docker.io/heddle/heddle:0.1.0", "imagePullPolicy": "Never"}
+            pod = {"metadata": {"name": "a"}, "spec": {"containers": [{**container, "command": ["sleep", "600"]}]}}
+            _create(installed, f"/api/v1/namespaces/{namespace}/pods", pod)
+            made = installed.wait_pod(namespace, "a")
+            status = json.loads(made["metadata"]["annotations"]["sidecar.istio.io/status"])
+            assert status["revision"] == "canary"
+            assert f"heddle-ca-canary.{HOME}.svc" in json.dumps(made["spec"])
+    finally:
+        uninstall(installed, "--revision=canary")
+
+
+def test_no_component_lacks_a_right(installed: Cluster) -> None:
+    """And those that an installation must use are used; all of them are checked where everything has been done."""
+    if installed.control_plane is None:
+        pytest.skip("an audit log is only where the cluster is ours")
+    log = installed.control_plane.audit_log.read_text().splitlines()
+    for component in COMPONENTS:
+        account = f"{HOME}:heddle-{component}"
+        assert denied(log, account) == frozenset(), f"{component} lacks rights"
+        done = uses(log, account)
+        assert set(MUST_BE_USED[component]) <= {use.resource for use in done}
+        print(component, "has not used:", unused(component, done))
+
+
+def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
+    """A new namespace's service account takes a moment."""
+    _eventually(lambda: find(cluster.client, path.removesuffix("/pods") + "/serviceaccounts/default"))
+    cluster.client.post(path, body)
+
+
+def _eventually(attempt: Any) -> Any:
+    ends = time.monotonic() + 30
+    while not (found := attempt()):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    return found
