@@ -2,8 +2,8 @@
 
     python load.py http://HOST:PORT/PATH RATE [CA_FILE SERVER_NAME]
 
-Half of the requests are made on connections that stay open, half on connections of their own. For each line read, a line
-with what was counted since the last one: {"requests", "failures": {what: count}, "seconds", "slowest"}.
+Half of the requests are made on connections that stay open, half on connections of their own. For each line read, a
+line with what was counted since the last one: {"requests", "failures": {what: count}, "seconds", "slowest"}.
 """
 
 from __future__ import annotations
