@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from agent.bundle import Part, part
-from agent.http_client import Connection, connect
+from agent.http_client import Answer, Connection, connect
 from agent.relay import Relay
 from mesh.errors import Forbidden, Gone, HeddleError, NotFound, Unavailable
 from mesh.identity import Identity
@@ -26,6 +26,8 @@ HOLD = 25.0  # seconds that discovery may hold the request
 ANSWER_TIMEOUT = 20.0  # and how much longer the answer may take before the connection counts as dead
 APPLY_PAUSE = 0.25  # longest wait for Envoy before the next request, which says what Envoy has applied
 REPORT_PAUSE = 0.05  # several late changes make one report
+MAX_ANSWER = 1 << 30
+HEADERS = (("content-type", "application/json"),)
 FIRST_RETRY, LONGEST_RETRY, UNKNOWN_RETRY = 0.1, 10.0, 0.5
 
 
@@ -48,20 +50,23 @@ class DiscoveryClient:
         self._relay = relay
         self._material = material
         self._on_update = on_update
-        self._applied = asyncio.Event()
         self._late = asyncio.Event()  # set while a request is held, whose answer may be long in coming
         self._held = False
         self._reported = 0
         self._connection: Connection | None = None
         self._connected_with = ""
+        self._ended: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._applying = False
         self.connected = False
         self.last_error: HeddleError | None = None
 
     def applied_changed(self) -> None:
         """Envoy has applied or refused something."""
-        self._applied.set()
         if self._held:
             self._late.set()
+        elif self._applying and self._relay.is_applied:
+            self._ask()
 
     async def run(self) -> None:
         """Ask, for ever."""
@@ -75,14 +80,15 @@ class DiscoveryClient:
         failures = 0
         while True:
             try:
-                await self._poll()
-                failures, self.last_error = 0, None
+                await self._connect()
+                await self._converse()
             except Gone:
                 self._relay.session = ""
             except NotFound as error:  # the pod has just been made: discovery will hear of it
                 self._note(error)
                 await asyncio.sleep(UNKNOWN_RETRY * (0.5 + random.random()))  # noqa: S311
             except HeddleError as error:
+                failures = 0 if self.connected else failures
                 self._note(error)
                 self._disconnect()
                 await asyncio.sleep(min(LONGEST_RETRY, FIRST_RETRY * 2.0**failures) * (0.5 + 0.5 * random.random()))  # noqa: S311
@@ -94,27 +100,69 @@ class DiscoveryClient:
         self.last_error = error
         self.connected = False
 
-    async def _poll(self) -> None:
-        relay = self._relay
-        connection = await self._connect()
-        self._reported, self._held = relay.revision, True
-        try:
-            answer = await _post(connection, "/v1/config", self._request(HOLD).as_json(), HOLD + ANSWER_TIMEOUT)
-        finally:
-            self._held = False
-        self.connected = True
-        if answer is None:
-            return
-        response = ConfigResponse.parse(orjson.loads(answer))
-        del answer
-        relay.update(response.session, response.sequence, to_parts(response.changed), response.removed)
-        del response
-        self._on_update()
-        await self._until_applied()
+    # From here to `_answered` no task and no future: each step is taken inside the callback that makes it possible, so
+    # that a change wakes the agent twice, by discovery's answer and by Envoy's log (docs/adr/0066).
 
-    def _request(self, hold: float) -> ConfigRequest:
+    async def _converse(self) -> None:
+        """One request after another, until the SVID is renewed or the connection closes; raises what goes wrong."""
+        self._ended = asyncio.get_running_loop().create_future()
+        try:
+            self._ask()
+            await self._ended
+        finally:
+            self._ended = None
+            self._cancel_timer()
+            self._held = self._applying = False
+
+    def _ask(self) -> None:
+        self._cancel_timer()
+        self._applying = False
+        if self._ended is None or self._ended.done():
+            return
+        if self._connection is None or not self._is_current(self._connection):
+            self._ended.set_result(None)
+            return
+        self._reported, self._held = self._relay.revision, True
+        wait = HOLD + ANSWER_TIMEOUT
+        self._timer = asyncio.get_running_loop().call_later(wait, self._end, _silent(wait))
+        self._connection.ask("POST", "/v1/config", HEADERS, self._request(HOLD), MAX_ANSWER, self._answered)
+
+    def _answered(self, answer: Answer | Unavailable) -> None:
+        if self._ended is None or self._ended.done():
+            return
+        self._cancel_timer()
+        self._held = False
+        try:
+            body = _body(answer)
+            self.connected, self.last_error = True, None
+            if body is not None:
+                self._take(body)
+        except Exception as error:
+            self._end(error)
+            return
+        if body is None or self._relay.is_applied:
+            self._ask()
+        else:  # wait a moment for Envoy, so that the next request can say what it has applied
+            self._applying = True
+            self._timer = asyncio.get_running_loop().call_later(APPLY_PAUSE, self._ask)
+
+    def _take(self, body: bytes) -> None:
+        response = ConfigResponse.parse(orjson.loads(body))
+        self._relay.update(response.session, response.sequence, to_parts(response.changed), response.removed)
+        self._on_update()
+
+    def _end(self, error: Exception) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _request(self, hold: float) -> bytes:
         relay = self._relay
-        return ConfigRequest(
+        request = ConfigRequest(
             proxy=self._proxy(),
             session=relay.session,
             sequence=relay.sequence,
@@ -122,18 +170,7 @@ class DiscoveryClient:
             applied=dict(relay.applied),
             hold_seconds=hold,
         )
-
-    async def _until_applied(self) -> None:
-        """Wait a moment for Envoy, so that the next request can say what it has applied."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + APPLY_PAUSE
-        while not self._relay.is_applied:
-            self._applied.clear()
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._applied.wait()
-            except TimeoutError:
-                return
+        return orjson.dumps(request.as_json())
 
     async def _report_late(self) -> None:
         """While a request is held: tell discovery what Envoy applies or refuses in the meantime."""
@@ -147,21 +184,22 @@ class DiscoveryClient:
             try:
                 connection = await self._open()
                 try:
-                    await _post(connection, "/v1/report", self._request(0.0).as_json(), ANSWER_TIMEOUT)
+                    await _report(connection, self._request(0.0))
                 finally:
                     connection.close()
             except HeddleError as error:
                 log.info("a report to discovery failed, the next request will carry it: %s", error)
 
-    async def _connect(self) -> Connection:
+    def _is_current(self, connection: Connection) -> bool:
+        return connection.reusable and self._connected_with == self._material().serial
+
+    async def _connect(self) -> None:
         """The connection for the held request: a new one after a break, and after a renewal of the SVID."""
-        current = self._connected_with == self._material().serial
-        if self._connection is not None and current and self._connection.reusable:
-            return self._connection
+        if self._connection is not None and self._is_current(self._connection):
+            return
         self._disconnect()
         serial = self._material().serial
         self._connection, self._connected_with = await self._open(), serial
-        return self._connection
 
     async def _open(self) -> Connection:
         material = self._material()
@@ -179,16 +217,22 @@ class DiscoveryClient:
             self._connection = None
 
 
-async def _post(connection: Connection, path: str, body: Mapping[str, Any], timeout: float) -> bytes | None:
-    """The body of a 200, None for 204; raises the HeddleError that the status says."""
+async def _report(connection: Connection, body: bytes) -> None:
     try:
-        async with asyncio.timeout(timeout):
-            answer = await connection.request(
-                "POST", path, [("content-type", "application/json")], orjson.dumps(body), limit=1 << 30
-            )
+        async with asyncio.timeout(ANSWER_TIMEOUT):
+            _body(await connection.request("POST", "/v1/report", HEADERS, body, limit=MAX_ANSWER))
     except TimeoutError:
-        connection.close()
-        raise Unavailable(f"discovery did not answer within {timeout:g} s") from None
+        raise _silent(ANSWER_TIMEOUT) from None
+
+
+def _silent(seconds: float) -> Unavailable:
+    return Unavailable(f"discovery did not answer within {seconds:g} s")
+
+
+def _body(answer: Answer | Unavailable) -> bytes | None:
+    """The body of a 200, None for 204; raises the HeddleError that the status says."""
+    if isinstance(answer, Unavailable):
+        raise answer
     if answer.status == 200:
         return answer.body
     if answer.status == 204:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.envoy import Envoy
-from agent.http_server import Request, Response, json_response
+from agent.http_server import Later, Request, Response, json_response
 from agent.identity import IdentityKeeper
 from agent.xds_server import PATHS, XdsServer
 from mesh.errors import NotFound
@@ -33,7 +33,7 @@ class Control:
         self._status = status
         self._drain = drain
 
-    def handle(self, request: Request) -> Response | Awaitable[Response]:
+    def handle(self, request: Request) -> Response | Later | Awaitable[Response]:
         """Everything that arrives on the socket."""
         kind = PATHS.get(request.path)
         if kind is not None:

@@ -34,6 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE, STABLE = 0.05, 10.0, 30.0
 _REFUSED = {f"REST config for {rest_path(kind)} rejected: ": kind for kind in TYPE_URLS}
 _TAKEN = re.compile(rb'"message":"rds: loading new configuration: config_name=(.+) hash=\d+"\}$')
 _MAX_LINE = 1 << 20
+_READ_SIZE = 1 << 14
 _GAUGES = "/stats?type=Gauges&format=json&filter="
 _WARMING = _GAUGES + "^(cluster_manager.warming_clusters|listener_manager.total_listeners_warming)$"
 _CONNECTIONS = _GAUGES + "^listener[.].*downstream_cx_active$"
@@ -135,11 +136,13 @@ class Envoy:
 
     def read_log(self) -> None:
         """Take in what Envoy has logged until now, without waiting."""
-        while self._log_end is not None:
+        more = True
+        while more and self._log_end is not None:
             try:
-                data = os.read(self._log_end, 1 << 16)
+                data = os.read(self._log_end, _READ_SIZE)
             except BlockingIOError:
                 return
+            more = len(data) == _READ_SIZE  # else that was all: a pipe gives what it has
             if not data:
                 self._close_log()
                 return

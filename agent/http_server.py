@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server: asyncio carries the bytes, h11 decides what they mean.
+"""A small HTTP/1.1 server: asyncio carries the bytes, httptools decides what they mean.
 
 One protocol object a connection and no task while a request waits, because Envoy holds one connection open for each of
 its subscriptions, and there may be a thousand.
@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-import h11
 import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from agent.read_buffer import Receiver
 from mesh.errors import HeddleError
 
 log = logging.getLogger("agent.http")
 
 MAX_BODY = 4 << 20
+MAX_HEAD = 64 << 10
+"""Bytes without body between a request's first line and its body, two chunks, or the last chunk and the end."""
+MAX_AHEAD = 16  # requests on one connection that come before the first of them is answered
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """`path` without the query; header names in lower case; `peer` is an IP address, or empty on a Unix socket."""
 
     method: str
@@ -39,17 +44,38 @@ class Request:
         return next((value for key, value in self.headers if key == name), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """`body` as an iterator is sent in chunks as it comes."""
 
     status: int = 200
     body: bytes | AsyncIterator[bytes] = b""
     content_type: str = TEXT
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler = Callable[[Request], Response | Awaitable[Response]]
+class Later:
+    """An answer that is not there yet, for a handler to return; `give` it once. Costs no task and no turn of the loop.
+
+    `on_left()` is called instead when the peer leaves before.
+    """
+
+    __slots__ = ("_send", "on_left")
+
+    def __init__(self, on_left: Callable[[], None]) -> None:
+        self._send: Callable[[Response], None] | None = None
+        self.on_left = on_left
+
+    def bind(self, send: Callable[[Response], None]) -> None:
+        """Where the answer goes."""
+        self._send = send
+
+    def give(self, response: Response) -> None:
+        """Send the answer."""
+        assert self._send is not None
+        self._send(response)
+
+
+Handler = Callable[[Request], Response | Later | Awaitable[Response]]
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -61,17 +87,31 @@ def error_response(error: HeddleError) -> Response:
     return json_response({"error": error.as_json()}, error.status)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Receiver):
     def __init__(self, handler: Handler, open_connections: set[_Connection]) -> None:
         self._handler = handler
         self._open = open_connections
-        self._http = h11.Connection(h11.SERVER)
+        self._parser = HttpRequestParser(self)
         self._transport: asyncio.Transport
-        self._request: h11.Request | None = None
-        self._body: list[bytes] = []
-        self._size = 0
-        self._waiting: asyncio.Future[Response] | None = None
+        self._requests: deque[Request] = deque()  # more than one when the peer does not wait for answers
+        self._waiting: Later | asyncio.Future[Response] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._last = False  # the peer closes, or wants us to, after the newest of the requests
+        self._chunks_known = True
+        self._head_only = False
+        self._half_sent = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[str, str]] = []
+        self._body: list[bytes] = []
+        self._size = self._overhead = 0
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # ---- what comes: asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -80,11 +120,11 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._open.discard(self)
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def close(self) -> None:
-        self._transport.close()
+        waiting, self._waiting = self._waiting, None
+        if isinstance(waiting, Later):
+            waiting.on_left()
+        elif waiting is not None:
+            waiting.cancel()
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()
@@ -94,60 +134,88 @@ class _Connection(asyncio.Protocol):
             self._writable.set_result(None)
             self._writable = None
 
-    def data_received(self, data: bytes) -> None:
-        self._http.receive_data(data)
-        self._advance()
+    def received(self, data: memoryview) -> None:
+        if self._transport.is_closing():
+            return
+        self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._last = True  # to nothing that is spoken here: the request is answered as if it had not asked for it
+        except HttpParserError as error:
+            if self._size > MAX_BODY:
+                self._refuse(413, "the body is too large")
+            else:
+                self._refuse(400, f"this is not HTTP/1.1: {error.__context__ or error}")
+            return
+        if self._overhead > MAX_HEAD:
+            self._refuse(431, "the headers are too large")
+        elif self._requests:
+            self._serve()
 
     def eof_received(self) -> bool:
         return False  # the peer sends no more; whatever it asked it no longer waits for
 
-    def _advance(self) -> None:
-        try:
-            while self._waiting is None:
-                event = self._http.next_event()
-                if event is h11.NEED_DATA or event is h11.PAUSED:
-                    return
-                if isinstance(event, h11.Request):
-                    self._request, self._body, self._size = event, [], 0
-                elif isinstance(event, h11.Data):
-                    self._size += len(event.data)
-                    if self._size > MAX_BODY:
-                        self._refuse(413, "the body is too large")
-                        return
-                    self._body.append(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self._handle()
-                elif isinstance(event, h11.ConnectionClosed):
-                    self._transport.close()
-                    return
-        except h11.RemoteProtocolError as error:
-            self._refuse(error.error_status_hint, str(error))
+    # ---- what it means: httptools' callbacks
 
-    def _handle(self) -> None:
-        assert self._request is not None
-        path, _, query = self._request.target.decode("latin-1").partition("?")
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead = 0
+        self._size += len(body)
+        if self._size > MAX_BODY:
+            raise HttpParserError("the body is too large")
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        parser = self._parser
+        self._chunks_known = parser.get_http_version() != "1.0"
+        self._last = not (self._chunks_known and parser.should_keep_alive())
+        headers = tuple(self._headers)
+        if self._chunks_known and all(name != "host" for name, _ in headers):
+            raise HttpParserError("there is no Host")  # RFC 9112, 3.2
+        if len(self._requests) == MAX_AHEAD:
+            raise HttpParserError("too many requests before an answer")
+        path, _, query = self._url.decode("latin-1").partition("?")
         address = self._transport.get_extra_info("peername")
-        request = Request(
-            self._request.method.decode("ascii"),
-            path,
-            query,
-            tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in self._request.headers),
-            b"".join(self._body),
-            address[0] if isinstance(address, tuple) else "",
-        )
-        self._body = []
+        peer = address[0] if isinstance(address, tuple) else ""
+        method = parser.get_method().decode("ascii")
+        self._requests.append(Request(method, path, query, headers, b"".join(self._body), peer))
+        self._forget()
+
+    # ---- answering
+
+    def _serve(self) -> None:
+        while self._requests and self._waiting is None and not self._transport.is_closing():
+            self._handle(self._requests.popleft())
+
+    def _handle(self, request: Request) -> None:
+        what = f"{request.method} {request.path}"  # not the request: a held poll would keep its 77 KB in memory
+        self._head_only = request.method == "HEAD"
         try:
             answer = self._handler(request)
         except Exception as error:
-            self._send(_failure(f"{request.method} {request.path}", error))
+            self._send(_failure(what, error))
             return
-        if isinstance(answer, Response) and isinstance(answer.body, bytes):
+        if isinstance(answer, Later):
+            self._waiting = answer
+            answer.bind(self._give)
+        elif isinstance(answer, Response) and isinstance(answer.body, bytes):
             self._send(answer)
-            return
-        waiting = answer if isinstance(answer, asyncio.Future) else asyncio.ensure_future(self._finish(answer))
-        self._waiting = waiting
-        what = f"{request.method} {request.path}"  # not the request: a held poll would keep its 77 KB in memory
-        waiting.add_done_callback(lambda done: self._done(what, done))
+        else:
+            self._waiting = waiting = asyncio.ensure_future(self._finish(answer))
+            waiting.add_done_callback(partial(self._done, what))
+
+    def _give(self, response: Response) -> None:
+        self._waiting = None
+        if not self._transport.is_closing():
+            self._send(response)
+            if self._requests:
+                asyncio.get_running_loop().call_soon(self._serve)
 
     async def _finish(self, answer: Response | Awaitable[Response]) -> Response:
         response = answer if isinstance(answer, Response) else await answer
@@ -165,57 +233,52 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         error = done.exception()
-        if error is not None and self._http.our_state is not h11.SEND_RESPONSE:
-            self._transport.close()  # half of an answer is out already
+        if error is not None and self._half_sent:
+            self._transport.close()
         elif error is not None:
             self._send(_failure(what, error))
-        else:
-            response = done.result()
-            if isinstance(response.body, bytes):
-                self._send(response)
-            else:
-                self._next()
-        if not self._transport.is_closing():
-            self._advance()
+        elif isinstance(done.result().body, bytes):
+            self._send(done.result())
+        elif self._last and not self._requests:
+            self._transport.close()
+        self._serve()
 
-    def _head(self, response: Response, *extra: tuple[str, str]) -> h11.Response:
-        headers = [("content-type", response.content_type), *response.headers, *extra]
-        return h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b""))
+    def _head(self, response: Response, *framing: tuple[str, str]) -> bytes:
+        lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, '')}"]
+        lines.append(f"content-type: {response.content_type}")
+        lines += [f"{name}: {value}" for name, value in (*framing, *response.headers)]
+        if self._last and not self._requests:
+            lines.append("connection: close")
+        return "\r\n".join((*lines, "\r\n")).encode("latin-1", "replace")
 
     def _send(self, response: Response) -> None:
         assert isinstance(response.body, bytes)
-        head = self._http.send(self._head(response, ("content-length", str(len(response.body)))))
-        parts = [head, self._http.send(h11.Data(data=response.body)), self._http.send(h11.EndOfMessage())]
-        self._transport.write(b"".join(part for part in parts if part))
-        self._next()
+        head = self._head(response, ("content-length", str(len(response.body))))
+        self._transport.write(head if self._head_only else head + response.body)
+        if self._last and not self._requests:
+            self._transport.close()
 
     async def _stream(self, response: Response, body: AsyncIterator[bytes]) -> None:
-        self._write(self._http.send(self._head(response, ("transfer-encoding", "chunked"))))
+        self._half_sent = True
+        framing = [("transfer-encoding", "chunked")] if self._chunks_known else []
+        self._transport.write(self._head(response, *framing))
         async for chunk in body:
-            self._write(self._http.send(h11.Data(data=chunk)))
+            if chunk and not self._head_only:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunks_known else chunk)
             if self._writable is not None:  # a slow reader must not make us hold all that there is
                 await self._writable
-        self._write(self._http.send(h11.EndOfMessage()))
-
-    def _write(self, data: bytes | None) -> None:
-        if data:
-            self._transport.write(data)
-
-    def _next(self) -> None:
-        if self._http.our_state is h11.MUST_CLOSE:
-            self._transport.close()
-        elif self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            self._request = None
+        if self._chunks_known and not self._head_only:
+            self._transport.write(b"0\r\n\r\n")
+        self._half_sent = False
 
     def _refuse(self, status: int, message: str) -> None:
-        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = Response(status, message.encode(), headers=(("connection", "close"),))
-            self._send(body)
+        if self._waiting is None and not self._requests:
+            self._last, self._head_only = True, False
+            self._send(Response(status, message.encode()))
         self._transport.close()
 
 
-_REASONS = {200: b"OK", 304: b"Not Modified", 400: b"Bad Request", 404: b"Not Found", 503: b"Service Unavailable"}
+_REASONS = {200: "OK", 304: "Not Modified", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
 
 def _failure(what: str, error: BaseException) -> Response:

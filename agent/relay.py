@@ -364,28 +364,37 @@ class Relay:
     # ---- what is reported upstream
 
     def _report(self) -> None:
-        now = ""
         rejected = self._rejections() if self._refusing or self._held_back else {}
+        in_force = self._in_force() if self.configured else ()
+        now = ""
         for kind, kind_name in _KINDS:
             before = self.applied.get(kind_name)
             now_rejected = tuple(rejected.get(kind, ()))
-            whole = self.configured and not now_rejected and self._is_in_force(kind)
-            sequence = self.sequence if whole else (before.sequence if before else 0)
-            if before is not None and before.sequence == sequence and before.rejected == now_rejected:
-                continue
-            if before is None and not whole and not now_rejected:
-                continue
+            whole = kind in in_force and not now_rejected
+            if before is None:
+                if not whole and not now_rejected:
+                    continue
+                sequence = self.sequence if whole else 0
+            else:
+                sequence = self.sequence if whole else before.sequence
+                if before.sequence == sequence and before.rejected == now_rejected:
+                    continue
             now = now or self._now()
             since = now if before is None or before.sequence != sequence else before.since
             self.applied[kind_name] = Applied(sequence, since, now_rejected)
             self.revision += 1
 
-    def _is_in_force(self, kind: ResourceType) -> bool:
-        if kind is ResourceType.CLUSTERS:
-            return self.stage is Stage.DONE and self._bundles[CLUSTERS].settled
-        if kind in (ResourceType.ENDPOINTS, ResourceType.SECRETS):
-            return self._bundles[CLUSTERS].answered and not self._pending[kind]
-        return self.stage in (Stage.BREAK, Stage.DONE) and self._listeners_and_routes_settled()
+    def _in_force(self) -> list[ResourceType]:
+        """The types of which Envoy has everything that is wanted, or refuses it."""
+        found = []
+        clusters = self._bundles[CLUSTERS]
+        if self.stage is Stage.DONE and clusters.settled:
+            found.append(ResourceType.CLUSTERS)
+        if clusters.answered:
+            found += [kind for kind in (ResourceType.ENDPOINTS, ResourceType.SECRETS) if not self._pending[kind]]
+        if self.stage in (Stage.BREAK, Stage.DONE) and self._listeners_and_routes_settled():
+            found += [ResourceType.LISTENERS, ResourceType.ROUTES, ResourceType.VIRTUAL_HOSTS]
+        return found
 
     @staticmethod
     def _kind_of(key: Key, part: str) -> ResourceType:

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import orjson
 
-from agent.http_server import JSON, Request, Response
+from agent.http_server import JSON, Later, Request, Response
 from agent.relay import Key, Relay
 from mesh.errors import InvalidInput
 from mesh.wire import ResourceType
@@ -55,6 +56,17 @@ def envoy_version(body: bytes) -> str:
     return ".".join((part or b"0").decode() for part in found.groups()) if found else ""
 
 
+class _Held:
+    """A poll that waits for news."""
+
+    __slots__ = ("later", "timer", "version")
+    later: Later
+    timer: asyncio.TimerHandle
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+
 class XdsServer:
     """`is_warming()` asks Envoy's gauges; `before_poll()` takes in what Envoy has logged until now.
 
@@ -76,11 +88,11 @@ class XdsServer:
         self._revision = relay.revision
         self._stage_timer: asyncio.TimerHandle | None = None
         self.envoy_version = ""
-        self._held: dict[Key, list[tuple[str, asyncio.Future[Response]]]] = {}
+        self._held: dict[Key, list[_Held]] = {}
         self._warm_check: asyncio.Task[None] | None = None
 
-    def handle(self, kind: ResourceType, request: Request) -> Response | Awaitable[Response]:
-        """Answer now, or a future that is answered when there is news."""
+    def handle(self, kind: ResourceType, request: Request) -> Response | Later:
+        """Answer now, or later when there is news."""
         self._before_poll()
         version, name = parse_poll(request.body)
         self.envoy_version = self.envoy_version or envoy_version(request.body)
@@ -92,9 +104,10 @@ class XdsServer:
         """Answer the held polls that there is news for. Call after every change of the relay."""
         while news := self._relay.take_news():
             for key in news:
-                for version, waiting in tuple(self._held.get(key, ())):
-                    if not waiting.done() and (body := self._relay.answer(key, version)) is not None:
-                        waiting.set_result(_ok(body))
+                for held in tuple(self._held.get(key, ())):
+                    if (body := self._relay.answer(key, held.version)) is not None:
+                        self._release(key, held)
+                        held.later.give(_ok(body))
         if self._relay.needs_warm_check and self._warm_check is None:
             self._warm_check = asyncio.create_task(self._check_warming())
         if self._relay.revision != self._revision:
@@ -112,26 +125,29 @@ class XdsServer:
         self._relay.force()
         self.pass_on()
 
-    def _hold(self, key: Key, version: str) -> asyncio.Future[Response]:
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[Response] = loop.create_future()
-        entry = (version, waiting)
-        self._held.setdefault(key, []).append(entry)
-        timer = loop.call_later(AGENT_HOLD_SECONDS, _expire, waiting)
+    def _hold(self, key: Key, version: str) -> Later:
+        held = _Held(version)
+        held.later = Later(partial(self._left, key, held))
+        held.timer = asyncio.get_running_loop().call_later(AGENT_HOLD_SECONDS, self._expire, key, held)
+        self._held.setdefault(key, []).append(held)
+        return held.later
 
-        def release(done: asyncio.Future[Response]) -> None:
-            timer.cancel()
-            others = self._held[key]
-            others.remove(entry)
-            if others:
-                return
+    def _release(self, key: Key, held: _Held) -> None:
+        held.timer.cancel()
+        others = self._held[key]
+        others.remove(held)
+        if not others:
             del self._held[key]
-            if done.cancelled():
-                self._relay.left(key)
-                self.pass_on()
 
-        waiting.add_done_callback(release)
-        return waiting
+    def _expire(self, key: Key, held: _Held) -> None:
+        self._release(key, held)
+        held.later.give(_UNCHANGED)
+
+    def _left(self, key: Key, held: _Held) -> None:
+        self._release(key, held)
+        if key not in self._held:
+            self._relay.left(key)
+            self.pass_on()
 
     async def _check_warming(self) -> None:
         pause = WARM_CHECK_FIRST
@@ -149,8 +165,3 @@ class XdsServer:
 
 def _ok(body: bytes) -> Response:
     return Response(200, body, JSON)
-
-
-def _expire(waiting: asyncio.Future[Response]) -> None:
-    if not waiting.done():
-        waiting.set_result(_UNCHANGED)

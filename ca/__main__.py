@@ -107,6 +107,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         bundle=lambda: authority.bundle,
         metrics=metrics,
         now=time.time,
+        replica=pod.name if pod and cluster else "",
         refused=cluster.refused if cluster else nothing,
     )
 

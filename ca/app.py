@@ -42,6 +42,7 @@ class Deps:
     bundle: Callable[[], TrustBundle]
     metrics: Metrics
     now: Callable[[], float]
+    replica: str = ""  # the own pod's name; "" where there is one ca
     # Told of each refusal of a pod that is certain to be the one that asked; must neither block nor raise.
     refused: Callable[[PodRef, HeddleError], None] = lambda _pod, _error: None
 
@@ -73,7 +74,9 @@ def create_app(deps: Deps) -> Flask:
         if not may_read_ledger(caller, deps.settings):
             raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
         records = deps.ledger.list(valid_at=None if "all" in request.args else now)
-        return json_response({"certificates": [record_json(record, now) for record in records]}, 200)
+        # Of this replica alone: what all of them issued is in the WorkloadCertificates (docs/adr/0121).
+        replica = {"replica": deps.replica} if deps.replica else {}
+        return json_response({**replica, "certificates": [record_json(record, now) for record in records]}, 200)
 
     @app.get("/v1/bundle")
     def bundle() -> Response:

@@ -14,16 +14,16 @@ from install.overlay import with_overlays, with_settings
 Raw = dict[str, Any]
 
 
-def gateway_objects(side: str, gateways: Sequence[Gateway]) -> list[Raw]:
+def gateway_objects(side: str, gateways: Sequence[Gateway], pull_policy: str = "") -> list[Raw]:
     """`side` is `ingress` or `egress`. A gateway of another name has labels of its own."""
     objects: list[Raw] = []
     for gateway in gateways:
-        if gateway.enabled:
-            objects += _one(side, gateway)
+        if gateway.enabled is not False:  # as in istioctl, one that is in the list is meant
+            objects += _one(side, gateway, pull_policy)
     return objects
 
 
-def _one(side: str, gateway: Gateway) -> list[Raw]:
+def _one(side: str, gateway: Gateway, pull_policy: str) -> list[Raw]:
     original = f"istio-{side}gateway"
     labels = {"app": gateway.name, "istio": gateway.name.removeprefix("istio-"), **gateway.label}
     objects = []
@@ -39,6 +39,8 @@ def _one(side: str, gateway: Gateway) -> list[Raw]:
             pod = raw["spec"]["template"]
             pod["metadata"]["labels"] |= labels
             pod["spec"]["serviceAccountName"] = f"{gateway.name}-service-account"
+            if pull_policy:
+                pod["spec"]["containers"][0]["imagePullPolicy"] = pull_policy
         objects.append(raw)
     return with_overlays(with_settings(objects, gateway.k8s), gateway.k8s.overlays)
 

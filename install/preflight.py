@@ -20,6 +20,7 @@ from mesh.settings import CONTROL_NAMESPACE
 OLDEST = (1, 29)
 OLDEST_WITHOUT_NATIVE = (1, 27)
 AT_ONCE = 8
+ENFORCE = "pod-security.kubernetes.io/enforce"
 SOMEWHERE = "default"
 """Objects for a namespace that is not there yet are tried in this one."""
 
@@ -146,7 +147,9 @@ def _crds(client: Client, rendered: Rendered, choices: Choices, findings: Findin
     for page in client.list(CRD.path()):
         for raw in page.items:
             reference = Reference(CRD.group, CRD.kind, "", raw["metadata"]["name"])
-            if reference not in ours or reference in known or OWNER_LABEL in (raw["metadata"].get("labels") or {}):
+            labels = raw["metadata"].get("labels") or {}
+            made_here = OWNER_LABEL in labels or labels.get("app.kubernetes.io/part-of") == "heddle"
+            if reference not in ours or reference in known or made_here:
                 continue
             if choices.skip_crds:
                 findings.left_alone.add(reference)
@@ -206,12 +209,12 @@ def _namespace(client: Client, rendered: Rendered) -> Iterator[HeddleError]:
         found = client.get(NAMESPACE.path("", rendered.namespace))
     except NotFound:
         return
-    enforced = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce")
+    enforced = (found["metadata"].get("labels") or {}).get(ENFORCE)
     if enforced in ("restricted", "baseline") and any(raw["kind"] == "DaemonSet" for raw in rendered.objects):
         yield HeddleError(
             f"namespace {rendered.namespace} enforces pod security {enforced}, which the node agent cannot have: "
             "it writes rules in other pods' networks",
-            hint=f"kubectl label namespace {rendered.namespace} pod-security.kubernetes.io/enforce=privileged --overwrite",
+            hint=f"kubectl label --overwrite namespace {rendered.namespace} {ENFORCE}=privileged",
         )
     if found["metadata"].get("deletionTimestamp"):
         yield HeddleError(

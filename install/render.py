@@ -93,7 +93,7 @@ def proxy_image_of(spec: OperatorSpec) -> str:
 
 
 def _parts(spec: OperatorSpec) -> Iterator[tuple[str, str, list[Raw]]]:
-    components = spec.components
+    components, pull = spec.components, spec.values.global_.image_pull_policy
     yield "crds", "Custom resource definitions", files.folder("crds")
     yield "base", "Namespace and mesh settings", [_with_config(raw, spec) for raw in files.folder("base", deep=False)]
     yield "ca", "Certificate authority", _control_plane(spec, "ca", components.ca)
@@ -101,8 +101,8 @@ def _parts(spec: OperatorSpec) -> Iterator[tuple[str, str, list[Raw]]]:
     yield "webhook", "Injection webhook", _control_plane(spec, "webhook", components.webhook)
     if cni_enabled(spec):
         yield "node", "Node agent", _node(spec)
-    yield "ingress", "Ingress gateways", gateway_objects("ingress", components.ingress_gateways)
-    yield "egress", "Egress gateways", gateway_objects("egress", components.egress_gateways)
+    yield "ingress", "Ingress gateways", gateway_objects("ingress", components.ingress_gateways, pull)
+    yield "egress", "Egress gateways", gateway_objects("egress", components.egress_gateways, pull)
     if components.addons.enabled:
         yield "addons", "Prometheus, Grafana, Jaeger and Kiali", files.folder("addons")
 

@@ -162,7 +162,8 @@ class Client:
         body: str | None = None,
         content_type: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json"}
+        # The keys of the token issuer come as nothing but the second.
+        headers = {"Accept": "application/json, application/jwk-set+json"}
         if body is not None:
             headers["Content-Type"] = content_type
         request = self._api.param_serialize(

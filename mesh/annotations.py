@@ -1,9 +1,9 @@
 """The annotations and labels of pods that Istio defines for injection: one table each. Pure.
 
 Names, values and meaning are Istio's (its references "Resource Annotations" and "Resource Labels", and its injection
-template). A row is acted on, or says why not; docs/reference/annotations.md is written from them. A value that
-cannot be read refuses the pod, as Istio does: a pod that asks for a port to stay out of the mesh and does not get that
-is worse than a pod that does not start.
+template). A row is acted on, or says why not; mesh/annotation_page.py writes docs/reference/annotations.md from them. A
+value that cannot be read refuses the pod, as Istio does: a pod that asks for a port to stay out of the mesh and does
+not get that is worse than a pod that does not start.
 """
 
 from __future__ import annotations
@@ -367,10 +367,15 @@ LABELS: tuple[tuple[str, str, str], ...] = (
     (TLS_MODE_LABEL, "pod", "Set to `istio` by the injection, unless the pod has it."),
     (NAME_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/name`, `app`, or the workload's name."),
     (REVISION_LABEL, "pod", "Set by the injection, unless there: `app.kubernetes.io/version`, `version`, or `latest`."),
-    ("istio.io/dataplane-mode", "namespace, pod", "Not acted on: there is no ambient mode."),
-    ("topology.istio.io/network", "pod", "Not acted on: a mesh is one network."),
+    ("istio.io/dataplane-mode", "namespace, pod", "Not acted on: there is no ambient mode. Injection goes before it."),
+    ("topology.istio.io/network", "pod", "Not acted on, with a warning: a mesh is one network."),
+    ("topology.istio.io/cluster", "pod", "Not acted on, with a warning: a mesh is one cluster."),
 )
 """Name, of what, and effect."""
+_WARNED_LABELS = {
+    "topology.istio.io/network": "a mesh is one network",
+    "topology.istio.io/cluster": "a mesh is one cluster",
+}
 
 _BY_NAME = {row.name: row for row in TABLE}
 _OURS = ("sidecar.istio.io/", "inject.istio.io/", "proxy.istio.io/", "prometheus.istio.io/")
@@ -417,48 +422,6 @@ def unheeded_annotations(annotations: Mapping[str, str]) -> list[str]:
     return found
 
 
-def reference_page() -> str:
-    """docs/reference/annotations.md."""
-    acted = [row for row in TABLE if not row.unheeded]
-    return "\n".join(
-        [
-            "# Annotations and labels of pods",
-            "",
-            "<!-- Written from mesh/annotations.py by `python -m mesh.annotations`; do not edit. -->",
-            "",
-            "Names and meaning are Istio's. What is not listed here has no effect; the webhook answers with a",
-            "warning that names it. A value that cannot be read refuses the pod, with the annotation, the value and",
-            "the way out.",
-            "",
-            "| Annotation | Default | Effect |",
-            "|---|---|---|",
-            *(f"| `{row.name}` | {row.default or '-'} | {row.doc} |" for row in acted),
-            "",
-            "Defaults of the mesh for the annotations of traffic, readiness, logs and resources are `global.proxy` in",
-            "the `values` of ConfigMap `istio-sidecar-injector` (docs/reference/injection.md).",
-            "",
-            "A pod with at least one of the four resource annotations gets only what they say, without the defaults of",
-            "the others; requests and limits in the pod's own `istio-proxy` container win over both.",
-            "",
-            "## Annotations of Istio's without effect",
-            "",
-            "A pod that has one is admitted, with a warning that says so.",
-            "",
-            "| Annotation | Why |",
-            "|---|---|",
-            *(f"| `{row.name}` | {row.unheeded} |" for row in TABLE if row.unheeded),
-            "",
-            "## Labels",
-            "",
-            "| Label | Of | Effect |",
-            "|---|---|---|",
-            *(f"| `{name}` | {of} | {doc} |" for name, of, doc in LABELS),
-            "",
-        ]
-    )
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    Path(__file__).parents[1].joinpath("docs/reference/annotations.md").write_text(reference_page())
+def unheeded_labels(labels: Mapping[str, str]) -> list[str]:
+    """A sentence for each label of Istio's that asks for something and has no effect."""
+    return [f"label {name} is not acted on: {why}" for name, why in _WARNED_LABELS.items() if name in labels]

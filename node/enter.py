@@ -41,15 +41,15 @@ def names(folder: Path) -> list[str]:
 def inside(namespace: Path, host_address: str) -> Iterator[int]:
     """The calling thread is in `namespace` for the body, alone of all agents; gives its descriptor.
 
-    NotFound when there is no network namespace (any more), Forbidden when it is the host's, whose address is
-    `host_address`, Busy when another agent is there, MissingPrerequisite without CAP_SYS_ADMIN.
+    NotFound when there is no network namespace (any more) or it is the caller's own, Forbidden when it is the host's,
+    whose address is `host_address`, Busy when another agent is there, MissingPrerequisite without CAP_SYS_ADMIN.
     """
     home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = _open(namespace)
         try:
             if os.path.sameopenfile(home, there):
-                raise Forbidden(f"{namespace} is the network namespace of this agent itself")
+                raise NotFound(f"{namespace} is the network namespace of this agent itself")
             _setns(there)
             try:
                 if is_local(host_address):
@@ -80,11 +80,16 @@ def new_namespace() -> Iterator[None]:
 
 
 def is_local(address: str) -> bool:
-    """Whether `address` is one of this network namespace's own."""
+    """Whether `address` is one of this network namespace's own.
+
+    One without any address yet lets every address be bound, because it has no table to look it up in (Linux,
+    inet_addr_type); but it has no way to it either.
+    """
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
+            probe.connect((address, 9))  # sends nothing
     except OSError:
         return False
     return True

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh import ports
-from mesh.annotations import parse_options, unheeded_annotations
+from mesh.annotations import parse_options, unheeded_annotations, unheeded_labels
 from mesh.errors import InvalidInput
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import ProxyConfig
@@ -149,6 +149,7 @@ def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
     wanted = _wanted(pod, config, pod_name(pod))
     options = wanted.options
     found = unheeded_annotations(pod["metadata"].get("annotations") or {})
+    found += unheeded_labels(pod["metadata"].get("labels") or {})
     known = {field.alias for field in ProxyConfig.model_fields.values()}
     found.extend(
         f"annotation proxy.istio.io/config: {name} is not acted on"

@@ -1,24 +1,90 @@
-"""`heddle certificates`: every SVID that was issued, and what is left of it."""
+"""`heddle certificates`: every SVID that was issued, and what is left of it.
+
+Of the embedded mesh it reads the ca's ledger; of a cluster the WorkloadCertificates, with the reader's own rights.
+"""
 
 from __future__ import annotations
 
+import os
+import time
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.mesh_access import connect
+from cli.mesh_access import connect, state_dir
+from cli.on_cluster import client_of, cluster_options
 from cli.output import columns, duration, output_option, show
+from kube.client import Client
+from mesh.errors import MissingPrerequisite, NotFound
+
+WORKLOAD_CERTIFICATES = "/apis/heddle.dev/v1/workloadcertificates"
 
 
 @click.command("certificates")
 @click.option("-n", "--namespace", default="", help="Only identities of this namespace.")
-@click.option("--all", "everything", is_flag=True, help="Expired and replaced certificates too.")
+@click.option("--all", "everything", is_flag=True, help="Expired and, of the embedded mesh, replaced ones too.")
+@cluster_options
 @output_option
-def command(namespace: str, everything: bool, output: str) -> None:
-    """Every certificate issued: pod, serial, issuer, expiry, time to renewal."""
-    found: list[dict[str, Any]] = connect().ca("/v1/certificates" + ("?all" if everything else ""))["certificates"]
+def command(namespace: str, everything: bool, kubeconfig: str, output: str) -> None:
+    """Every certificate issued: pod, serial, issuer, expiry, time to renewal.
+
+    Of the embedded mesh if one runs here and no --kubeconfig is named, else of the cluster, whose objects tell of the
+    newest certificate of each pod: the same as `kubectl get workloadcertificates -A`.
+    """
+    embedded = (state_dir() / "engine.sock").exists() or not cluster_is_known()
+    if kubeconfig or not embedded:
+        found = of_cluster(client_of(kubeconfig), time.time())
+    else:
+        found = connect().ca("/v1/certificates" + ("?all" if everything else ""))["certificates"]
     chosen = [c for c in found if not namespace or f"/ns/{namespace}/" in c["identity"]]
     show({"certificates": chosen if everything else current(chosen)}, output, lambda v: table(v["certificates"]))
+
+
+def cluster_is_known() -> bool:
+    """Whether there is a cluster to ask without one being named."""
+    named = os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST")
+    return bool(named) or (Path.home() / ".kube" / "config").is_file()
+
+
+def of_cluster(client: Client, now: float) -> list[dict[str, Any]]:
+    """What the WorkloadCertificates say, in the form in which the ca tells of its ledger.
+
+    MissingPrerequisite where the kind is not installed.
+    """
+    try:
+        return [_of_object(item, now) for page in client.list(WORKLOAD_CERTIFICATES) for item in page.items]
+    except NotFound:
+        raise MissingPrerequisite(
+            f"the cluster at {client.address} knows no WorkloadCertificates: Heddle is not installed there",
+            hint="install it with `heddle install`, or name another cluster with --kubeconfig",
+        ) from None
+
+
+def _of_object(certificate: dict[str, Any], now: float) -> dict[str, Any]:
+    metadata, spec = certificate["metadata"], certificate["spec"]
+    owner: dict[str, str] = next(iter(metadata.get("ownerReferences") or ()), {})
+    return {
+        "serial": spec["serial"],
+        "identity": spec["identity"],
+        "caller": spec.get("caller", ""),
+        "pod": {"namespace": metadata["namespace"], "name": spec["pod"], "uid": owner.get("uid", "")},
+        "node": spec.get("node", ""),
+        "key": spec.get("key") or {},
+        "issuer": spec.get("issuer", ""),
+        "root": spec.get("root", ""),
+        "replica": spec.get("replica", ""),
+        "issuedAt": spec["issued"],
+        "notAfter": spec["expires"],
+        "state": spec["state"].lower(),
+        "secondsToRenewal": _seconds_to(spec.get("renewsAt") or spec["expires"], now),
+        "secondsToExpiry": _seconds_to(spec["expires"], now),
+    }
+
+
+def _seconds_to(moment: str, now: float) -> int:
+    return max(0, int(datetime.fromisoformat(moment).timestamp() - now))
 
 
 def current(certificates: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
+from pydantic import Field
+
 from mesh.istio import rules as check
 from mesh.istio.base import EMPTY, Flag, Labels, Map, Model, Text, TimeSpan, UInt, planned, problem
 from mesh.istio.destination import (
@@ -137,6 +139,8 @@ class HTTPRoute(Model):
     """Destinations that get a copy, whose answers are dropped."""
     mirror_percent: Annotated[UInt | None, Schema(maximum=100)] = planned()
     """Share of requests that are copied; use mirrorPercentage."""
+    mirror_percent_old: Annotated[UInt | None, Schema(maximum=100), Field(alias="mirror_percent")] = planned()
+    """An old spelling of mirrorPercent."""
     mirror_percentage: Percent | None = planned()
     """Share of requests that are copied; all of them by default."""
     cors_policy: CorsPolicy | None = planned()
@@ -155,6 +159,7 @@ class HTTPRoute(Model):
         if self.mirror is not None and self.mirrors:
             yield problem("mirrors", says="mirror and mirrors exclude each other", hint="keep mirrors")
         yield from check.check_percentage(("mirrorPercent",), self.mirror_percent)
+        yield from check.check_percentage(("mirror_percent",), self.mirror_percent_old)
 
 
 class L4MatchAttributes(Model):

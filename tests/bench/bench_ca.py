@@ -6,6 +6,9 @@
    core. With tokens signed by ES256 (as `heddle local` does) and by RS256 (as Kubernetes mostly does). Beside it: each
    token sent to the API server (TokenReview), as istiod does; there the stand-in for that server costs the other core.
 
+3. The same at a real API server and etcd (which share the cores, so look at the CPU time each): the root in a Secret,
+   tokens by its keys, and each certificate told of in a WorkloadCertificate behind the requests.
+
 On a busy machine look at the CPU time each: requests a second on one core are its inverse.
 """
 
@@ -41,7 +44,9 @@ from ca.trust import new_serial
 from mesh.identity import Identity
 from svid.request import new_key_request
 from svid.tls import client_context
-from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint
+from tests.ca.harness import ISSUER, ApiServer, CaProcess, RunningCa, TokenMint
+from tests.cluster.api_server import running
+from tests.cluster.ca_replicas import certificates_defined, place
 
 CONNECTIONS = 8
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -175,29 +180,47 @@ def service(label: str, count: int, algorithm: str, keys: str = "api", *more: st
         pods = [api.add_pod("default", f"reviews-{n}", f"uid-{n}", "bookinfo-reviews") for n in range(200)]
         options = ("--token-issuer-keys", keys, "--token-issuer", ISSUER, *more)
         with CaProcess(Path(scratch) / "state", api, *options) as ca:
-            for task in Path("/proc").glob(f"{ca.process.pid}/task/*/children"):
-                for child in [str(ca.process.pid), *task.read_text().split()]:
-                    subprocess.run(["taskset", "-acp", str(SERVER_CORE), child], check=True, capture_output=True)
-            requests = []
-            for n in range(count):
-                pod = pods[n % len(pods)]
-                token = mint.token("default", "bookinfo-reviews", pod, jti=str(n))
-                body = json.dumps({"csr": new_key_request().csr_pem}).encode()
-                requests.append(
-                    b"POST /v1/certificates HTTP/1.1\r\nHost: ca\r\nContent-Type: application/json\r\n"
-                    b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body)
-                )
-            client = Client(ca.port, client_context(ca.roots))
-            client.run(requests[: count // 10])
-            before = cpu_seconds(ca.process.pid)
-            wall, taken = client.run(requests[count // 10 :])
-            cpu = cpu_seconds(ca.process.pid) - before
-            taken.sort()
-            done = len(taken)
-            print(
-                f"{label:44}{done / wall:9,.0f}/s   p50 {taken[done // 2] * 1000:.1f} ms, "
-                f"p99 {taken[done * 99 // 100] * 1000:.1f} ms, {cpu / done * 1000:.2f} ms CPU each"
-            )
+            tokens = [mint.token("default", "bookinfo-reviews", pods[n % len(pods)], jti=str(n)) for n in range(count)]
+            measure(label, ca, tokens)
+
+
+def at_an_api_server(count: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running() as api,
+        certificates_defined(api),
+        place(api, Path(scratch)) as own,
+        own.replica("heddle-ca-0", "--token-issuer-keys", "api", "--state", f"{scratch}/state") as ca,
+    ):
+        tokens = [own.token(own.add_pod(f"reviews-{n}")) for n in range(200)]
+        measure("  at an API server, told of in objects", ca, [tokens[n % len(tokens)] for n in range(count)])
+        written = ca.plain("/metrics")[1]
+        print("  " + next(line for line in written.splitlines() if 'outcome="written",what="certificates"' in line))
+
+
+def measure(label: str, ca: RunningCa, tokens: list[str]) -> None:
+    """One request for each token, a tenth of them to warm up."""
+    for task in Path("/proc").glob(f"{ca.process.pid}/task/*/children"):
+        for child in [str(ca.process.pid), *task.read_text().split()]:
+            subprocess.run(["taskset", "-acp", str(SERVER_CORE), child], check=True, capture_output=True)
+    requests = []
+    for token in tokens:
+        body = json.dumps({"csr": new_key_request().csr_pem}).encode()
+        requests.append(
+            b"POST /v1/certificates HTTP/1.1\r\nHost: ca\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body)
+        )
+    client = Client(ca.port, client_context(ca.roots))
+    client.run(requests[: len(requests) // 10])
+    before = cpu_seconds(ca.process.pid)
+    wall, taken = client.run(requests[len(requests) // 10 :])
+    cpu = cpu_seconds(ca.process.pid) - before
+    taken.sort()
+    done = len(taken)
+    print(
+        f"{label:44}{done / wall:9,.0f}/s   p50 {taken[done // 2] * 1000:.1f} ms, "
+        f"p99 {taken[done * 99 // 100] * 1000:.1f} ms, {cpu / done * 1000:.2f} ms CPU each"
+    )
 
 
 def main() -> None:
@@ -210,6 +233,7 @@ def main() -> None:
     service("POST /v1/certificates, token ES256", options.count, "ES256")
     service("POST /v1/certificates, token RS256", options.count, "RS256")
     service("  beside it: by TokenReview", options.count // 5, "RS256", "")
+    at_an_api_server(options.count)
 
 
 if __name__ == "__main__":

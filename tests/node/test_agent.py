@@ -302,7 +302,24 @@ def test_the_hosts_namespace_is_left_alone(folder: Folder, pod: Namespace) -> No
 def test_the_agents_own_namespace_is_left_alone(folder: Folder) -> None:
     file = folder.mount(Path("/proc/self/ns/net"), "cni-own")
     outcome = look(file, HOST_ADDRESS, lambda _pod: pytest.fail("asked"), lambda _spec: pytest.fail("written"))
-    assert "is the network namespace of this agent itself" in outcome.error
+    assert outcome.visit is Visit.NOBODY
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_namespace_that_is_still_empty_is_not_the_hosts(folder: Folder, up: bool) -> None:
+    """The runtime makes it, then CNI gives it addresses; the kernel lets one bind any address until there is one."""
+    empty = f"hddl-empty-{up}"
+    run("ip", "netns", "add", empty)
+    try:
+        if up:
+            run("ip", "-n", empty, "link", "set", "lo", "up")
+        file = folder.mount(Path("/run/netns", empty), "cni-empty")
+        outcome = look(file, HOST_ADDRESS, lambda _pod: pytest.fail("asked"), lambda _spec: pytest.fail("written"))
+        assert outcome.visit is Visit.NOBODY
+        assert outcome.error == ""
+        folder.remove(file)
+    finally:
+        run("ip", "netns", "del", empty)
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "ipc", "gone"])

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look every 20 ms; fail after 1,000 looks."""
-    for _ in range(1000):
+def wait_for(condition: Callable[[], bool], looks: int = 1000) -> None:
+    """Look every 20 ms; fail after so many looks."""
+    for _ in range(looks):
         if condition():
             return
         time.sleep(0.02)
