@@ -17,7 +17,7 @@ from install.inventory import BEGUN, COMPLETE, Inventory, no_longer_owned, write
 from install.lock import Lock
 from install.preflight import Findings
 from install.readiness import STARTING, Reason, State, state_of
-from install.render import Part, Rendered
+from install.render import ADOPTED, OWNER_LABEL, Part, Rendered
 from install.resources import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, SECRET, Reference, Resource, reference_of
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound, Unavailable
@@ -69,7 +69,7 @@ def install(tools: Tools, rendered: Rendered, findings: Findings, operator: str,
     client = tools.client
     _ensure_namespace(client, rendered)
     with Lock(client, rendered.namespace, holder, tools.now) as lock:
-        parts = _without(rendered.parts, findings.left_alone)
+        parts = _without(rendered.parts, findings.left_alone, findings.adopted)
         now = frozenset(reference_of(raw) for part in parts for raw in part.objects)
         former = findings.former.objects if findings.former else frozenset()
         whole = Inventory(
@@ -185,13 +185,23 @@ def _too_long(patience: float, late: Sequence[tuple[str, State]], namespace: str
     )
 
 
-def _without(parts: Sequence[Part], left_alone: set[Reference]) -> list[Part]:
+def _without(parts: Sequence[Part], left_alone: set[Reference], adopted: set[Reference]) -> list[Part]:
+    """The parts without what is left alone, and with what was there before marked as such."""
     kept = []
     for part in parts:
-        objects = tuple(raw for raw in part.objects if reference_of(raw) not in left_alone)
+        objects = tuple(
+            _marked(raw) if reference_of(raw) in adopted else raw
+            for raw in part.objects
+            if reference_of(raw) not in left_alone
+        )
         if objects:
             kept.append(replace(part, objects=objects))
     return kept
+
+
+def _marked(raw: Raw) -> Raw:
+    metadata = raw["metadata"]
+    return {**raw, "metadata": {**metadata, "labels": {**metadata["labels"], OWNER_LABEL: ADOPTED}}}
 
 
 def _ensure_namespace(client: Client, rendered: Rendered) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from install.inventory import Inventory, read_inventories
 from install.names import REVISION_LABEL
 from install.operator import DEFAULT_REVISION
-from install.render import OWNER_LABEL, Rendered
+from install.render import ADOPTED, OWNER_LABEL, Rendered
 from install.resources import CRD, LEASE, MUTATING, NAMESPACE, POD, SECRET, Reference, reference_of
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound
@@ -149,6 +149,8 @@ def _crds(client: Client, rendered: Rendered, choices: Choices, findings: Findin
             reference = Reference(CRD.group, CRD.kind, "", raw["metadata"]["name"])
             labels = raw["metadata"].get("labels") or {}
             made_here = OWNER_LABEL in labels or labels.get("app.kubernetes.io/part-of") == "heddle"
+            if labels.get(OWNER_LABEL) == ADOPTED:
+                findings.adopted.add(reference)
             if reference not in ours or reference in known or made_here:
                 continue
             if choices.skip_crds:

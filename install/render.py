@@ -26,8 +26,9 @@ from mesh.yaml_values import load
 
 OWNER_LABEL = "install.heddle.dev/owner"
 COMPONENT_LABEL = "install.heddle.dev/component"
-SHARED = "shared"
-"""The owner of what all revisions use: CRDs, the namespace, identities, gateways, the node agent."""
+SHARED, ADOPTED = "shared", "adopted"
+"""Owners that are no revision: of what all revisions use (CRDs, the namespace, identities, gateways, the node agent),
+and of what was there before Heddle and is never removed."""
 HUB, IMAGE_NAME = "docker.io/heddle", "heddle"
 OWN_IMAGE = MeshSettings().heddle.image
 

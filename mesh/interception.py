@@ -9,7 +9,8 @@ Unlike Istio, everything is inside these four chains; the built-in ones get one 
 therefore the same as writing them once, and removing them leaves nothing behind. UDP, and with it DNS, is not touched.
 Source: Istio's reference of the `traffic.sidecar.istio.io` annotations; iptables-extensions(8) owner, REDIRECT.
 
-Used by the webhook (`arguments`), by `heddle-init` (`parse_arguments`, `restore_text`) and by the embedded engine.
+Used by the webhook (`arguments`), by `heddle-init` and the node agent (`parse_arguments`, netfilter/rules.py), and by
+the embedded engine.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ log = structlog.get_logger("node")
 def main(arguments: list[str] | None = None) -> int:
     """Work until a signal; 2 when what was asked for is wrong."""
     configure()
+    logging.getLogger("netfilter").setLevel(logging.WARNING)  # says things of "this pod", without its name
     options = _parser().parse_args(arguments)
     try:
         place = _place(options)

@@ -82,6 +82,8 @@ def _serve(find: Find, write: Write) -> Outcome:
                 check_owner(rows, spec.proxy_uid)
             known = pod.pod
             write(spec)
+        except NotFound:
+            return Outcome(Visit.NOBODY)
         except HeddleError as error:
             _reply(connection, str(error))
             return Outcome(Visit.FAILED, known, str(error), isinstance(error, Unavailable | Busy))
@@ -113,16 +115,20 @@ def check_owner(rows: Iterable[str], uid: int) -> None:
 
 
 def _line(connection: socket.socket) -> bytes:
-    """What the gate sends at once; Unavailable when it does not."""
+    """What the gate sends at once; Unavailable when it does not, NotFound when it hangs up without a word: it ends."""
     until = time.monotonic() + CLAIM_SECONDS
     line = b""
     try:
         while b"\n" not in line:
             connection.settimeout(max(until - time.monotonic(), 0.001))
             part = connection.recv(LONGEST_LINE - len(line))
+            if not part and not line:
+                raise NotFound("the gate hung up")
             if not part:
-                raise Unavailable("the gate hung up, or says more than a gate does")
+                raise Unavailable("the gate hung up in the middle, or says more than a gate does")
             line += part
+    except ConnectionResetError:
+        raise NotFound("the gate hung up") from None
     except OSError as error:
         raise Unavailable(f"the gate says nothing: {error}") from None
     return line

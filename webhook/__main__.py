@@ -67,7 +67,7 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         registration = Registration(
             client,
             config.revision,
-            options.trust_bundle.read_text,
+            options.trust_bundle.read_text if options.certificate_file else lambda: "",
             cluster.set_tags,
             synced=registrations.synced,
             on_write=metrics.registration_written,

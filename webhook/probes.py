@@ -59,11 +59,27 @@ def _question(probe: Mapping[str, Any], container: Mapping[str, Any]) -> Raw | N
         port = _number(action.get("port"), container)
         if port is None or action.get("host"):
             return None
-        question: Raw = {how: {**action, "port": port}}
-        if "timeoutSeconds" in probe:
+        question: Raw = {how: {**_texts(action), "port": port}}
+        if headers := _headers(action.get("httpHeaders")):
+            question[how]["httpHeaders"] = headers
+        if isinstance(probe.get("timeoutSeconds"), int):
             question["timeoutSeconds"] = probe["timeoutSeconds"]
         return question
     return None
+
+
+def _texts(action: Mapping[str, Any]) -> Raw:
+    """What the agent reads of an action; whatever else stands there is for the API server to refuse."""
+    return {name: action[name] for name in ("path", "scheme", "service") if isinstance(action.get(name), str)}
+
+
+def _headers(given: object) -> list[Raw]:
+    found = [header for header in given if isinstance(header, dict)] if isinstance(given, list) else []
+    return [
+        {"name": header["name"], "value": header.get("value") or ""}
+        for header in found
+        if isinstance(header.get("name"), str) and isinstance(header.get("value") or "", str)
+    ]
 
 
 def _number(port: object, container: Mapping[str, Any]) -> int | None:

@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from kube.client import Client
-from kube.source import Changed, Event, Listed, Watched, list_path
+from kube.source import Changed, Event, Listed, Watched, backoff, list_path, number
 from mesh.annotations import REVISION
 from mesh.errors import HeddleError
 from svid.material import SvidMaterial
@@ -31,7 +31,7 @@ PATH = list_path("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigura
 ENTRY_SUFFIX = ".sidecar-injector.heddle.dev"
 SEQUENCE = "heddle.dev/bundle-sequence"
 MANAGER = "heddle-webhook"
-LOOK_EVERY = 10.0  # seconds between two looks at the mounted roots
+LOOK_EVERY = 10.0  # seconds between two looks at roots that come from a file
 SETTLE_SECONDS = 5.0
 """How long after a new root was written a certificate of it is shown: API servers follow their own watch."""
 TRUST_SECONDS = 30.0
@@ -140,6 +140,10 @@ def trust_of(material: SvidMaterial) -> Trust:
     return Trust(roots, material.bundle.sequence, tuple(own) or roots)
 
 
+def _version(configuration: Raw) -> int:
+    return number(configuration["metadata"].get("resourceVersion", ""))
+
+
 def _trusted(entry: Raw) -> tuple[str, ...]:
     encoded = (entry.get("clientConfig") or {}).get("caBundle") or ""
     try:
@@ -220,12 +224,11 @@ class Registration:
             time.sleep(self._settle)
 
     def _run(self) -> None:
+        failures = 0
         while not self._stopping:
-            self._wake.wait(LOOK_EVERY)
+            self._wake.wait(backoff(failures, 1.0) if failures else LOOK_EVERY)
             self._wake.clear()
-            if not self._reconcile()[0]:
-                time.sleep(0.5)
-                self._wake.set()
+            failures = 0 if self._reconcile()[0] else failures + 1
 
     def _wanted(self) -> Trust:
         with self._lock:
@@ -266,8 +269,9 @@ class Registration:
             body=patch,
             content_type="application/strategic-merge-patch+json",
         )
-        with self._lock:
-            if name in self._known:
+        with self._lock:  # unless the watch has shown something later already
+            known = self._known.get(name)
+            if known is not None and _version(known) < _version(answer):
                 self._known[name] = answer
         self._on_write()
         log.info("caBundle written", configuration=name)

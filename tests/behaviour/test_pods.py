@@ -153,6 +153,17 @@ print(json.load(u.urlopen('http://echo/'))['headers']['{XFCC}'])"""
     assert "URI=spiffe://cluster.local/ns/mesh/sa/default" in said
 
 
+def test_the_apps_metrics_are_scraped_through_the_agent_under_strict(world: World, case: Put) -> None:
+    annotations = {"prometheus.io/port": "8080", "prometheus.io/path": "/metrics-of-the-app"}
+    case(STRICT, SERVICE, echo("own", OWN, annotations=annotations))
+    url = f"http://{address(world)}:15020/stats/prometheus"
+    read = f"import urllib.request as u; print(u.urlopen('{url}').read().decode())"
+    said = world.inside("mesh/client", sys.executable, "-c", read)
+    assert "heddle_agent_discovery_connected 1" in said
+    assert "envoy_server_live" in said
+    assert "/metrics-of-the-app" in said[-2000:]  # it answers whatever it is asked with what it was asked
+
+
 def test_an_app_that_may_not_be_root(world: World, case: Put) -> None:
     container = {"securityContext": {"runAsUser": 1234, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}}
     case(SERVICE, echo("own", OWN, container=container))

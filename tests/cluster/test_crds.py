@@ -40,12 +40,27 @@ def kubectl(server: ApiServer, *arguments: str, text: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def server(api_server: ApiServer) -> ApiServer:
-    """With the CRDs of manifests/crds/, applied as people would."""
+def server(api_server: ApiServer) -> Iterator[ApiServer]:
+    """With the CRDs of manifests/crds/, applied as people would. A cluster that was there before is left as it was."""
+    before = definitions(api_server)
+    ours = {crd.name_of(kind) for kind in crd.defined()}
+    somebodys = [name for name in before.keys() & ours if before[name] != "heddle"]
+    assert not somebodys, f"the cluster that the tests were told to use has somebody else's {', '.join(somebodys)}"
     kubectl(api_server, "apply", "--server-side", "--force-conflicts", "-k", str(crd.DIRECTORY))
     for kind in crd.defined():
         wait_for(lambda kind=kind: is_established(api_server, kind))
-    return api_server
+    yield api_server
+    if api_server.control_plane is None:
+        for name in ours - before.keys():
+            api_server.client.delete(f"{DEFINITIONS}/{name}")
+        wait_for(lambda: definitions(api_server).keys() == before.keys())
+
+
+def definitions(server: ApiServer) -> dict[str, str]:
+    """Name of each CRD, and which project it says that it is part of."""
+    found = server.client.get(DEFINITIONS)["items"]
+    part_of = "app.kubernetes.io/part-of"
+    return {each["metadata"]["name"]: each["metadata"].get("labels", {}).get(part_of, "") for each in found}
 
 
 @pytest.fixture

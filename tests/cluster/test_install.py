@@ -74,10 +74,23 @@ def server(api_server: ApiServer) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def api(server: ApiServer) -> Iterator[ApiServer]:
-    """With nothing of Heddle's on it, before and after."""
+    """With no installation on it, before and after; definitions and namespace may be there."""
     yield server
     for owned in read_inventories(server.client):
-        uninstall(server, "--purge", f"--revision={owned.revision}")
+        uninstall(server, f"--revision={owned.revision}")
+
+
+@pytest.fixture
+def bare(server: ApiServer) -> Iterator[ApiServer]:
+    """With nothing of Heddle's or Istio's on it."""
+    _clear(server)
+    yield server
+    _clear(server)
+
+
+def _clear(server: ApiServer) -> None:
+    for revision in ("default", *(owned.revision for owned in read_inventories(server.client))):
+        uninstall(server, "--purge", f"--revision={revision}")
     of_istio = CRD.path("", ISTIO_CRD["metadata"]["name"])
     if find(server.client, of_istio):
         server.client.delete(of_istio)
@@ -167,20 +180,20 @@ class Breaks(Client):
 
 
 @pytest.mark.parametrize("after", [3, 25])
-def test_an_installation_that_broke_off_is_completed_or_removed_by_the_next(api: ApiServer, after: int) -> None:
+def test_an_installation_that_broke_off_is_completed_or_removed_by_the_next(bare: ApiServer, after: int) -> None:
     rendered = render(request([], profile="default").spec)
-    findings = preflight(api.client, rendered, Choices(), native_sidecars=True)
+    findings = preflight(bare.client, rendered, Choices(), native_sidecars=True)
     with pytest.raises(HeddleError, match="broken off"):
-        apply_all(Tools(Breaks(api.client, after), lambda _: None), rendered, findings, "", "x", wait=False)
-    assert not inventory(api.client).complete
+        apply_all(Tools(Breaks(bare.client, after), lambda _: None), rendered, findings, "", "x", wait=False)
+    assert not inventory(bare.client).complete
     if after == 3:
-        uninstall(api, "--purge")
-        assert find(api.client, NAMESPACE.path("", HOME)) is None
+        uninstall(bare, "--purge")
+        assert find(bare.client, NAMESPACE.path("", HOME)) is None
     else:
-        ran = install(api)
+        ran = install(bare)
         assert "was begun and not finished; it is completed now" in ran.err
-        assert inventory(api.client).complete
-        assert find(api.client, f"/apis/apps/v1/namespaces/{HOME}/deployments/istio-ingressgateway") is None
+        assert inventory(bare.client).complete
+        assert find(bare.client, f"/apis/apps/v1/namespaces/{HOME}/deployments/istio-ingressgateway") is None
 
 
 def test_without_rights_nothing_is_changed_and_each_is_named(api: ApiServer, tmp_path: Path) -> None:
@@ -193,59 +206,58 @@ def test_without_rights_nothing_is_changed_and_each_is_named(api: ApiServer, tmp
     assert "cluster-admin" in str(error)
 
 
-def test_rights_that_one_does_not_have_cannot_be_given(api: ApiServer, tmp_path: Path) -> None:
+def test_rights_that_one_does_not_have_cannot_be_given(bare: ApiServer, tmp_path: Path) -> None:
     """Kubernetes refuses a role that allows more than its maker may; preflight tells, before anything is made."""
-    with api.namespace() as namespace:
+    with bare.namespace() as namespace:
         groups = sorted({raw["apiVersion"].rpartition("/")[0] for raw in render(request([]).spec).objects})
         rules = [{"apiGroups": [*groups, "coordination.k8s.io"], "resources": ["*"], "verbs": ["*"]}]
         rules.append({"apiGroups": ["authorization.k8s.io"], "resources": ["*"], "verbs": ["create"]})
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "most"}}
         rules[0]["verbs"] = ["get", "list", "watch", "create", "update", "patch", "delete"]
         roles = "/apis/rbac.authorization.k8s.io/v1"
-        api.client.apply(f"{roles}/clusterroles/most", role | {"rules": rules})
+        bare.client.apply(f"{roles}/clusterroles/most", role | {"rules": rules})
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "most"}
         subject = {"kind": "ServiceAccount", "name": "most", "namespace": namespace}
         binding = {**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]}
-        api.client.apply(f"{roles}/clusterrolebindings/most", binding)
-        client = api.as_service_account(namespace, "most", tmp_path)
+        bare.client.apply(f"{roles}/clusterrolebindings/most", binding)
+        client = bare.as_service_account(namespace, "most", tmp_path)
         found = preflight(client, render(request([]).spec), Choices(), native_sidecars=True)
     assert any("ClusterRole heddle-ca is refused" in str(error) for error in found.errors)
-    assert find(api.client, NAMESPACE.path("", HOME)) is None
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
 
 
-def test_what_kubernetes_refuses_is_told_before_anything_is_made(api: ApiServer) -> None:
-    ran = heddle(api, "install", "-y", "--set", "components.pilot.k8s.affinity.nodeAfinity={}", "--profile=minimal")
+def test_what_kubernetes_refuses_is_told_before_anything_is_made(bare: ApiServer) -> None:
+    ran = heddle(bare, "install", "-y", "--set", "components.pilot.k8s.affinity.nodeAfinity={}", "--profile=minimal")
     assert ran.code == 1
     assert f"Deployment {HOME}/heddle-discovery is refused" in ran.err
     assert "nodeAfinity" in ran.err
-    assert find(api.client, NAMESPACE.path("", HOME)) is None
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
 
 
-def test_definitions_of_istio_are_refused_or_adopted(api: ApiServer) -> None:
+def test_definitions_of_istio_are_refused_or_adopted(bare: ApiServer) -> None:
     path = CRD.path("", ISTIO_CRD["metadata"]["name"])
-    api.client.post(CRD.path(), ISTIO_CRD)
-    api.client.get(path)
-    _eventually(
-        lambda: api.client.post("/apis/networking.istio.io/v1beta1/namespaces/default/virtualservices", VIRTUAL_SERVICE)
-    )
-    ran = heddle(api, "install", "-y", "--no-wait")
+    bare.client.post(CRD.path(), ISTIO_CRD)
+    collection = "/apis/networking.istio.io/v1beta1/namespaces/default/virtualservices"
+    _eventually(lambda: bare.client.post(collection, VIRTUAL_SERVICE))
+    ran = heddle(bare, "install", "-y", "--no-wait")
     assert ran.code == 1
     assert "virtualservices.networking.istio.io (of Helm release istio-base)" in ran.err
     assert "--adopt-crds" in ran.err
-    install(api, "--adopt-crds")
-    _eventually(lambda: api.client.get("/apis/networking.istio.io/v1/namespaces/default/virtualservices/mine"))
-    install(api)  # once adopted, it is not asked for again
-    uninstall(api, "--purge")
-    assert find(api.client, path), "what was there before stays, with the objects in it"
-    assert find(api.client, CRD.path("", "gateways.networking.istio.io")) is None
+    install(bare, "--adopt-crds")
+    _eventually(lambda: bare.client.get("/apis/networking.istio.io/v1/namespaces/default/virtualservices/mine"))
+    install(bare)  # once adopted, it is not asked for again
+    bare.client.delete(CONFIG_MAP.path(HOME, inventory_name("default")))  # also when it is not known what is owned
+    uninstall(bare, "--purge")
+    assert find(bare.client, path), "what was there before stays, with the objects in it"
+    assert find(bare.client, CRD.path("", "gateways.networking.istio.io")) is None
 
 
-def test_definitions_can_be_left_as_they_are(api: ApiServer) -> None:
+def test_definitions_can_be_left_as_they_are(bare: ApiServer) -> None:
     path = CRD.path("", ISTIO_CRD["metadata"]["name"])
-    api.client.post(CRD.path(), ISTIO_CRD)
-    install(api, "--skip-crds")
-    assert [each["name"] for each in api.client.get(path)["spec"]["versions"]] == ["v1beta1"]
-    assert find(api.client, CRD.path("", "gateways.networking.istio.io")) is None
+    bare.client.post(CRD.path(), ISTIO_CRD)
+    install(bare, "--skip-crds")
+    assert [each["name"] for each in bare.client.get(path)["spec"]["versions"]] == ["v1beta1"]
+    assert find(bare.client, CRD.path("", "gateways.networking.istio.io")) is None
 
 
 def test_another_injector_for_the_same_namespaces_is_refused(api: ApiServer) -> None:
@@ -265,38 +277,38 @@ def test_another_injector_for_the_same_namespaces_is_refused(api: ApiServer) -> 
         api.client.delete(MUTATING.path("", "istio-sidecar-injector"))
 
 
-def test_uninstall_leaves_what_is_the_users_and_purge_nothing(api: ApiServer) -> None:
-    install(api, profile="demo")
+def test_uninstall_leaves_what_is_the_users_and_purge_nothing(bare: ApiServer) -> None:
+    install(bare, profile="demo")
     _eventually(
-        lambda: api.client.post(
+        lambda: bare.client.post(
             "/apis/networking.istio.io/v1/namespaces/default/virtualservices",
             VIRTUAL_SERVICE | {"apiVersion": "networking.istio.io/v1"},
         )
     )
-    ran = uninstall(api)
+    ran = uninstall(bare)
     assert "--purge" in ran.out
-    assert find(api.client, "/apis/networking.istio.io/v1/namespaces/default/virtualservices/mine")
-    assert find(api.client, PASSPHRASE)
-    assert find(api.client, INJECTOR) is None
-    assert find(api.client, CONFIG_MAP.path(HOME, inventory_name("default"))) is None
-    install(api)
-    uninstall(api, "--purge")
-    assert find(api.client, NAMESPACE.path("", HOME)) is None
-    assert find(api.client, CRD.path("", "virtualservices.networking.istio.io")) is None
-    roles = api.client.get("/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]
+    assert find(bare.client, "/apis/networking.istio.io/v1/namespaces/default/virtualservices/mine")
+    assert find(bare.client, PASSPHRASE)
+    assert find(bare.client, INJECTOR) is None
+    assert find(bare.client, CONFIG_MAP.path(HOME, inventory_name("default"))) is None
+    install(bare)
+    uninstall(bare, "--purge")
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
+    assert find(bare.client, CRD.path("", "virtualservices.networking.istio.io")) is None
+    roles = bare.client.get("/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]
     assert not [raw for raw in roles if raw["metadata"]["name"].startswith("heddle")]
 
 
-def test_uninstall_without_an_inventory_goes_by_labels(api: ApiServer) -> None:
-    install(api)
-    api.client.delete(CONFIG_MAP.path(HOME, inventory_name("default")))
-    uninstall(api, "--purge")
-    assert find(api.client, NAMESPACE.path("", HOME)) is None
-    assert find(api.client, INJECTOR) is None
+def test_uninstall_without_an_inventory_goes_by_labels(bare: ApiServer) -> None:
+    install(bare)
+    bare.client.delete(CONFIG_MAP.path(HOME, inventory_name("default")))
+    uninstall(bare, "--purge")
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
+    assert find(bare.client, INJECTOR) is None
 
 
-def test_nothing_to_uninstall(api: ApiServer) -> None:
-    ran = heddle(api, "uninstall", "-y")
+def test_nothing_to_uninstall(bare: ApiServer) -> None:
+    ran = heddle(bare, "uninstall", "-y")
     assert (ran.code, "Nothing of revision default is installed" in ran.out) == (0, True)
 
 
@@ -392,20 +404,20 @@ def test_doctor_says_whom_a_webhook_blocks_and_the_way_out(api: ApiServer) -> No
         assert f"Namespace {namespace}: it is labelled istio.io/rev=typo" in heddle(api, "doctor").out
 
 
-def test_the_node_agent_cannot_be_where_pod_security_is_restricted(api: ApiServer) -> None:
+def test_the_node_agent_cannot_be_where_pod_security_is_restricted(bare: ApiServer) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.client.post(NAMESPACE.path(), {"metadata": {"name": HOME, "labels": labels}})
-    ran = heddle(api, "install", "-y", "--no-wait", "--set", "components.cni.enabled=true")
+    bare.client.post(NAMESPACE.path(), {"metadata": {"name": HOME, "labels": labels}})
+    ran = heddle(bare, "install", "-y", "--no-wait", "--set", "components.cni.enabled=true")
     assert ran.code == 1
     assert "which the node agent cannot have" in ran.err
-    install(api)
+    install(bare)
 
 
-def test_nobody_to_ask_is_not_a_yes(api: ApiServer) -> None:
-    ran = heddle(api, "install", "--profile=minimal")
+def test_nobody_to_ask_is_not_a_yes(bare: ApiServer) -> None:
+    ran = heddle(bare, "install", "--profile=minimal")
     assert ran.code == 1
     assert "-y" in ran.err
-    assert find(api.client, NAMESPACE.path("", HOME)) is None
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
 
 
 def _gone(client: Client, path: str) -> None:

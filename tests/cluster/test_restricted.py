@@ -13,6 +13,7 @@ from local.sandbox import PROJECT_ROOT
 from mesh.errors import NotFound
 from tests.cluster.cluster import Cluster
 from tests.cluster.gated import LABELS, app_pod, ask_script, gated_pod, injected
+from tests.cluster.rights import denied, unused, uses
 from webhook.config import InjectionConfig
 
 CONTROL = "istio-system"
@@ -184,3 +185,10 @@ def test_an_event_says_why_a_pod_does_not_start(
     assert "InterceptionFailed" in cluster.kubectl("describe", "pod", "stuck", f"--namespace={namespace}")
     assert "heddle-node says: iptables has other" in log(cluster, namespace, "stuck", "istio-validation")
     assert "running" in gate_state(cluster, namespace, "stuck")
+
+    # All that the agent does at the API server it has done by now.
+    assert cluster.control_plane is not None
+    audit = cluster.control_plane.audit_log.read_text().splitlines()
+    account = f"{CONTROL}:heddle-node"
+    assert denied(audit, account) == frozenset()
+    assert unused("node", uses(audit, account)) == []

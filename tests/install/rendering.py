@@ -31,7 +31,8 @@ def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> str
             lines += [f"+ {name}", *(f"+   {line}" for line in new[name])]
         elif old[name] != new[name]:
             diff = list(difflib.unified_diff(old[name], new[name], lineterm="", n=2))[2:]
-            lines += [f"~ {name}", *(f"    {line}".rstrip() for line in diff)]
+            # Without line numbers, which change with every line that a file gains.
+            lines += [f"~ {name}", *("    @@" if line.startswith("@@") else f"    {line}".rstrip() for line in diff)]
     return "\n".join(lines)
 
 
