@@ -65,6 +65,10 @@ _AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
     "spec.containers[].tty": (False,),
     "spec.containers[].stdin": (False,),
     "spec.containers[].securityContext.procMount": ("Default",),
+    # The runtime here is Heddle's own, and its default is no filter; a profile that is named would be missed.
+    "spec.containers[].securityContext.seccompProfile": ({"type": "RuntimeDefault"}, {"type": "Unconfined"}),
+    "spec.initContainers[].securityContext.seccompProfile": ({"type": "RuntimeDefault"}, {"type": "Unconfined"}),
+    "spec.securityContext.seccompProfile": ({"type": "RuntimeDefault"}, {"type": "Unconfined"}),
 }
 
 

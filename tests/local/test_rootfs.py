@@ -123,7 +123,7 @@ def test_every_field_that_is_not_honoured_is_named_once() -> None:
         "name": "c",
         "image": "i",
         "resources": {"limits": {"cpu": 1}},
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "runAsUser": 1},
+        "securityContext": {"seccompProfile": {"type": "Localhost"}, "runAsUser": 1},
         "volumeMounts": [{"name": "h", "mountPath": "/h"}],
         "tty": False,
     }
@@ -146,5 +146,9 @@ def test_every_field_that_is_not_honoured_is_named_once() -> None:
 
 def test_a_plain_pod_and_service_have_nothing_to_name() -> None:
     assert unhonoured("Pod a/b", {"spec": {"containers": [{"name": "c", "image": "i"}], "hostPID": False}}) == []
+    profile = {"securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}}
+    assert unhonoured("Pod a/b", {"spec": {"containers": [{"name": "c", "image": "i", **profile}], **profile}}) == []
+    profile["securityContext"]["seccompProfile"] = {"type": "Localhost", "localhostProfile": "own.json"}
+    assert "seccompProfile" in unhonoured("Pod a/b", {"spec": profile})[0]
     assert service_fields({"spec": {"ports": [{"port": 1}], "sessionAffinity": "None"}}) == []
     assert service_fields({"spec": {"sessionAffinity": "ClientIP"}}) == ["spec.sessionAffinity"]

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 # A mesh can only join the spans of one request when the program carries these from what it got to what it sends.
 PASSED_ON = ("x-request-id", "traceparent", "tracestate", "b3", "end-user", "user-agent", "authorization")
 TIMEOUT_SECONDS = 5.0
+# After SIGTERM: how long new connections are still answered, for callers who have not heard yet, and how long at most
+# requests that have begun may take.
+LINGER_SECONDS, FINISH_SECONDS = 1.0, 10.0
 
 # It gets the path and the headers (lower-case names), and answers a status and a JSON value or HTML text.
 Handler = Callable[[str, Mapping[str, str]], tuple[int, object]]
@@ -47,8 +51,36 @@ def fetch(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, object]]
         return 503, {}
 
 
+class Ending:
+    """The end of a server that leaves no request without its answer."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._under_way = 0
+        self.begun = False
+
+    def __enter__(self) -> None:
+        """A request begins."""
+        with self._change:
+            self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._under_way -= 1
+            self._change.notify_all()
+
+    def end(self, server: ThreadingHTTPServer) -> None:
+        """Close connections after their next answer, take no new ones after a moment, wait for what is under way."""
+        self.begun = True
+        time.sleep(LINGER_SECONDS)
+        server.shutdown()
+        with self._change:
+            self._change.wait_for(lambda: not self._under_way, FINISH_SECONDS)
+
+
 def serve(handler: Handler) -> None:
     """Answer GET requests on the port given as the first argument (9080) until SIGTERM."""
+    ending = Ending()
 
     class Requests(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,6 +88,10 @@ def serve(handler: Handler) -> None:
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
+            with ending:
+                self.answer()
+
+        def answer(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             status, body = (200, {"status": "healthy"}) if self.path == "/health" else handler(self.path, headers)
             html = isinstance(body, str)
@@ -63,8 +99,11 @@ def serve(handler: Handler) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "text/html; charset=utf-8" if html else "application/json")
             self.send_header("Content-Length", str(len(payload)))
+            if ending.begun:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(payload)
+            self.wfile.flush()
 
         def log_message(self, format: str, *args: object) -> None:
             sys.stdout.write(f"{self.address_string()} {format % args}\n")
@@ -76,5 +115,7 @@ def serve(handler: Handler) -> None:
 
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9080
     server = Server(("", port), Requests)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    server.serve_forever()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the threads to come, too
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    signal.sigwait({signal.SIGTERM})
+    ending.end(server)

@@ -1,0 +1,260 @@
+"""The whole on a cluster: bookinfo as it stands in samples/, in a namespace that enforces pod security `restricted`,
+under a mesh installed from an IstioOperator file. Two hundred requests a second, by HTTP and by TLS, and none of them
+may fail, whatever is done to the pods of the app or of the control plane.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mesh.errors import HeddleError
+from tests.cluster.cluster import Cluster
+from tests.cluster.installing import NAMESPACE as CONTROL
+from tests.cluster.installing import find, heddle, uninstall
+from tests.support.certificates import Authority
+
+pytestmark = pytest.mark.timeout(600)
+
+PROJECT = Path(__file__).parents[2]
+SAMPLES = PROJECT / "samples" / "bookinfo" / "manifests"
+OPERATOR = Path(__file__).parent / "cases" / "bookinfo-operator.yaml"
+APP = "bookinfo"
+NAME = "bookinfo.example"
+RATE = 200.0
+CONTROL_PLANE = ("heddle-ca", "heddle-discovery", "heddle-webhook", "heddle-node")
+
+TLS_GATEWAY = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "tls", "namespace": APP},
+    "spec": {
+        "selector": {"istio": "ingressgateway"},
+        "servers": [
+            {
+                "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+                "hosts": [NAME],
+                "tls": {"mode": "SIMPLE", "credentialName": "bookinfo-cert"},
+            }
+        ],
+    },
+}
+TLS_ROUTE = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "tls", "namespace": APP},
+    "spec": {
+        "hosts": [NAME],
+        "gateways": ["tls"],
+        "http": [{"route": [{"destination": {"host": "productpage", "port": {"number": 9080}}}]}],
+    },
+}
+
+
+class Load:
+    """tests/cluster/load.py on the node, outside of the mesh."""
+
+    def __init__(self, cluster: Cluster, *arguments: str) -> None:
+        assert cluster.node is not None, "requests come from the node, which is only ours in a cluster that is"
+        command = [sys.executable, str(Path(__file__).parent / "load.py"), *arguments]
+        self._process = subprocess.Popen(
+            cluster.node.inside(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since the last call."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        counted: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return counted
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def bookinfo(cluster: Cluster, authority: Authority) -> Iterator[Cluster]:
+    """The mesh installed, and bookinfo running in it."""
+    installed = heddle(cluster, "install", "-y", "-f", str(OPERATOR), "--timeout=240")
+    assert installed.code == 0, installed.err
+    try:
+        cluster.kubectl("apply", "-f", str(SAMPLES / "namespace.yaml"))
+        cluster.kubectl("label", "namespace", APP, "pod-security.kubernetes.io/enforce=restricted")
+        certificate = authority.issue(dns=NAME)
+        pair = {"tls.crt": certificate.chain_pem, "tls.key": certificate.key_pem}
+        data = {name: base64.b64encode(text.encode()).decode() for name, text in pair.items()}
+        secret = {"metadata": {"name": "bookinfo-cert"}, "type": "kubernetes.io/tls", "data": data}
+        cluster.client.post(f"/api/v1/namespaces/{APP}/secrets", secret)
+        cluster.kubectl("apply", "-f", str(SAMPLES))
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([TLS_GATEWAY, TLS_ROUTE]))
+        rolled_out(cluster)
+        yield cluster
+    finally:
+        for namespace in (APP, "outside"):
+            with suppress(HeddleError):
+                cluster.client.call("DELETE", f"/api/v1/namespaces/{namespace}")
+        for namespace in (APP, "outside"):
+            eventually(lambda gone=namespace: find(cluster.client, f"/api/v1/namespaces/{gone}") is None, namespace)
+        uninstall(cluster, "--purge")
+
+
+@pytest.fixture(scope="module")
+def loads(bookinfo: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Load]]:
+    """Half of the requests by HTTP, half by TLS that ends at the gateway."""
+    address = bookinfo.client.get(f"/api/v1/namespaces/{APP}/services/istio-ingressgateway")["spec"]["clusterIP"]
+    roots = tmp_path_factory.mktemp("tls") / "roots.pem"
+    roots.write_text(authority.root_pem)
+    path, rate = "/productpage", str(RATE / 2)
+    made = [
+        Load(bookinfo, f"http://{address}{path}", rate),
+        Load(bookinfo, f"https://{address}:443{path}", rate, str(roots), NAME),
+    ]
+    eventually(lambda: all(each.take()["requests"] > 10 and not each.take()["failures"] for each in made), "the load")
+    yield made
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def nothing_fails(loads: list[Load]) -> Iterator[None]:
+    """No request of those that are made during the test, and a little longer, fails."""
+    for each in loads:
+        each.take()
+    yield
+    time.sleep(5)  # what was done last has its effect
+    counted = [each.take() for each in loads]
+    print(*counted, sep="\n")
+    assert [each["failures"] for each in counted] == [{}, {}]
+    assert all(each["requests"] > 100 for each in counted), "there was no load"
+
+
+def test_every_pod_has_its_identity_and_no_pod_the_right_to_write_rules(bookinfo: Cluster) -> None:
+    pods = bookinfo.client.get(f"/api/v1/namespaces/{APP}/pods")["items"]
+    listed = bookinfo.client.get(f"/apis/heddle.dev/v1/namespaces/{APP}/workloadcertificates")["items"]
+    accounts = {pod["metadata"]["name"]: pod["spec"]["serviceAccountName"] for pod in pods}
+    identities = {entry["metadata"]["name"]: entry["spec"]["identity"] for entry in listed}
+    assert identities == {name: f"spiffe://cluster.local/ns/{APP}/sa/{account}" for name, account in accounts.items()}
+    for pod in pods:
+        names = [container["name"] for container in pod["spec"].get("initContainers", ())]
+        if "istio-ingressgateway" not in pod["metadata"]["name"]:
+            assert names == ["istio-validation", "istio-proxy"]
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]):
+            assert container["securityContext"]["capabilities"].get("add") is None
+
+
+def test_a_pod_outside_the_mesh_is_refused(bookinfo: Cluster) -> None:
+    bookinfo.wait_pod("outside", "legacy")
+    with pytest.raises(AssertionError, match=r"exit code 56|reset|Empty reply|exit code 52"):
+        bookinfo.execute("outside", "legacy", "curl", "-sS", "-m", "5", f"http://details.{APP}:9080/details/0")
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_scaling_up_and_down(bookinfo: Cluster) -> None:
+    scale(bookinfo, 3, "reviews-v1")
+    scale(bookinfo, 1, "reviews-v1")
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_a_rolling_restart_of_everything(bookinfo: Cluster) -> None:
+    bookinfo.kubectl("rollout", "restart", "deployment", f"--namespace={APP}")
+    rolled_out(bookinfo)
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_an_upgrade_of_the_control_plane(bookinfo: Cluster) -> None:
+    """Every component's pods are replaced, as by another version's image."""
+    done = heddle(
+        bookinfo, "upgrade", "-y", "-f", str(OPERATOR), "--set", "components.pilot.k8s.podAnnotations.again=1"
+    )
+    assert done.code == 0, done.err
+    bookinfo.kubectl("rollout", "restart", "deployment,daemonset", f"--namespace={CONTROL}")
+    for name in names(bookinfo, "deployment", CONTROL):
+        bookinfo.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={CONTROL}", "--timeout=120s")
+    bookinfo.kubectl("rollout", "status", "daemonset/heddle-node", f"--namespace={CONTROL}", "--timeout=120s")
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_the_loss_of_each_pod_of_the_control_plane(bookinfo: Cluster) -> None:
+    for app in CONTROL_PLANE:
+        for pod in names(bookinfo, "pod", CONTROL, f"app={app}"):
+            bookinfo.kubectl("delete", "pod", pod, f"--namespace={CONTROL}", "--force", "--grace-period=0")
+            eventually(lambda app=app: all_ready(bookinfo, app), f"{app} comes back")
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_a_drain(bookinfo: Cluster) -> None:
+    """What a drain does to each pod, by the same API; there is one node, so it stays open for the next pods."""
+    deployments = names(bookinfo, "deployment", APP)
+    for name in deployments:
+        scale(bookinfo, 2, name)
+        labels = bookinfo.client.get(f"/apis/apps/v1/namespaces/{APP}/deployments/{name}")["spec"]["selector"]
+        budget = {"metadata": {"name": name}, "spec": {"minAvailable": 1, "selector": labels}}
+        bookinfo.client.post(f"/apis/policy/v1/namespaces/{APP}/poddisruptionbudgets", budget)
+    for namespace in (APP, CONTROL):
+        for pod in names(bookinfo, "pod", namespace):
+            eventually(lambda at=namespace, pod=pod: evicted(bookinfo, at, pod), f"{pod} is evicted")
+    rolled_out(bookinfo)
+
+
+def names(cluster: Cluster, kind: str, namespace: str, selector: str = "") -> list[str]:
+    output = cluster.kubectl("get", kind, f"--namespace={namespace}", f"--selector={selector}", "--output=name")
+    return [line.partition("/")[2] for line in output.split()]
+
+
+def rolled_out(cluster: Cluster) -> None:
+    for name in names(cluster, "deployment", APP):
+        cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={APP}", "--timeout=180s")
+
+
+def scale(cluster: Cluster, replicas: int, name: str) -> None:
+    cluster.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}", f"--namespace={APP}")
+    cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={APP}", "--timeout=120s")
+
+
+def evicted(cluster: Cluster, namespace: str, pod: str) -> bool:
+    """False while the pod's disruption budget forbids it."""
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    try:
+        cluster.client.post(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", eviction)
+    except HeddleError as error:
+        if error.status != 429:
+            raise
+        return False
+    return True
+
+
+def all_ready(cluster: Cluster, app: str) -> bool:
+    pods = cluster.client.get(f"/api/v1/namespaces/{CONTROL}/pods?labelSelector=app%3D{app}")["items"]
+    expected = 1 if app == "heddle-node" else 2
+    ready = [
+        pod
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp")
+        and any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
+    ]
+    return len(ready) >= expected
+
+
+def eventually(check: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < until, f"in vain: {what}"
+        time.sleep(0.5)
