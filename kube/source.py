@@ -27,7 +27,7 @@ WATCH_SECONDS = 120.0
 SILENCE_SECONDS = 150.0
 FIRST_RETRY = 0.2
 LONGEST_RETRY = 10.0
-ABSENT_RETRY = 15.0
+ABSENT_RETRY = 4.0
 ABSENT_AFTER = 5  # times in a row that the server does not know a kind, before what was known of it is dropped
 
 log = structlog.get_logger("kube")

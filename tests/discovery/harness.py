@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
@@ -144,10 +144,17 @@ def small_mesh() -> list[Json]:
 
 
 class DiscoveryProcess:
-    """`python -m discovery` against `cluster`, for the length of a `with` block."""
+    """`python -m discovery` against `cluster` (or the API server of a kubeconfig), for the length of a `with` block."""
 
-    def __init__(self, cluster: Cluster, directory: Path, *more: str) -> None:
-        self.authority = Authority()
+    def __init__(
+        self,
+        cluster: Cluster | Path,
+        directory: Path,
+        *more: str,
+        authority: Authority | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.authority = authority or Authority()
         self.port, self.health_port, self.bare_port = free_port(), free_port(), free_port()
         self.directory = directory
         self.roots = directory / "roots.pem"
@@ -157,7 +164,12 @@ class DiscoveryProcess:
         self.certificate.write_text(certificate.chain_pem)
         self.key.write_text(certificate.key_pem)
         self.log = directory / "discovery.log"
-        self._command = [sys.executable, "-m", "discovery", "--kube-api", cluster.address]
+        self._env = {**os.environ, **(env or {})}
+        self._command = [sys.executable, "-m", "discovery"]
+        if isinstance(cluster, Path):
+            self._env["KUBECONFIG"] = str(cluster)
+        else:
+            self._command += ["--kube-api", cluster.address]
         self._command += ["--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.health_port}"]
         self._command += ["--bare-listen", f"127.0.0.1:{self.bare_port}", "--trust-bundle", str(self.roots)]
         self._command += ["--certificate-file", str(self.certificate), "--key-file", str(self.key), *more]
@@ -165,7 +177,9 @@ class DiscoveryProcess:
 
     def __enter__(self) -> DiscoveryProcess:
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True, env=self._env
+            )
         until = time.monotonic() + SECONDS
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > until:
