@@ -23,10 +23,11 @@ from flask import Flask, Response
 from discovery.compiling import Compiled
 from discovery.findings import Finding
 from discovery.hub import Hub, Moment, Signal
+from discovery.layers import Entries, Resource
 from discovery.polls import ORDINARY
 from discovery.sessions import BETWEEN_POLLS_SECONDS, EXPIRY_SECONDS, POD_WAIT_SECONDS, Tools
 from discovery.status import ProxyStatus, TypeStatus
-from discovery.versions import Entries, Resource, set_version
+from discovery.versions import set_version
 from mesh.errors import HeddleError, InvalidInput, NotFound
 from mesh.objects import Key, Pod
 from mesh.wire import ResourceType

@@ -9,9 +9,10 @@ from functools import cached_property
 import structlog
 
 from discovery.findings import Finding, of_plan
+from discovery.layers import Entries
 from discovery.plan.model import Plan
 from discovery.secrets import secrets_of
-from discovery.versions import Entries, Resources, entries_of, set_version
+from discovery.versions import Resources, entries_of, set_version
 from mesh.objects import Pod
 from mesh.snapshot import Snapshot
 from mesh.wire import ResourceType
@@ -73,7 +74,7 @@ class Compiler:
         shared: dict[ResourceType, Entries] = {}
         for kind, entries in now.items():
             before = entries_of(last, kind)
-            if before != entries:
+            if before is not entries and before != entries:
                 before = self.newest.get(kind, entries)
-            shared[kind] = self.newest[kind] = before if before == entries else entries
+            shared[kind] = self.newest[kind] = before if before is entries or before == entries else entries
         return shared

@@ -19,6 +19,7 @@ def without_identity(plan: Plan) -> Plan:
         destinations=tuple(map(_destination, plan.destinations)),
         inbound=tuple(map(_inbound, plan.inbound)),
         inbound_default=_peer_tls(plan.inbound_default),
+        shared=None,
     )
 
 

@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from discovery.findings import Finding
+from discovery.layers import Entries, Resource
 from discovery.plan.model import GatewayServer, Plan
-from discovery.versions import Entries, Resource
 from mesh.errors import InvalidInput
 from mesh.objects import Key, Secret
 from mesh.sds import credential_ca_name, credential_name, tls_secret, validation_secret

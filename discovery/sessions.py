@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gevent.event import Event
 
@@ -25,6 +26,14 @@ POD_WAIT_SECONDS = 3.0
 BETWEEN_POLLS_SECONDS = 10.0
 """A proxy without a held request counts as connected for this long."""
 EXPIRY_SECONDS = 120.0
+LAST_SEEN_SECONDS = 1.0
+"""How exact the time is at which a proxy was last heard of: putting a time into words costs as much as a short poll."""
+MOST_PODS = 4096
+
+
+@lru_cache(maxsize=MOST_PODS)
+def _runs_as(pod: Pod, trust_domain: str) -> Identity:
+    return Identity(trust_domain, pod.meta.namespace, pod.service_account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Session:
         self.last_seen_text = self.since
         self.ledger = Ledger.new(request.versions, request.applied)
         self.compiled = Compiled()
-        self._seen = tools.hub.clock()
+        self._seen = self._told = tools.hub.clock()
         self._moment: Moment | None = None
         self._turn = 0
         self._held: Event | None = None
@@ -182,7 +191,9 @@ class Session:
             self.ledger = self.ledger.current(self.compiled.resources, self._moment.generation)
 
     def _heard(self) -> None:
-        self._seen, self.last_seen_text = self._tools.hub.clock(), self._tools.wall()
+        self._seen = self._tools.hub.clock()
+        if self._seen - self._told >= LAST_SEEN_SECONDS:
+            self._told, self.last_seen_text = self._seen, self._tools.wall()
 
 
 class Sessions:
@@ -240,8 +251,7 @@ class Sessions:
 
     def _authorise(self, pod: Pod, identity: Identity) -> None:
         moment = self._tools.hub.current(0.0)
-        domain = moment.snapshot.settings.trust_domain
-        expected = Identity(domain, pod.meta.namespace, pod.service_account)
+        expected = _runs_as(pod, moment.snapshot.settings.trust_domain)
         if identity != expected:
             raise Forbidden(
                 f"{identity} asked for the configuration of the pod {pod.meta.key}, which runs as {expected}",

@@ -12,18 +12,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from discovery.layers import Comparison, Entries
 from mesh.errors import Gone
 from mesh.wire import Applied, ResourceType, Versions
 
-Resource = tuple[str, bytes]
-"""Version (a hash of the bytes) and the resource as JSON."""
-Entries = Mapping[str, Resource]
-"""The resources of one type, by name."""
 Resources = Mapping[ResourceType, Entries]
 Held = Mapping[str, Entries]
 """What an agent has, by type. The bytes are empty where the agent only said which version it has."""
 
 _NONE: Entries = {}
+_compare = Comparison()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +54,11 @@ def difference(held: Held, wanted: Resources) -> Delta:
         have, want = held.get(kind, _NONE), entries_of(wanted, kind)
         if have is want:
             continue
-        new = {
-            name: resource
-            for name, resource in want.items()
-            if (had := have.get(name)) is not resource and (had is None or had[0] != resource[0])
-        }
-        if new:
-            changed[kind] = new
-        if new or len(have) != len(want):
-            gone = tuple(sorted(name for name in have if name not in want))
-            if gone:
-                removed[kind] = gone
+        found = _compare(have, want)
+        if found.changed:
+            changed[kind] = found.changed
+        if found.removed:
+            removed[kind] = found.removed
     return Delta(changed, removed)
 
 
@@ -137,6 +129,8 @@ class Ledger:
 
     def reported(self, applied: Mapping[str, Applied]) -> Ledger:
         """The agent says what Envoy has taken. Sequences that were never sent are an earlier session's: ignored."""
+        if applied == self.applied and not self.unapplied:
+            return self
         newest = self.pending.sequence if self.pending else self.sequence
         known = {**self.applied, **{kind: state for kind, state in applied.items() if state.sequence <= newest}}
         in_force, rest, generation = dict(self.in_force), list(self.unapplied), self.generation

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
+from typing import Any
 
 from discovery.envoy import clusters, routes
 from discovery.envoy.context import Context
 from discovery.envoy.endpoints import load_assignment
 from discovery.envoy.gateways import gateway_listener
 from discovery.envoy.inbound import VIRTUAL_INBOUND, virtual_inbound
-from discovery.envoy.memo import Memo, Rendered, rendered
+from discovery.envoy.memo import Memo, Rendered, SharedSets, rendered
 from discovery.envoy.outbound import VIRTUAL_OUTBOUND, outbound_listener, virtual_outbound
-from discovery.plan.model import Destination, EndpointSet, Plan, Role, RouteTable, VirtualHost
+from discovery.layers import Entries, layered
+from discovery.plan.model import Destination, EndpointSet, Layer, OutboundListener, Plan, Role, RouteTable
 from mesh.wire import ResourceType, virtual_host_name
 from mesh.xds import assemble_routes
 
 __all__ = ["Resources", "assemble_routes", "render"]
 
-Resources = dict[ResourceType, dict[str, Rendered]]
+Resources = dict[ResourceType, Entries]
 """type -> name -> (version, bytes). The version is a hash of the bytes. The bytes are the whole resource as a JSON
 object with its `@type`, as it stands in a DiscoveryResponse, except virtual hosts: they have no `@type`, since they
 only ever stand inside a route configuration (`assemble_routes` puts it together). Secrets do not come from plans."""
 
 _CAPACITY_BYTES = 64 * 1024 * 1024
 _SHARED = Memo(_CAPACITY_BYTES)
+_NO_LAYER = Layer()
+_SETS = SharedSets()
+
+
+# As many of each as there are meshes, access log files, IP versions and TLS modes: a handful, in all but tests.
+@cache
+def _memo(*_of: object) -> Memo:
+    return Memo(_CAPACITY_BYTES)
 
 
 @cache
-def _memo(context: Context) -> Memo:
-    # As many as there are meshes, access log files and IP versions: one or two, in all but tests.
-    return Memo(_CAPACITY_BYTES)
+def _catch_all(context: Context, allow_any: bool) -> Rendered:
+    return rendered(virtual_outbound(context, allow_any=allow_any))
 
 
 def render(plan: Plan) -> Resources:
@@ -39,54 +48,94 @@ def render(plan: Plan) -> Resources:
     proxy = plan.proxy
     ipv6 = any(":" in ip for ip in (proxy.ip, *proxy.other_ips))
     context = Context(proxy.identity.trust_domain, plan.access_log, ipv6)
-    resources: Resources = {
-        ResourceType.CLUSTERS: _clusters(plan, context),
-        ResourceType.ENDPOINTS: _endpoints(plan.destinations, plan.endpoints),
-        ResourceType.LISTENERS: _listeners(plan, context),
-        ResourceType.ROUTES: {},
-        ResourceType.VIRTUAL_HOSTS: {},
-    }
-    fall_through = routes.ALLOW_ANY if plan.allow_any else routes.BLOCK_ALL
-    outbound = {listener.route_table for listener in plan.outbound}
+    shared, own = plan.shared, plan.own
+    if shared is None:
+        shared, own = _NO_LAYER, Layer(plan.outbound, plan.route_tables, plan.destinations)
     gateway = proxy.role is Role.GATEWAY
-    for table in plan.route_tables:
-        resources[ResourceType.ROUTES][table.name] = rendered(routes.route_configuration(table, gateway=gateway))
-        hosts = _virtual_hosts(table, fall_through if table.name in outbound else None)
-        resources[ResourceType.VIRTUAL_HOSTS].update(hosts)
-    return resources
+    return {
+        # Later ones win: a plan may name the built-in destinations itself.
+        ResourceType.CLUSTERS: layered(
+            _SETS(_clusters, (clusters.BUILT_IN, shared.destinations), context),
+            _clusters((own.destinations,), context),
+        ),
+        ResourceType.ENDPOINTS: _endpoint_sets(plan, shared, own),
+        ResourceType.LISTENERS: layered(_SETS(_outbound, (shared.outbound,), context), _listeners(plan, own, context)),
+        ResourceType.ROUTES: layered(
+            _SETS(_routes, (shared.route_tables,), gateway), _routes((own.route_tables,), gateway)
+        ),
+        # Own tables are those of no outbound listener, unless there are no shared ones.
+        ResourceType.VIRTUAL_HOSTS: layered(
+            _SETS(_virtual_hosts, (shared.route_tables, shared.outbound or own.outbound), plan.allow_any),
+            _virtual_hosts((own.route_tables, own.outbound), plan.allow_any),
+        ),
+    }
 
 
-def _clusters(plan: Plan, context: Context) -> dict[str, Rendered]:
+def _clusters(of: tuple[tuple[Destination, ...], ...], context: Context) -> dict[str, Rendered]:
     memo = _memo(context)
     cluster = partial(clusters.cluster, trust_domain=context.trust_domain)
-    # Later ones win: a plan may name the built-in destinations itself.
-    return {each.name: memo.get(each, cluster) for each in (*clusters.BUILT_IN, *plan.destinations)}
+    return {each.name: memo.get(each, cluster) for destinations in of for each in destinations}
 
 
-def _endpoints(destinations: Iterable[Destination], sets: Iterable[EndpointSet]) -> dict[str, Rendered]:
+def _endpoint_sets(plan: Plan, shared: Layer, own: Layer) -> Entries:
+    found = _SETS(_endpoints, (plan.endpoints, shared.destinations), None)
+    return layered(found, {name: _empty(name) for name in _by_endpoints(own.destinations) if name not in found})
+
+
+def _endpoints(of: tuple[Any, ...], _: None) -> dict[str, Rendered]:
+    sets: tuple[EndpointSet, ...]
+    sets, destinations = of
     found = {each.name: _SHARED.get(each, load_assignment) for each in sets}
-    for destination in destinations:
-        if destination.name not in found and clusters.by_endpoints(destination):
-            # Without an answer Envoy would warm the cluster for ever, and all listeners would wait for it.
-            found[destination.name] = rendered(load_assignment(EndpointSet(destination.name, ())))
+    for name in _by_endpoints(destinations):
+        if name not in found:
+            found[name] = _empty(name)
     return found
 
 
-def _listeners(plan: Plan, context: Context) -> dict[str, Rendered]:
-    memo = _memo(context)
-    gateway = partial(gateway_listener, context=context)
+def _by_endpoints(destinations: Iterable[Destination]) -> Iterator[str]:
+    return (each.name for each in destinations if clusters.by_endpoints(each))
+
+
+def _empty(name: str) -> Rendered:
+    """Without an answer Envoy would warm the cluster for ever, and all listeners would wait for it."""
+    return rendered(load_assignment(EndpointSet(name, ())))
+
+
+def _outbound(of: tuple[tuple[OutboundListener, ...], ...], context: Context) -> dict[str, Rendered]:
+    memo, outbound = _memo(context), partial(outbound_listener, context=context)
+    return {each.name: memo.get(each, outbound) for listeners in of for each in listeners}
+
+
+def _listeners(plan: Plan, own: Layer, context: Context) -> dict[str, Rendered]:
+    """Those of this proxy alone."""
+    memo, gateway = _memo(context), partial(gateway_listener, context=context)
     found = {each.name: memo.get(each, gateway) for each in plan.gateways}
     if plan.proxy.role is Role.GATEWAY:
         return found
-    outbound = partial(outbound_listener, context=context)
-    found.update((each.name, memo.get(each, outbound)) for each in plan.outbound)
-    found[VIRTUAL_OUTBOUND] = rendered(virtual_outbound(context, allow_any=plan.allow_any))
-    found[VIRTUAL_INBOUND] = rendered(virtual_inbound(plan.inbound, plan.inbound_default, context))
+    found |= _outbound((own.outbound,), context)
+    found[VIRTUAL_OUTBOUND] = _catch_all(context, plan.allow_any)
+    inbound = partial(virtual_inbound, default=plan.inbound_default, context=context)
+    found[VIRTUAL_INBOUND] = _memo(context, plan.inbound_default).get(plan.inbound, inbound)
     return found
 
 
-def _virtual_hosts(table: RouteTable, fall_through: VirtualHost | None) -> dict[str, Rendered]:
-    hosts = table.virtual_hosts
-    if fall_through is not None and not any("*" in each.domains for each in hosts):
-        hosts = (*hosts, fall_through)
-    return {virtual_host_name(table.name, each.name): _SHARED.get(each, routes.virtual_host) for each in hosts}
+def _routes(of: tuple[tuple[RouteTable, ...], ...], gateway: bool) -> dict[str, Rendered]:
+    memo, configuration = _memo("routes", gateway), partial(routes.route_configuration, gateway=gateway)
+    return {each.name: memo.get(each, configuration) for tables in of for each in tables}
+
+
+def _virtual_hosts(of: tuple[Any, ...], allow_any: bool) -> dict[str, Rendered]:
+    tables: tuple[RouteTable, ...]
+    outbound: tuple[OutboundListener, ...]
+    tables, outbound = of
+    fall_through = routes.ALLOW_ANY if allow_any else routes.BLOCK_ALL
+    names = {listener.route_table for listener in outbound}
+    found: dict[str, Rendered] = {}
+    for table in tables:
+        hosts = table.virtual_hosts
+        if table.name in names and not any("*" in each.domains for each in hosts):
+            hosts = (*hosts, fall_through)
+        found.update(
+            (virtual_host_name(table.name, each.name), _SHARED.get(each, routes.virtual_host)) for each in hosts
+        )
+    return found

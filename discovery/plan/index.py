@@ -38,6 +38,10 @@ class Index:
 
 
 def index(snapshot: Snapshot, scopes: Scopes) -> Index:
+    return scopes.build("index of", (snapshot,), lambda *_: _index(snapshot, scopes))
+
+
+def _index(snapshot: Snapshot, scopes: Scopes) -> Index:
     settings = snapshot.settings
     root, trust_domain = settings.root_namespace, settings.trust_domain
     service_objects = snapshot.services

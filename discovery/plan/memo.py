@@ -88,6 +88,11 @@ def _same(one: Any, other: Any) -> bool:
     return one is other or (isinstance(one, tuple | str | bool) and bool(one == other))
 
 
+def kept(before: tuple[T, ...], now: tuple[T, ...]) -> tuple[T, ...]:
+    """`before`, if it has the very same elements as `now`."""
+    return before if len(before) == len(now) and all(map(is_, before, now)) else now
+
+
 def changed_keys(before: Mapping[K, Any], now: Mapping[K, Any]) -> set[K]:
     """Keys whose values are not the same objects in both."""
     if before is now:

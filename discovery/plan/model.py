@@ -8,7 +8,7 @@ dashboards and people know them (`outbound|9080|v1|reviews.default.svc.cluster.l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.identity import Identity
@@ -400,6 +400,15 @@ class GatewayListener:
     servers: tuple[GatewayServer, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """Some elements of a plan. The same object is in many plans, or belongs to one."""
+
+    outbound: tuple[OutboundListener, ...] = ()
+    route_tables: tuple[RouteTable, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All of it. Everything is sorted by name (routes: in order of precedence)."""
@@ -417,3 +426,7 @@ class Plan:
     """Unknown outbound destinations are passed through (ALLOW_ANY) or refused (REGISTRY_ONLY)."""
     access_log: str = ""
     problems: tuple[Problem, ...] = ()
+    shared: Layer | None = field(default=None, compare=False, repr=False)
+    own: Layer = field(default=Layer(), compare=False, repr=False)
+    """Where `shared` is there, `outbound`, `route_tables` and `destinations` are these two, own ones before shared ones
+    of the same name: what is made of a plan can be made of what many proxies share only once."""

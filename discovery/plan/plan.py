@@ -9,24 +9,28 @@ change does not touch are the very same objects as before it (docs/adr/0030).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
+from typing import TypeVar
 
 from discovery.plan.destinations import ALWAYS, Memory, nobody_answers, provide
 from discovery.plan.endpoints import NOBODY, Backends
 from discovery.plan.gateway import Opened, opened
-from discovery.plan.inbound import Inbound, inbound
+from discovery.plan.inbound import MOST_PODS, Inbound, inbound
 from discovery.plan.index import Index, index
-from discovery.plan.memo import Memo, Scopes
+from discovery.plan.memo import Memo, Scopes, kept
 from discovery.plan.model import (
     Destination,
     EndpointSet,
+    Layer,
     OutboundListener,
     Plan,
     Problem,
     Proxy,
     Role,
+    RouteTable,
 )
 from discovery.plan.origins import unique
 from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listener
@@ -37,11 +41,13 @@ from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
 from mesh.identity import Identity
-from mesh.objects import Key
+from mesh.objects import Key, Pod
 from mesh.settings import OutboundMode
 from mesh.snapshot import Snapshot
 
 SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
+
+N = TypeVar("N")
 
 _SHARED = Scopes()
 _by_name = attrgetter("name")
@@ -53,12 +59,17 @@ def proxy_of(snapshot: Snapshot, key: Key) -> Proxy:
     pod = snapshot.pods.get(key)
     if pod is None:
         raise NotFound(f"there is no pod {key}", hint="it may be known in a moment: try again")
-    labels = pod.meta.labels
+    return _proxy_in(pod, snapshot.settings.trust_domain)
+
+
+@lru_cache(maxsize=MOST_PODS)
+def _proxy_in(pod: Pod, trust_domain: str) -> Proxy:
+    key, labels = pod.meta.key, pod.meta.labels
     return Proxy(
         namespace=key.namespace,
         pod=key.name,
         ip=pod.ip,
-        identity=Identity(snapshot.settings.trust_domain, key.namespace, pod.service_account),
+        identity=Identity(trust_domain, key.namespace, pod.service_account),
         role=Role.GATEWAY if is_gateway(pod) else Role.SIDECAR,
         labels=tuple(sorted(labels.items())),
         other_ips=pod.other_ips,
@@ -81,22 +92,26 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     problems = _problems(scopes, found, routes, clusters, view)
     mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
     parts = (arriving, entering, default, mode, access_log, problems, endpoints)
-    kept = clusters.plans.get(proxy)
-    if kept is not None and kept[0] == parts:
-        return kept[1]
+    last = clusters.plans.get(proxy)
+    if last is not None and last[0] == parts:
+        return last[1]
+    shared = _shared(scopes, routes, clusters, view, snapshot.settings.enable_auto_mtls)
+    layers = shared.layers(arriving, entering, proxy)
     own = (*arriving.problems, *entering.problems)
     made = Plan(
         proxy=proxy,
-        outbound=_outbound(routes, clusters, proxy),
+        outbound=layers.outbound,
         inbound=arriving.ports,
         inbound_default=default,
         gateways=entering.listeners,
-        route_tables=tuple(sorted((*routes.tables, *arriving.tables, *entering.tables), key=_by_name)),
-        destinations=_destinations(clusters, arriving, entering),
+        route_tables=layers.route_tables,
+        destinations=layers.destinations,
         endpoints=endpoints.sets,
         allow_any=mode is OutboundMode.ALLOW_ANY,
         access_log=access_log,
         problems=unique((*problems, *own)) if own else problems,
+        shared=layers.shared,
+        own=layers.own,
     )
     clusters.plans[proxy] = (parts, made)
     return made
@@ -137,9 +152,9 @@ def _clusters(scopes: Scopes, found: Index, routes: Routing, view: View, auto_mt
         known = before.memory if before else {}
         memory: Memory = {want: provide(want, backends, known, view.role, auto_mtls) for want in routes.wanted}
         return Clusters(
-            destinations=_sorted_destinations(memory, routes),
+            destinations=kept(before.destinations if before else (), _sorted_destinations(memory, routes)),
             endpoints=_sorted_endpoints(memory),
-            listeners=_headless(memo, routes.headless, backends),
+            listeners=kept(before.listeners if before else (), _headless(memo, routes.headless, backends)),
             problems=tuple(_unanswered(memo, routes.entries, backends)),
             memory=memory,
             plans={},
@@ -196,10 +211,69 @@ def _endpoints(
 # ---- putting it together
 
 
-def _outbound(routes: Routing, clusters: Clusters, proxy: Proxy) -> tuple[OutboundListener, ...]:
-    # A pod that dials its own address never passes the outbound listeners.
-    others = (listener for listener in clusters.listeners if listener.address not in (proxy.ip, *proxy.other_ips))
-    return tuple(sorted({one.name: one for one in (*others, *routes.listeners)}.values(), key=_by_name))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layers:
+    outbound: tuple[OutboundListener, ...]
+    route_tables: tuple[RouteTable, ...]
+    destinations: tuple[Destination, ...]
+    shared: Layer
+    own: Layer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """What the proxies of a view have in common. Not touched by an endpoint that changes its readiness only."""
+
+    layer: Layer
+    headless: frozenset[str]
+    """Addresses that have listeners of headless services."""
+    made: dict[tuple[Inbound, Opened, frozenset[str]], _Layers]
+
+    def layers(self, arriving: Inbound, entering: Opened, proxy: Proxy) -> _Layers:
+        # A pod that dials its own address never passes the outbound listeners.
+        mine = self.headless & {proxy.ip, *proxy.other_ips}
+        key = (arriving, entering, mine)
+        if key not in self.made:
+            self.made[key] = self._make(arriving, entering, mine)
+        return self.made[key]
+
+    def _make(self, arriving: Inbound, entering: Opened, mine: frozenset[str]) -> _Layers:
+        shared = self.layer
+        own = Layer(
+            route_tables=(*arriving.tables, *entering.tables),
+            destinations=(*arriving.destinations, *entering.destinations),
+        )
+        outbound = shared.outbound
+        if mine:
+            outbound = tuple(one for one in outbound if one.address not in mine)
+            shared, own = replace(shared, outbound=()), replace(own, outbound=outbound)
+        return _Layers(
+            outbound=outbound,
+            route_tables=_united(shared.route_tables, own.route_tables),
+            destinations=_united(shared.destinations, own.destinations),
+            shared=shared,
+            own=own,
+        )
+
+
+def _shared(scopes: Scopes, routes: Routing, clusters: Clusters, view: View, auto_mtls: bool) -> _Shared:
+    def make(*_: object) -> _Shared:
+        listeners = {one.name: one for one in (*clusters.listeners, *routes.listeners)}
+        layer = Layer(
+            outbound=tuple(sorted(listeners.values(), key=_by_name)),
+            route_tables=tuple(sorted(routes.tables, key=_by_name)),
+            destinations=clusters.destinations,
+        )
+        return _Shared(layer, frozenset(one.address for one in clusters.listeners), {})
+
+    return scopes.build(("shared", view, auto_mtls), (routes, clusters.destinations, clusters.listeners), make)
+
+
+def _united(shared: tuple[N, ...], own: tuple[N, ...]) -> tuple[N, ...]:
+    if not own:
+        return shared
+    by_name = {_by_name(one): one for one in (*shared, *own)}
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def _modes(found: Index, proxy: Proxy) -> PeerModes:
@@ -219,10 +293,3 @@ def _inbound(snapshot: Snapshot, found: Index, proxy: Proxy) -> Inbound:
 def _problems(scopes: Scopes, found: Index, routes: Routing, clusters: Clusters, view: View) -> tuple[Problem, ...]:
     parts = (found.problems, routes.problems, clusters.problems)
     return scopes.build(("problems", view), parts, lambda *_: unique(chain.from_iterable(parts)))
-
-
-def _destinations(clusters: Clusters, arriving: Inbound, entering: Opened) -> tuple[Destination, ...]:
-    if not arriving.destinations and not entering.destinations:
-        return clusters.destinations
-    everything = (*clusters.destinations, *arriving.destinations, *entering.destinations)
-    return tuple(sorted({one.name: one for one in everything}.values(), key=_by_name))

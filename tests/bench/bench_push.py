@@ -46,13 +46,14 @@ QUICK = ((20, 5, 2),)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the smallest")
+    parser.add_argument("--shape", type=int, nargs=3, action="append", help="proxies, services, endpoints of each")
     parser.add_argument("--clients", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.clients:
         asyncio.run(Clients(*options.clients).run())
         return
     print(f"{'proxies':>7} {'services':>8} {'change':24} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms each':>12}")
-    for proxies, services, backends in QUICK if options.quick else SHAPES:
+    for proxies, services, backends in options.shape or (QUICK if options.quick else SHAPES):
         measure(proxies, services, backends)
 
 
