@@ -12,9 +12,13 @@ from flask import Flask, Response, request
 from discovery.feed import Feed
 from discovery.findings import Finding
 from discovery.hub import Hub
+from discovery.peers import ACCOUNT as DISCOVERY_ACCOUNT
+from discovery.peers import PATH as TALLY_PATH
+from discovery.peers import tally_json
 from discovery.polls import ORDINARY, Peer
 from discovery.sessions import Sessions
 from discovery.status import ProxyStatus, missing, status_json
+from discovery.status_writer import Tallies
 from discovery.views import of_session, plan_json
 from mesh.errors import Forbidden, InvalidInput, NotFound
 from mesh.objects import Key
@@ -37,6 +41,7 @@ class Deps:
     feed: Feed
     peer: Peer
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
+    tallies: Tallies
 
 
 def create_app(deps: Deps) -> Flask:
@@ -59,6 +64,13 @@ def create_app(deps: Deps) -> Flask:
         if found is None or found.compiled.plan is None:
             raise NotFound(f"no proxy of the pod {key} is connected here", hint="/v1/status lists those that are")
         return json_response(plan_json(found.compiled.plan), 200)
+
+    @app.get(TALLY_PATH)
+    def tally() -> Response:
+        caller = deps.peer(request.environ)
+        if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, DISCOVERY_ACCOUNT):
+            raise Forbidden(f"{caller} is not a replica of discovery")
+        return json_response(tally_json(deps.tallies.now()[0]), 200)
 
     handle_errors(app, "discovery", ordinary=ORDINARY)
     return app

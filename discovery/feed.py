@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import gevent
 from gevent.event import Event as GeventEvent
@@ -10,7 +10,9 @@ from gevent.event import Event as GeventEvent
 from discovery.findings import Finding
 from discovery.hub import Hub
 from discovery.metrics import Metrics
+from discovery.object_status import Seen
 from discovery.snapshots import SnapshotBuilder
+from discovery.tally import Thing
 from kube.source import Event, Source
 
 QUIET_SECONDS = 0.001
@@ -35,6 +37,10 @@ class Feed:
     def synced(self) -> bool:
         """Whether there is a snapshot that everything was read for."""
         return self._hub.moment is not None
+
+    def seen(self) -> Mapping[Thing, Seen]:
+        """Istio's objects as the API server has them."""
+        return self._builder.seen
 
     def findings(self) -> list[Finding]:
         """What is wrong with objects, and with reading them."""

@@ -104,6 +104,7 @@ class Hub:
         self._history: deque[Moment] = deque(maxlen=HISTORY)
         self._work, self._may_be_applied = Event(), Event()
         self._published, self._progress = Signal(), Signal()
+        self._listeners: list[Callable[[Moment], None]] = []
 
     def start(self) -> None:
         """Begin to serve members; three greenlets of this process."""
@@ -117,6 +118,8 @@ class Hub:
         moment = Moment(before.generation + 1 if before else 1, snapshot, arrived, dict(versions))
         self.moment = moment
         self._history.append(moment)
+        for listener in self._listeners:
+            listener(moment)
         for member in list(self.members):
             pod = snapshot.pods.get(member.key)
             if pod is None or pod.meta.uid != member.pod_uid or pod.finished:
@@ -130,6 +133,10 @@ class Hub:
             self._work.set()
         self._published.notify()
         self.progressed()
+
+    def on_publish(self, listener: Callable[[Moment], None]) -> None:
+        """Call `listener` with each moment, before any member hears of it. It must be quick."""
+        self._listeners.append(listener)
 
     def add(self, member: Member) -> None:
         self.members[member] = None

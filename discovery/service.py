@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import secrets
+import ssl
 import time
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -14,9 +17,11 @@ from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
 from discovery.feed import Feed
+from discovery.findings import Finding
 from discovery.gate import Gate
 from discovery.hub import Hub
 from discovery.metrics import Metrics
+from discovery.peers import Peers
 from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
@@ -24,19 +29,26 @@ from discovery.polls import Polls, VerifiedPeers
 from discovery.server import create_server, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
-from discovery.tls import Rotating, context_from
+from discovery.status_writer import StatusWriter, Tallies
+from discovery.tally import Member
+from discovery.tls import Rotating, client_context_from, context_from
+from discovery.views import member_of
 from kube.client import connect
+from kube.leader import Leader
 from kube.source import Source
-from mesh.errors import HeddleError
+from mesh.errors import HeddleError, Unavailable
 from mesh.objects import Pod
 from mesh.ports import DISCOVERY
+from mesh.rbac import STATUS_LEASE
+from mesh.settings import CONTROL_NAMESPACE
 from mesh.snapshot import Snapshot
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.health import create_health_app
 from serving.logs import configure
-from serving.options import add_certificate, add_listening, address, check_certificate, enrol
+from serving.options import add_certificate, add_listening, address, check_certificate, enrol, own_pod
 from serving.server import Running
-from svid.tls import server_context
+from svid.material import SvidMaterial
+from svid.tls import client_context, server_context
 
 ANSWER_BYTES = 64 << 20
 ANSWER_PATIENCE = 10.0
@@ -70,7 +82,15 @@ def _start(options: argparse.Namespace) -> Running:
     feed = Feed(source, hub, metrics, time.monotonic, SnapshotBuilder(settings))
     sessions = Sessions(_tools(hub, metrics, Compiler(_plan, render)))
     bare = Bare(_tools(hub, metrics, Compiler(lambda *of: without_identity(_plan(*of)), render, with_secrets=False)))
-    certificate = _certificate(options)
+    certificate, context = _certificate(options)
+    members = partial(_members, sessions)
+    tallies = Tallies(hub, feed, members)
+    pod = own_pod()
+    writer = None
+    if pod is not None:  # on a cluster; the engine of `heddle local` shows the same by `heddle status`
+        client = connect(options.kube_api)
+        leader = Leader(client, CONTROL_NAMESPACE, STATUS_LEASE, pod.name)
+        writer = StatusWriter(hub, feed, tallies, Peers(pod.name, context), client, leader, _now)
     metrics.connected(lambda: sum(member.connected for member in hub.members))
 
     def not_ready() -> str:
@@ -81,6 +101,8 @@ def _start(options: argparse.Namespace) -> Running:
 
     hub.start()
     feed.start()
+    if writer is not None:
+        writer.start()
     health = create_health_app("discovery.health", metrics.text, not_ready)
     serve_plain(address(options.metrics_listen, "--metrics-listen"), health)
     if options.bare_listen:
@@ -88,8 +110,18 @@ def _start(options: argparse.Namespace) -> Running:
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
     peers = VerifiedPeers()
-    app = create_app(Deps(hub, sessions, feed, peers, bare.status))
-    return Running(Polls(sessions, gate, peers, app), lambda: Rotating(certificate), hub.close)
+    app = create_app(Deps(hub, sessions, feed, peers, bare.status, tallies))
+
+    def close() -> None:
+        hub.close()
+        if writer is not None:
+            writer.stop()
+
+    return Running(Polls(sessions, gate, peers, app), lambda: Rotating(certificate), close)
+
+
+def _members(sessions: Sessions) -> list[tuple[Member, tuple[Finding, ...]]]:
+    return [found for found in map(member_of, sessions) if found is not None]
 
 
 def _plan(snapshot: Snapshot, pod: Pod) -> Plan:
@@ -104,12 +136,24 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _certificate(options: argparse.Namespace) -> Certificate:
+def _certificate(options: argparse.Namespace) -> tuple[Certificate, Callable[[], ssl.SSLContext]]:
+    """The certificate to serve with, and the TLS context to ask other replicas with."""
     if options.certificate_file:
-        return FileCertificate((options.certificate_file, options.key_file, options.trust_bundle), context_from)
-    certificate = SvidCertificate(enrol(options), server_context)
+        files = (options.certificate_file, options.key_file, options.trust_bundle)
+        return FileCertificate(files, context_from), FileCertificate(files, client_context_from).context
+    asking: list[ssl.SSLContext] = []
+
+    def changed(material: SvidMaterial) -> None:
+        asking[:] = [client_context(material.bundle.pem, material)]
+
+    def context() -> ssl.SSLContext:
+        if not asking:
+            raise Unavailable("no certificate yet")
+        return asking[0]
+
+    certificate = SvidCertificate(enrol(options), server_context, changed)
     certificate.start()
-    return certificate
+    return certificate, context
 
 
 def _parser() -> argparse.ArgumentParser:

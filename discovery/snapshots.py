@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from discovery.findings import Finding, Severity, of_error, of_field
+from discovery.object_status import Seen, seen
+from discovery.tally import Thing
 from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh.kinds import Kind, parse_with_warnings, watched_by, without_effect
 from mesh.objects import (
@@ -74,9 +76,12 @@ class SnapshotBuilder:
     def __init__(self, settings: Key = SETTINGS) -> None:
         self._settings_key = settings
         self._istio = {kind.kind: kind for kind in _kinds() if kind.of_istio}
+        self.seen: dict[Thing, Seen] = {}
+        """Istio's objects as the API server has them, those that cannot be read too."""
         self._objects: dict[str, dict[Key, Any]] = {kind: {} for kind in (*_CORE, *self._istio)}
         self._findings: dict[tuple[str, Key], tuple[Finding, ...]] = {}
         self._changed: set[str] = set()
+        self._without_effect = {kind.kind for kind in self._istio.values() if kind.planned}
         self._settings = MeshSettings()
         self._snapshot = Snapshot()
         self.versions: dict[str, int] = {}
@@ -103,7 +108,7 @@ class SnapshotBuilder:
         changes: dict[str, Any] = {}
         for kind in self._changed & _CORE.keys():
             changes[_CORE[kind][0]] = self._frozen(kind)
-        istio = self._changed & self._istio.keys()
+        istio = self._changed & self._istio.keys() - self._without_effect
         if istio:
             changes["istio"] = MappingProxyType(
                 {**self._snapshot.istio, **{kind: self._frozen(kind) for kind in sorted(istio)}}
@@ -140,6 +145,8 @@ class SnapshotBuilder:
             return
         objects = self._objects[kind]
         before = objects.get(meta.key)
+        if kind in self._istio:
+            self.seen[Thing(kind, *meta.key)] = seen(self._istio[kind], raw)
         try:
             parsed, found = self._parse(kind, raw)
         except Exception as error:  # whatever an object does to its parser, the others go on
@@ -175,6 +182,7 @@ class SnapshotBuilder:
         else:
             self._drop(kind, key)
         self._findings.pop((kind, key), None)
+        self.seen.pop(Thing(kind, *key), None)
 
     def _drop(self, kind: str, key: Key) -> None:
         if self._objects[kind].pop(key, None) is not None:

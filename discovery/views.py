@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from discovery.findings import Finding
 from discovery.sessions import Session
 from discovery.status import ProxyStatus, type_status
+from discovery.tally import Member
 
 
 def of_session(session: Session) -> ProxyStatus:
@@ -30,10 +32,19 @@ def of_session(session: Session) -> ProxyStatus:
     )
 
 
+def member_of(session: Session) -> tuple[Member, tuple[Finding, ...]] | None:
+    """What a connected session counts as in the status of objects; None where it does not count."""
+    plan = session.compiled.plan
+    if plan is None or not session.connected:
+        return None
+    ledger = session.ledger
+    return Member(str(session.key), plan, ledger.generation, ledger.applied), session.compiled.findings
+
+
 def plan_json(value: object) -> Any:
     """A plan (or a part of one) as JSON values; what is empty, false or None is left out."""
     if is_dataclass(value):
-        found = {field.name: plan_json(getattr(value, field.name)) for field in fields(value)}
+        found = {field.name: plan_json(getattr(value, field.name)) for field in fields(value) if field.compare}
         return {name: part for name, part in found.items() if part not in (None, "", [], {}, False)}
     if isinstance(value, tuple | list):
         return [plan_json(part) for part in value]

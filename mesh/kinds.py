@@ -92,18 +92,36 @@ KINDS: tuple[Kind, ...] = (
     Kind(NETWORKING, _ALL_NETWORKING, "Gateway", "gateways", True, Gateway, _DISCOVERY),
     Kind(SECURITY, _V1_BETA, "PeerAuthentication", "peerauthentications", True, PeerAuthentication, _DISCOVERY),
     # Istio, read and checked, and not acted upon yet
-    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, planned=True),
-    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, planned=True),
-    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadEntry", "workloadentries", True, WorkloadEntry, planned=True),
-    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadGroup", "workloadgroups", True, WorkloadGroup, planned=True),
-    Kind(NETWORKING, ("v1alpha3",), "EnvoyFilter", "envoyfilters", True, EnvoyFilter, planned=True),
-    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, planned=True),
-    Kind(SECURITY, _V1_BETA, "AuthorizationPolicy", "authorizationpolicies", True, AuthorizationPolicy, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, _DISCOVERY, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, _DISCOVERY, planned=True),
     Kind(
-        SECURITY, _V1_BETA, "RequestAuthentication", "requestauthentications", True, RequestAuthentication, planned=True
+        NETWORKING, _ALL_NETWORKING, "WorkloadEntry", "workloadentries", True, WorkloadEntry, _DISCOVERY, planned=True
     ),
-    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries", True, Telemetry, planned=True),
-    Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins", True, WasmPlugin, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "WorkloadGroup", "workloadgroups", True, WorkloadGroup, _DISCOVERY, planned=True),
+    Kind(NETWORKING, ("v1alpha3",), "EnvoyFilter", "envoyfilters", True, EnvoyFilter, _DISCOVERY, planned=True),
+    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, _DISCOVERY, planned=True),
+    Kind(
+        SECURITY,
+        _V1_BETA,
+        "AuthorizationPolicy",
+        "authorizationpolicies",
+        True,
+        AuthorizationPolicy,
+        _DISCOVERY,
+        planned=True,
+    ),
+    Kind(
+        SECURITY,
+        _V1_BETA,
+        "RequestAuthentication",
+        "requestauthentications",
+        True,
+        RequestAuthentication,
+        _DISCOVERY,
+        planned=True,
+    ),
+    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries", True, Telemetry, _DISCOVERY, planned=True),
+    Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins", True, WasmPlugin, _DISCOVERY, planned=True),
     # Heddle's own
     Kind(HEDDLE, ("v1",), "WorkloadCertificate", "workloadcertificates", True, WorkloadCertificate),
 )

@@ -20,6 +20,7 @@ from mesh.settings import CONTROL_NAMESPACE
 READ = ("list", "watch")
 READ_ONE = ("get", *READ)
 ROOTS_MAP = "istio-ca-root-cert"
+STATUS_LEASE = "heddle-discovery-status"
 COMPONENTS = ("ca", "discovery", "webhook", "node")
 
 
@@ -51,7 +52,16 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
         Right((*READ_ONE, "update"), "", "secrets", "the root, encrypted", True, ("heddle-ca-root",)),
         Right(("create",), "", "secrets", "the root, the first time; RBAC cannot name what is created", True),
     ),
-    "discovery": (_MESH_CONFIG,),
+    "discovery": (
+        _MESH_CONFIG,
+        *(
+            Right(("patch",), kind.group, f"{kind.plural}/status", "tells what became of each object")
+            for kind in watched_by("discovery")
+            if kind.of_istio
+        ),
+        Right(("get", "update"), "coordination.k8s.io", "leases", "which replica writes", True, (STATUS_LEASE,)),
+        Right(("create",), "coordination.k8s.io", "leases", "the first time; RBAC cannot name what is created", True),
+    ),
     "webhook": (
         Right(("get",), "", "namespaces", "labels of a namespace that was made a moment ago"),
         _MESH_CONFIG,

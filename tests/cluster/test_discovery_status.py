@@ -1,0 +1,226 @@
+"""The status of Istio's objects: written by one of two replicas, with what the proxies of both have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.errors import NotFound
+from mesh.rbac import STATUS_LEASE
+from mesh.settings import CONTROL_NAMESPACE
+from tests.cluster.api_server import ApiServer
+from tests.cluster.discovery_place import NODE, PODS, Follower, Place, place, virtual_service
+from tests.discovery.harness import DiscoveryProcess, Json
+from tests.support.certificates import Authority
+from tests.support.waiting import wait_for
+
+NETWORKING = "/apis/networking.istio.io/v1/namespaces/{}"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{CONTROL_NAMESPACE}/leases/{STATUS_LEASE}"
+WORDS = "Envoy says no"
+
+
+@contextmanager
+def replicas(own: Place, names: tuple[str, ...]) -> Iterator[list[DiscoveryProcess]]:
+    """Replicas of one trust root, each in a pod (an object) that says where it listens."""
+    authority = Authority()
+    with ExitStack() as stack:
+        made = []
+        for name in names:
+            directory = own.directory / name
+            directory.mkdir()
+            process = DiscoveryProcess(own.kubeconfig, directory, authority=authority, env=pod_environment(name))
+            stack.callback(own.api.client.delete, f"{PODS.format(CONTROL_NAMESPACE)}/{name}")
+            replica_pod(own, name, process.port)
+            made.append(stack.enter_context(process))
+        yield made
+
+
+def pod_environment(name: str) -> dict[str, str]:
+    return {"POD_NAME": name, "POD_NAMESPACE": CONTROL_NAMESPACE, "POD_UID": "any"}
+
+
+def replica_pod(own: Place, name: str, port: int) -> None:
+    path = PODS.format(CONTROL_NAMESPACE)
+    container = {"name": "discovery", "image": "x", "ports": [{"name": "https", "containerPort": port}]}
+    own.api.client.post(
+        path,
+        {
+            "metadata": {"name": name},
+            "spec": {"serviceAccountName": "heddle-discovery", "nodeName": NODE, "containers": [container]},
+        },
+    )
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}], "conditions": [ready]}
+    own.api.client.merge(f"{path}/{name}/status", {"status": status})
+
+
+@pytest.fixture(scope="module")
+def own(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(api_server, tmp_path_factory.mktemp("status")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def two(own: Place) -> Iterator[list[DiscoveryProcess]]:
+    with replicas(own, ("discovery-0", "discovery-1")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def clients(own: Place, two: list[DiscoveryProcess]) -> list[Follower]:
+    """One at each replica."""
+    return [Follower(own.agent(one, own.pod(f"client-{n}")), own.namespace) for n, one in enumerate(two)]
+
+
+def status(own: Place, plural: str, name: str) -> dict[str, Any]:
+    found: Json = own.api.client.get(f"{NETWORKING.format(own.namespace)}/{plural}/{name}")
+    told: dict[str, Any] = found.get("status") or {}
+    return told
+
+
+def condition(told: dict[str, Any], kind: str) -> tuple[str, str]:
+    """Status and reason."""
+    each = next((one for one in told.get("conditions", ()) if one["type"] == kind), {})
+    return each.get("status", ""), each.get("reason", "")
+
+
+def test_an_object_is_applied_by_the_proxies_of_both(
+    own: Place, two: list[DiscoveryProcess], clients: list[Follower]
+) -> None:
+    own.service("shop")
+    path = f"{NETWORKING}/virtualservices/shop"
+    made = own.put(path, virtual_service("shop", "shop", "/one"))
+
+    def done(generation: int) -> bool:
+        for client in clients:
+            client.poll()
+        told = status(own, "virtualservices", "shop")
+        return (
+            told.get("observedGeneration") == generation
+            and condition(told, "Accepted") == ("True", "Accepted")
+            and condition(told, "Reconciled") == ("True", "Reconciled")
+            and told["heddle"]["proxies"] == {"applied": 2, "total": 2, "refused": []}
+        )
+
+    wait_for(lambda: done(made["metadata"]["generation"]))
+    changed = own.put(path, virtual_service("shop", "shop", "/two"))
+    assert changed["metadata"]["generation"] == made["metadata"]["generation"] + 1
+    wait_for(lambda: done(changed["metadata"]["generation"]))
+
+
+def test_a_refusal_is_told_in_envoys_words(own: Place, two: list[DiscoveryProcess], clients: list[Follower]) -> None:
+    own.service("refused")
+    own.put(f"{NETWORKING}/virtualservices/refused", virtual_service("refused", "refused", "/"))
+    name = f"80/refused.{own.namespace}.svc.cluster.local:80"
+    wait_for(lambda: all(name in _hosts(client) for client in clients))
+    agent = clients[1].agent
+    rejected = [{"name": name, "message": WORDS, "since": "2026-01-01T00:00:00Z"}]
+    agent.applied["virtualHosts"] = {**agent.applied["virtualHosts"], "rejected": rejected}
+
+    def told() -> bool:
+        for client in clients:
+            client.poll()
+        found = status(own, "virtualservices", "refused")
+        if condition(found, "Reconciled") != ("False", "Refused"):
+            return False
+        (refused,) = found["heddle"]["proxies"]["refused"]
+        return bool(refused == {"pod": f"{own.namespace}/client-1", "resource": name, "message": WORDS})
+
+    wait_for(told)
+    agent.applied["virtualHosts"] = {**agent.applied["virtualHosts"], "rejected": []}
+
+    def well() -> bool:
+        for client in clients:
+            client.poll()
+        return condition(status(own, "virtualservices", "refused"), "Reconciled") == ("True", "Reconciled")
+
+    wait_for(well)
+
+
+def _hosts(client: Follower) -> set[str]:
+    client.poll()
+    return set(client.agent.has.get("virtualHosts", {}))
+
+
+def test_what_cannot_be_done_is_said(own: Place, two: list[DiscoveryProcess], clients: list[Follower]) -> None:
+    own.service("lost")
+    own.put(f"{NETWORKING}/virtualservices/lost", virtual_service("lost", "lost", "/") | _to("nowhere"))
+    own.put(
+        f"{NETWORKING}/serviceentries/planned",
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "ServiceEntry",
+            "metadata": {"name": "planned"},
+            "spec": {
+                "hosts": ["example.com"],
+                "ports": [{"number": 443, "name": "tls", "protocol": "TLS"}],
+                "resolution": "DNS",
+            },
+        },
+    )
+
+    def said() -> bool:
+        for client in clients:
+            client.poll()
+        unresolved = condition(status(own, "virtualservices", "lost"), "Accepted")
+        planned = condition(status(own, "serviceentries", "planned"), "Accepted")
+        return unresolved == ("False", "UnresolvedReferences") and planned == ("False", "NotActedUpon")
+
+    wait_for(said)
+
+
+def _to(host: str) -> Json:
+    return {"spec": {"hosts": ["lost"], "http": [{"route": [{"destination": {"host": host}}]}]}}
+
+
+def test_nothing_is_written_while_nothing_changes(
+    own: Place, two: list[DiscoveryProcess], clients: list[Follower]
+) -> None:
+    own.service("quiet")
+    own.put(f"{NETWORKING}/virtualservices/quiet", virtual_service("quiet", "quiet", "/"))
+
+    def reconciled() -> bool:
+        for client in clients:
+            client.poll()
+        return condition(status(own, "virtualservices", "quiet"), "Reconciled") == ("True", "Reconciled")
+
+    wait_for(reconciled)
+    before = _version(own)
+    renewals = {own.api.client.get(LEASE)["spec"]["renewTime"]}
+
+    def later() -> bool:
+        for client in clients:
+            client.poll()
+        renewals.add(own.api.client.get(LEASE)["spec"]["renewTime"])
+        return len(renewals) == 3  # several looks of the writer have passed
+
+    wait_for(later)
+    assert _version(own) == before
+
+
+def _version(own: Place) -> str:
+    found: Json = own.api.client.get(f"{NETWORKING.format(own.namespace)}/virtualservices/quiet")
+    version: str = found["metadata"]["resourceVersion"]
+    return version
+
+
+def test_another_replica_takes_over(own_api_server: ApiServer, tmp_path: Path) -> None:
+    with place(own_api_server, tmp_path) as own, replicas(own, ("discovery-0", "discovery-1")) as two:
+        wait_for(lambda: bool(_holder(own)))
+        first = _holder(own)
+        two[int(first[-1])].__exit__(None, None, None)
+        wait_for(lambda: _holder(own) not in ("", first))
+        own.put(f"{NETWORKING}/virtualservices/late", virtual_service("late", "late", "/"))
+        wait_for(lambda: bool(status(own, "virtualservices", "late").get("conditions")))
+
+
+def _holder(own: Place) -> str:
+    try:
+        holder: str = own.api.client.get(LEASE)["spec"]["holderIdentity"]
+    except NotFound:
+        return ""
+    return holder
