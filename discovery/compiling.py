@@ -10,7 +10,7 @@ import structlog
 
 from discovery.findings import Finding, of_plan
 from discovery.layers import Entries
-from discovery.plan.model import Plan
+from discovery.plan.model import Plan, Problem
 from discovery.secrets import secrets_of
 from discovery.versions import Resources, entries_of, set_version
 from mesh.objects import Pod
@@ -42,13 +42,15 @@ class Compiled:
 class Compiler:
     """`make_plan` and `render` are pure and remember what they computed by its inputs.
 
-    `with_secrets` False is for those who may not have the private keys of gateways. `newest`: the sets made last.
+    `with_secrets` False is for those who may not have the private keys of gateways. `newest`: the sets made last;
+    `said`: the problems told last, in words.
     """
 
     make_plan: MakePlan
     render: Render
     with_secrets: bool = True
     newest: dict[ResourceType, Entries] = field(default_factory=dict, repr=False)
+    said: list[tuple[tuple[Problem, ...], tuple[Finding, ...]]] = field(default_factory=list, repr=False)
 
     def compile(self, snapshot: Snapshot, pod: Pod, last: Compiled) -> Compiled:
         """Never raises: what cannot be planned leaves `last` in force for this proxy, with a finding that says so."""
@@ -65,8 +67,14 @@ class Compiler:
             return replace(last, findings=(finding,), failed=True)
         resources = dict(rendered)
         resources[ResourceType.SECRETS] = secrets
-        found = (*map(of_plan, plan.problems), *findings)
-        return Compiled(plan, self._sharing(last.resources, resources), found)
+        found = self._said(plan.problems)
+        return Compiled(plan, self._sharing(last.resources, resources), (*found, *findings) if findings else found)
+
+    def _said(self, problems: tuple[Problem, ...]) -> tuple[Finding, ...]:
+        """Plans of many proxies have the same problems, and share what is said of them."""
+        if not self.said or self.said[-1][0] is not problems:
+            self.said[:] = [(problems, tuple(map(of_plan, problems)))]
+        return self.said[-1][1]
 
     def _sharing(self, last: Resources, now: Resources) -> Resources:
         """`now`, with equal sets of `last` or of the proxy before in their place: an unchanged type is seen at a

@@ -22,6 +22,8 @@ from kube.write_behind import WriteBehind
 from mesh.snapshot import Snapshot
 
 LOOK_SECONDS = 1.0
+QUIET_LOOKS = 60
+"""While nothing changes, only each of so many looks goes through all objects: a write may have been refused."""
 WRITES_PER_SECOND = 25.0
 MOST_WAITING = 20_000
 
@@ -69,11 +71,16 @@ class Tallies:
     def now(self) -> tuple[Tally, list[Finding]]:
         """The counts, and what is wrong with objects by themselves and in plans."""
         members = self._members()
-        findings = [*self._objects.findings(), *(one for _, found in members for one in found)]
+        in_plans = {id(found): found for _, found in members}  # most plans have the same
+        findings = [*self._objects.findings(), *(one for found in in_plans.values() for one in found)]
         counts = tally((member for member, _ in members), self._since.of)
         seen = self._objects.seen()
         own = {thing: (seen[thing].generation, count) for thing, count in counts.items() if thing in seen}
         return own, findings
+
+    def mark(self) -> object:
+        """Equal as long as no proxy came, went, applied or refused anything."""
+        return [(member.pod, member.generation, member.applied) for member, _ in self._members()]
 
 
 class StatusWriter:
@@ -91,6 +98,8 @@ class StatusWriter:
     ) -> None:
         self._hub, self._objects, self._tallies, self._peers = hub, objects, tallies, peers
         self._client, self._leader, self._wall = client, leader, wall
+        self._mark: object = None
+        self._quiet = 0
         self._queue: WriteBehind[tuple[Seen, dict[str, Any]]] = WriteBehind(
             "status of Istio's objects", self._write, limit=MOST_WAITING, per_second=WRITES_PER_SECOND
         )
@@ -108,16 +117,22 @@ class StatusWriter:
     def _run(self) -> None:
         while not self._hub.closing:
             gevent.sleep(LOOK_SECONDS)
-            if not self._leader.leads or self._hub.moment is None:
+            moment = self._hub.moment
+            if not self._leader.leads or moment is None:
+                self._mark = None
                 continue
             try:
-                self._look(self._hub.moment.snapshot)
+                others = self._peers.tallies(moment.snapshot)
+                mark = (moment.generation, self._tallies.mark(), others)
+                self._quiet = self._quiet + 1 if mark == self._mark else 0
+                if self._quiet % QUIET_LOOKS == 0:
+                    self._look(others)
+                    self._mark = mark
             except Exception:  # the next look may go better
                 log.exception("status of objects not worked out")
 
-    def _look(self, snapshot: Snapshot) -> None:
+    def _look(self, others: list[Tally]) -> None:
         own, findings = self._tallies.now()
-        others = self._peers.tallies(snapshot)
         by_thing: dict[Thing, set[Finding]] = {}
         for finding in findings:
             by_thing.setdefault(Thing(finding.kind, finding.namespace, finding.name), set()).add(finding)

@@ -39,8 +39,10 @@ STAGES: tuple[tuple[str, ...], ...] = (("crds", "base"), ("ca",), ("discovery", 
 roots that the ca writes: a kubelet that looks for them in vain looks again only after a minute."""
 _WAITED_FOR = (DEPLOYMENT.kind, DAEMON_SET.kind, CRD.kind)
 POLL_SECONDS = 0.5
+NO_ROOTS = "it is not written yet"
+USUAL = frozenset((*STARTING, NO_ROOTS))
 QUIET_SECONDS = 15.0
-"""How long nothing is said of pods that merely start."""
+"""How long nothing is said of what is usual at a start."""
 
 Raw = dict[str, Any]
 
@@ -128,7 +130,7 @@ def _wait(
                 pods = f", {state.ready}/{state.wanted} pods ready" if state.wanted else ""
                 tools.tell(f"✔ {part.title}: {counts[part.name]}{pods} ({took:.1f} s)")
             for reason in () if state.done else state.reasons:
-                if reason.why not in told and not (took < QUIET_SECONDS and reason.why in STARTING):
+                if reason.why not in told and not (took < QUIET_SECONDS and reason.why in USUAL):
                     told.add(reason.why)
                     tools.tell(f"… {part.title}: {state.ready}/{state.wanted} pods ready: {reason}")
         late = [(part, state) for part, state in states if not state.done]
@@ -160,7 +162,7 @@ def _state(client: Client, part: Part, namespace: str) -> State:
     """All of a part's objects together; the ca is done when it has also written the roots."""
     states = [_state_of(client, raw) for raw in part.objects if raw["kind"] in _WAITED_FOR]
     if part.name == "ca" and not _there(client, CONFIG_MAP.path(namespace, ROOTS)):
-        states.append(State(False, reasons=(Reason("", f"ConfigMap {namespace}/{ROOTS} is not written yet"),)))
+        states.append(State(False, reasons=(Reason(f"ConfigMap {namespace}/{ROOTS}", NO_ROOTS),)))
     return State(
         all(state.done for state in states),
         sum(state.ready for state in states),

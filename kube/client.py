@@ -74,8 +74,8 @@ class Client:
     def apply(self, path: str, body: Json, *, force: bool = True, dry_run: bool = False) -> Any:
         """Server-side apply as field manager `heddle`: creates the object, or makes the fields in `body` so.
 
-        Fields that it made so before and that `body` lacks now are removed. Unknown fields are Refused. Without `force`,
-        a field that somebody else set to another value is Refused with 409. `dry_run` changes nothing.
+        Fields that it made so before and that `body` lacks now are removed. Unknown fields are Refused. Without
+        `force`, a field that somebody else set to another value is Refused with 409. `dry_run` changes nothing.
         """
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
         if dry_run:
