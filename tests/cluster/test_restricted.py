@@ -150,6 +150,28 @@ def test_an_agent_that_is_replaced_under_load(cluster: Cluster, namespace: str, 
         assert get(cluster, namespace, name)["status"]["initContainerStatuses"][0]["restartCount"] == 0
 
 
+def test_a_new_sandbox_gets_its_rules_too(cluster: Cluster, namespace: str, node_agent: Callable[[], None]) -> None:
+    """When a pod's sandbox dies, kubelet makes another, with a network namespace without rules; the gate runs again."""
+    if cluster.node is None:
+        pytest.skip("nothing is killed on the node of a cluster that is not ours")
+    node_agent()
+    pod = gated_pod("again", namespace)
+    pod["spec"]["restartPolicy"] = "Always"
+    create(cluster, pod)
+    cluster.wait_pod(namespace, "again")
+    labels = f'labels."io.kubernetes.pod.namespace"=={namespace},labels."io.cri-containerd.kind"==sandbox'
+    (sandbox,) = cluster.node.run("ctr", "--namespace=k8s.io", "containers", "list", "--quiet", labels).split()
+    cluster.node.run("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", sandbox)
+
+    def restarted() -> bool:
+        status = get(cluster, namespace, "again")["status"]
+        apps = status.get("containerStatuses") or [{}]
+        return bool(apps[0].get("restartCount", 0) and apps[0].get("ready"))
+
+    wait(restarted, "the app runs again", 90)
+    assert first_connection(cluster, namespace, "again") == "outbound"
+
+
 def test_an_event_says_why_a_pod_does_not_start(
     cluster: Cluster, namespace: str, node_agent: Callable[[], None]
 ) -> None:
