@@ -21,17 +21,29 @@ COMMANDS = {
         "cli.commands.demo",
         "Start the mesh on samples/bookinfo, drive traffic, tell what happens, and take everything down again.",
     ),
-    "install": ("cli.commands.install", "Install Heddle on a Kubernetes cluster, from an IstioOperator or a profile."),
-    "doctor": ("cli.commands.doctor", "What is wrong with an installation on a cluster, and what to do about it."),
+    "install": (
+        "cli.commands.install",
+        "Install Heddle on a Kubernetes cluster, or make the installation as asked for now.",
+    ),
+    "doctor": (
+        "cli.commands.doctor",
+        "Look at an installation on a cluster: what is wrong, what it means, and what to do.",
+    ),
     "inject": ("cli.commands.inject", "Print manifests with the sidecar in each pod that gets one."),
     "local": ("cli.commands.local", "A mesh on this machine, from Kubernetes manifests, without Kubernetes."),
     "status": (
         "cli.commands.status",
         "Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.",
     ),
-    "tag": ("cli.commands.tag", "Names for revisions, which namespaces use in istio.io/rev."),
+    "tag": (
+        "cli.commands.tag",
+        "Names, such as prod, that namespaces use in istio.io/rev and that are pointed at a revision.",
+    ),
     "uninstall": ("cli.commands.uninstall", "Remove an installation from a Kubernetes cluster."),
-    "upgrade": ("cli.commands.upgrade", "Bring an installation on a cluster to this version."),
+    "upgrade": (
+        "cli.commands.upgrade",
+        "Bring an installation to this version: definitions first, then the control plane, then gateways.",
+    ),
     "validate": ("cli.commands.validate", "Check Istio's kinds without a cluster."),
 }
 """Each subcommand's module, with `command` in it, and the first sentence of its help."""
