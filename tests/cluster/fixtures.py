@@ -38,6 +38,7 @@ def prepare_api_server() -> None:
 PREPARATIONS: dict[str, Callable[[], None]] = {
     "api_server": prepare_api_server,
     "own_api_server": prepare_api_server,
+    "module_api_server": prepare_api_server,
     "cluster": clusters.requirements,
 }
 
@@ -87,6 +88,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[ApiServer]:
     """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
+    chosen = existing()
+    if chosen is not None:
+        yield ApiServer(chosen)
+        return
+    with api_servers.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def module_api_server() -> Iterator[ApiServer]:
+    """One for the tests of a file that make what there is once in a cluster: Istio's kinds, the control namespace."""
     chosen = existing()
     if chosen is not None:
         yield ApiServer(chosen)

@@ -16,8 +16,8 @@ VIRTUAL_SERVICES = "/apis/networking.istio.io/{}/namespaces/{{}}/virtualservices
 
 
 @pytest.fixture(scope="module")
-def own(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(api_server, tmp_path_factory.mktemp("discovery")) as made:
+def own(module_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(module_api_server, tmp_path_factory.mktemp("discovery")) as made:
         yield made
 
 

@@ -59,8 +59,8 @@ def replica_pod(own: Place, name: str, port: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def own(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(api_server, tmp_path_factory.mktemp("status")) as made:
+def own(module_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(module_api_server, tmp_path_factory.mktemp("status")) as made:
         yield made
 
 
