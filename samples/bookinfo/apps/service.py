@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # A mesh can only join the spans of one request when the program carries these from what it got to what it sends.
 PASSED_ON = ("x-request-id", "traceparent", "tracestate", "b3", "end-user", "user-agent", "authorization")
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 10.0
 # After SIGTERM: how long new connections are still answered, for callers who have not heard yet, and how long at most
 # requests that have begun may take.
 LINGER_SECONDS, FINISH_SECONDS = 1.0, 10.0
