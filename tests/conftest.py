@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.cluster.fixtures import (
     api_server,
     cluster,
+    module_api_server,
     own_api_server,
     pytest_collection_finish,
     pytest_runtest_setup,
@@ -14,6 +15,7 @@ from tests.cluster.fixtures import (
 __all__ = [
     "api_server",
     "cluster",
+    "module_api_server",
     "own_api_server",
     "pytest_collection_finish",
     "pytest_runtest_setup",
