@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,24 @@ def main() -> int:
         pid = os.fork()
         if pid == 0:
             _inner(order["isolate"], state, listener)
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
+        signal.signal(signal.SIGTERM, lambda *_: _end(pid))
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)  # a forked copy of the run may still hold the input open
         if os.getppid() != order["parent"]:
-            os.kill(pid, signal.SIGKILL)
+            _end(pid)
         _say({"pid": pid, "port": listener.getsockname()[1]})
         listener.close()
         os.waitpid(pid, 0)
     except OSError as error:
-        _say({"error": f"cannot make the cluster's namespaces: {error}"})
-    remove(state)
+        with suppress(BrokenPipeError):  # nobody reads it any more
+            _say({"error": f"cannot make the cluster's namespaces: {error}"})
+    finally:
+        remove(state)
     return 0
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended by itself, as the input did
+        os.kill(pid, signal.SIGKILL)
 
 
 def remove(state: Path) -> None:
