@@ -31,6 +31,10 @@ COMMANDS = {
     ),
     "inject": ("cli.commands.inject", "Print manifests with the sidecar in each pod that gets one."),
     "local": ("cli.commands.local", "A mesh on this machine, from Kubernetes manifests, without Kubernetes."),
+    "rotate": (
+        "cli.commands.rotate",
+        "Give the trust domain a new root, step by step; nothing goes on before everyone has acknowledged.",
+    ),
     "status": (
         "cli.commands.status",
         "Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.",

@@ -43,8 +43,9 @@ class Mesh:
         """The engine's JSON answer to `GET path`."""
         return self._ask("GET", path)
 
-    def post(self, path: str) -> Any:
-        return self._ask("POST", path)
+    def post(self, path: str, body: object = None) -> Any:
+        """Its answer to `POST path`; `body` goes as JSON, None as no body at all."""
+        return self._ask("POST", path, b"" if body is None else json.dumps(body).encode())
 
     def discovery(self, path: str) -> Any:
         """Discovery's answer, asked for with the operator's identity."""
@@ -54,11 +55,15 @@ class Mesh:
         """The ca's answer, asked for with the operator's identity."""
         return self.get(f"/control/ca{path}")
 
-    def _ask(self, method: str, path: str) -> Any:
+    def ca_post(self, path: str, body: object) -> Any:
+        """The same for `POST` with a JSON body."""
+        return self.post(f"/control/ca{path}", body)
+
+    def _ask(self, method: str, path: str, content: bytes = b"") -> Any:
         connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_SECONDS)
         try:
             connection.sock = self._connect()
-            connection.request(method, path)
+            connection.request(method, path, content or None)
             answer = connection.getresponse()
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:

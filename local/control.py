@@ -1,7 +1,8 @@
 """What the `heddle` command asks the engine: HTTP on a Unix socket that only its owner can open.
 
-`GET /status`, `GET /objects/<kind>`, `GET /logs/<namespace>/<pod>[/<container>]`, `GET /control/{discovery,ca}/<path>`,
-`POST /down`, `POST /capture/<namespace>/<pod>/{start,stop}`, `POST /components/<name>/{start,stop,kill}`.
+`GET /status`, `GET /objects/<kind>`, `GET /logs/<namespace>/<pod>[/<container>]`, `POST /down`,
+`GET` and `POST /control/{discovery,ca}/<path>`, `POST /capture/<namespace>/<pod>/{start,stop}`,
+`POST /components/<name>/{start,stop,kill}`.
 Running a command in a pod needs the caller's own terminal, so it has a socket of its own (`local.exec`).
 """
 
@@ -63,6 +64,11 @@ def create_app(
     def control(service: str, path: str) -> Response:
         query = f"?{request.query_string.decode()}" if request.query_string else ""
         code, body = operator.get(service, f"/{path}{query}")
+        return Response(body, code, mimetype="application/json")
+
+    @app.post("/control/<service>/<path:path>")
+    def control_post(service: str, path: str) -> Response:
+        code, body = operator.post(service, f"/{path}", request.get_data())
         return Response(body, code, mimetype="application/json")
 
     @app.post("/components/<name>/<verb>")

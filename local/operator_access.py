@@ -33,17 +33,23 @@ class Operator:
 
     def get(self, service: str, path: str) -> tuple[int, bytes]:
         """The status and body of `GET https://<service>/<path>`. NotFound for an unknown service, or Unavailable."""
-        part = next((part for part in PARTS if part.name == service and part.name != "webhook"), None)
-        if part is None:
-            raise NotFound(f"there is no service {service!r} to ask", hint="discovery or ca")
+        part = _part(service)
         idle = self._idle.setdefault(service, [])
         try:
             while idle:  # a handshake costs more than most answers, so connections are kept
                 try:
-                    return self._ask(idle.pop(), idle, path)
+                    return self._ask(idle.pop(), idle, "GET", path)
                 except (OSError, http.client.HTTPException):
                     continue  # the service has ended or dropped it meanwhile
-            return self._ask(self._connect(part), idle, path)
+            return self._ask(self._connect(part), idle, "GET", path)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the {service} does not answer: {error}") from error
+
+    def post(self, service: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """The same for `POST` with a JSON body, on a connection of its own: what may have arrived is not sent twice."""
+        part = _part(service)
+        try:
+            return self._ask(self._connect(part), self._idle.setdefault(service, []), "POST", path, body)
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"the {service} does not answer: {error}") from error
 
@@ -60,12 +66,17 @@ class Operator:
         return connection
 
     def _ask(
-        self, connection: http.client.HTTPSConnection, idle: list[http.client.HTTPSConnection], path: str
+        self,
+        connection: http.client.HTTPSConnection,
+        idle: list[http.client.HTTPSConnection],
+        method: str,
+        path: str,
+        body: bytes | None = None,
     ) -> tuple[int, bytes]:
         try:
-            connection.request("GET", path)
+            connection.request(method, path, body, {} if body is None else {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            body = answer.read()
+            answered = answer.read()
         except BaseException:
             connection.close()
             raise
@@ -73,7 +84,14 @@ class Operator:
             connection.close()
         else:
             idle.append(connection)
-        return answer.status, body
+        return answer.status, answered
 
     def _identity(self, account: str) -> Identity:
         return Identity(self._trust_domain, CONTROL_NAMESPACE, account)
+
+
+def _part(service: str) -> Part:
+    part = next((part for part in PARTS if part.name == service and part.name != "webhook"), None)
+    if part is None:
+        raise NotFound(f"there is no service {service!r} to ask", hint="discovery or ca")
+    return part

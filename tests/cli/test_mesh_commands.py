@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,6 @@ from mesh.errors import NotFound
 from tests.cli.run import heddle
 from tests.local.command_server import CommandServer
 from tests.support.echo import EchoApp
-
-
-@pytest.fixture
-def mesh(monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandServer]:
-    with tempfile.TemporaryDirectory(prefix="hm") as state:
-        monkeypatch.setenv("HEDDLE_STATE", state)
-        server = CommandServer(Path(state))
-        yield server
-        server.components.stop_all()
 
 
 def type_status(current: str = "a", applied: str = "a", rejected: Sequence[dict[str, str]] = ()) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class Operator:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, object]] = {}
         self.asked: list[str] = []
+        self.sent: list[Any] = []
 
     def get(self, service: str, path: str) -> tuple[int, bytes]:
         self.asked.append(f"{service}{path}")
@@ -30,6 +31,10 @@ class Operator:
             raise Unavailable(f"the {service} does not answer: refused")
         code, body = answer
         return code, body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    def post(self, service: str, path: str, body: bytes) -> tuple[int, bytes]:
+        self.sent.append(json.loads(body))
+        return self.get(service, path)
 
 
 class CommandServer:
