@@ -28,6 +28,7 @@ def enrol(order: dict[str, Any]) -> dict[str, Any]:
         token_file=order["tokenFile"],
         pod=PodRef(*order["pod"]),
         ttl_seconds=order["ttlSeconds"],
+        key_kind=order["keyKind"],
     )
     current = order["current"]
     try:

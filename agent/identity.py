@@ -22,6 +22,7 @@ from agent.children import Children
 from agent.svid_json import material_from_json, material_to_json
 from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
+from mesh.key_kinds import DEFAULT_KEY
 from svid import schedule
 from svid.material import PodRef, SvidMaterial
 
@@ -41,6 +42,7 @@ class Orders:
     token_file: str
     pod: PodRef
     ttl_seconds: int | None
+    key_kind: str = DEFAULT_KEY
 
     def as_json(self, current: SvidMaterial | None) -> dict[str, Any]:
         return {
@@ -49,6 +51,7 @@ class Orders:
             "tokenFile": self.token_file,
             "pod": [self.pod.namespace, self.pod.name, self.pod.uid],
             "ttlSeconds": self.ttl_seconds,
+            "keyKind": self.key_kind,
             "current": material_to_json(current) if current else None,
         }
 

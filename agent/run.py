@@ -293,6 +293,7 @@ class Agent:
             token_file=settings.token_file,
             pod=PodRef(settings.pod_namespace, settings.pod_name, settings.pod_uid),
             ttl_seconds=int(ttl) if ttl else None,
+            key_kind=settings.key_kind,
         )
 
     def _proxy_info(self) -> ProxyInfo:

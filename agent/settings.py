@@ -20,6 +20,7 @@ from mesh import ports
 from mesh.errors import InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
 from mesh.istio.durations import parse_duration
+from mesh.key_kinds import key_kind
 
 AGENT_SOCKET = "agent.sock"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -73,6 +74,7 @@ class Settings:
     app_probers: Mapping[str, Any]
     grace_period: float
     certificate_ttl: float | None
+    key_kind: str
     envoy_path: str
     bootstrap_override: str
     histogram_buckets: Mapping[str, Any]
@@ -108,6 +110,9 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("proxy-config", "PROXY_CONFIG", "{}", "JSON of Istio's ProxyConfig"),
     ("app-probers", "ISTIO_KUBE_APP_PROBERS", "{}", "JSON of the app's own probes"),
     ("grace-period", "TERMINATION_GRACE_PERIOD_SECONDS", "30", "the pod's terminationGracePeriodSeconds"),
+    ("ecc-signature-algorithm", "ECC_SIGNATURE_ALGORITHM", "", "ECDSA: also where an RSA key size is set"),
+    ("ecc-curve", "ECC_CURVE", "", "curve of the key: P256 (default) or P384"),
+    ("workload-rsa-key-size", "WORKLOAD_RSA_KEY_SIZE", "", "an RSA key of 2048, 3072 or 4096 bits instead"),
     ("certificate-ttl", "CERTIFICATE_TTL", "", "life of the certificate to ask for, such as 24h"),
     ("envoy", "ENVOY_PATH", "", "path of the Envoy binary"),
     ("bootstrap-override", "ISTIO_BOOTSTRAP_OVERRIDE", "", "a file that is merged over Envoy's bootstrap (JSON)"),
@@ -161,6 +166,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         app_probers=_json_object(given["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS"),
         grace_period=_seconds(given["TERMINATION_GRACE_PERIOD_SECONDS"] + "s", "TERMINATION_GRACE_PERIOD_SECONDS"),
         certificate_ttl=_seconds(given["CERTIFICATE_TTL"], "CERTIFICATE_TTL") if given["CERTIFICATE_TTL"] else None,
+        key_kind=key_kind(given["ECC_SIGNATURE_ALGORITHM"], given["ECC_CURVE"], given["WORKLOAD_RSA_KEY_SIZE"]),
         envoy_path=given["ENVOY_PATH"],
         bootstrap_override=given["ISTIO_BOOTSTRAP_OVERRIDE"],
         histogram_buckets=_json_object(given["STATS_HISTOGRAM_BUCKETS"], "STATS_HISTOGRAM_BUCKETS"),

@@ -29,6 +29,7 @@ from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
+from mesh.key_kinds import KEY_KINDS
 from mesh.ports import CA
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
@@ -140,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--min-ttl", default="1m", help="the shortest life that a caller may ask for")
     add("--max-ttl", default="7d", help="the longest life that a caller may ask for")
     add(
+        "--leaf-keys",
+        default=",".join(KEY_KINDS),
+        help=f"the kinds of key that are certified, separated by commas, among {', '.join(KEY_KINDS)}",
+    )
+    add(
         "--token-issuer-keys",
         default="",
         help="verify tokens by these keys: a file (JWKS or PEM), a URL, or `api` for those of the API server; "
@@ -179,6 +185,7 @@ def _settings(options: argparse.Namespace) -> CaSettings:
         leaf_ttl=_seconds(options.leaf_ttl, "--leaf-ttl"),
         min_ttl=_seconds(options.min_ttl, "--min-ttl"),
         max_ttl=_seconds(options.max_ttl, "--max-ttl"),
+        leaf_keys=frozenset(kind.strip() for kind in options.leaf_keys.split(",")),
         # In a pod, the control plane has pods too.
         without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
     )

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.profile import intermediate_certificate
 from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
+from ca.signature import IssuerKey
 from ca.store import Store
 from ca.trust import Trust, new_serial, open_root, open_trust, trust_from
 from mesh.errors import Conflict, HeddleError, Unavailable
@@ -30,7 +31,7 @@ class SigningIssuer:
     issuer: Issuer
     pem: str
     serial: str
-    key: ec.EllipticCurvePrivateKey
+    key: IssuerKey
     root: str  # serial of the root that signed it
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from ca.authority import Authority
 from ca.ledger import Ledger, Record
-from ca.policy import Caller, authorize
+from ca.policy import Caller, authorize, check_key
 from ca.request import SignableKey
 from ca.settings import CaSettings
 from ca.sign import prepare, sign
@@ -53,6 +53,7 @@ class Issuance:
 
     def issue(self, caller: Caller, key: SignableKey, requested_ttl: int | None) -> Issued:
         """Raises Forbidden by policy, Unavailable when it cannot be recorded: then nothing has been signed."""
+        check_key(key, self._settings)
         now = self._now()
         signing = self._authority.issuer(self._settings.max_ttl)
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from ca.request import SignableKey
 from ca.settings import CaSettings, ServiceAccount
 from mesh.errors import Forbidden, InvalidInput, Unavailable
 from mesh.identity import Identity
+from mesh.key_kinds import KEY_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,15 @@ def authorize(caller: Caller, requested_ttl: int | None, settings: CaSettings, i
     not_before = max(int(now) - settings.backdate, issuer.not_before)
     account = ServiceAccount(caller.identity.namespace, caller.identity.service_account)
     return Grant(caller.identity, settings.dns_names(account), not_before, not_after)
+
+
+def check_key(key: SignableKey, settings: CaSettings) -> None:
+    """Forbidden unless policy certifies keys of this kind."""
+    if key.kind not in settings.leaf_keys:
+        allowed = " or ".join(kind for kind in KEY_KINDS if kind in settings.leaf_keys)
+        raise Forbidden(
+            f"this ca certifies no {key.kind} keys", field="csr", hint=f"use {allowed}; the ca's --leaf-keys says which"
+        )
 
 
 def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:

@@ -10,15 +10,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-SIGNATURE_HASH = hashes.SHA256()
+from ca.signature import IssuerKey, IssuerPublicKey, scheme_of
 
 
 def root_certificate(
-    key: ec.EllipticCurvePrivateKey, trust_domain: str, serial: int, not_before: int, not_after: int
+    key: IssuerKey, trust_domain: str, serial: int, not_before: int, not_after: int
 ) -> x509.Certificate:
     """A self-signed root. Its name carries the serial, so that two roots of one trust domain are never confused."""
     name = _name(trust_domain, f"Heddle root {serial:x}"[:64])
@@ -26,9 +24,9 @@ def root_certificate(
 
 
 def intermediate_certificate(
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: IssuerPublicKey,
     root: x509.Certificate,
-    root_key: ec.EllipticCurvePrivateKey,
+    root_key: IssuerKey,
     trust_domain: str,
     serial: int,
     not_before: int,
@@ -54,9 +52,9 @@ def leaf_extensions(issuer: x509.Certificate) -> list[x509.Extension[x509.Extens
 
 def _authority(
     subject: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
+    public_key: IssuerPublicKey,
     issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
+    issuer_key: IssuerKey,
     path_length: int | None,
     trust_domain: str,
     serial: int,
@@ -78,7 +76,7 @@ def _authority(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]), critical=False
         )
     )
-    return builder.sign(issuer_key, SIGNATURE_HASH)
+    return builder.sign(issuer_key, scheme_of(issuer_key.public_key()).digest)
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

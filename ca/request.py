@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mesh.errors import InvalidInput, TooLarge
+from mesh.key_kinds import RSA_SIZES, WAY_OUT
 
 MAX_REQUEST = 64 * 1024  # bytes, as PEM or as DER
-MIN_RSA, MAX_RSA = 2048, 4096  # bits; above, verifying costs every peer at every handshake
 RSA_EXPONENT = 65537
-CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 
 # Two labels: RFC 7468 section 7 has the second as a legacy of the first.
 _PEM = re.compile(
@@ -79,21 +79,21 @@ def _der_of_pem(raw: bytes) -> bytes:
 
 def _kind(key: object) -> str:
     if isinstance(key, ec.EllipticCurvePublicKey):
-        kind = CURVES.get(key.curve.name)
+        kind = _CURVES.get(key.curve.name)
         if kind is None:
-            raise InvalidInput(f"curve {key.curve.name} is not accepted", field=_FIELD, hint="use P-256 or P-384")
+            raise InvalidInput(f"curve {key.curve.name} is not accepted", field=_FIELD, hint=WAY_OUT)
         return kind
     if isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA <= key.key_size <= MAX_RSA:
+        if key.key_size not in RSA_SIZES:
             raise InvalidInput(
                 f"an RSA key of {key.key_size} bits is not accepted",
                 field=_FIELD,
-                hint=f"use P-256, or RSA of {MIN_RSA} to {MAX_RSA} bits",
+                hint=WAY_OUT,
             )
         if key.public_numbers().e != RSA_EXPONENT:
             raise InvalidInput(f"an RSA exponent other than {RSA_EXPONENT} is not accepted", field=_FIELD)
         return f"RSA-{key.key_size}"
-    raise InvalidInput("this type of key is not accepted", field=_FIELD, hint="use P-256, P-384 or RSA")
+    raise InvalidInput("this type of key is not accepted", field=_FIELD, hint=WAY_OUT)
 
 
 def _possession_proven(csr: x509.CertificateSigningRequest) -> bool:

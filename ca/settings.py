@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mesh.errors import InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
+from mesh.key_kinds import DEFAULT_KEY, KEY_KINDS
 
 CONTROL_NAMESPACE = "istio-system"
 HOUR, DAY = 3600, 86400
@@ -56,6 +57,7 @@ class CaSettings:
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
     audience: str = "istio-ca"
+    leaf_keys: frozenset[str] = frozenset(KEY_KINDS)  # the kinds of key that are certified
     # The service accounts of the control plane, and the DNS names of each.
     control_plane: Mapping[ServiceAccount, tuple[str, ...]] = field(default_factory=lambda: dict(CONTROL_PLANE))
     # Those of them that come without a pod: processes of `heddle local`; on a cluster, the `heddle` command alone.
@@ -71,6 +73,19 @@ class CaSettings:
 
     def __post_init__(self) -> None:
         check_trust_domain(self.trust_domain)
+        unknown = sorted(self.leaf_keys - set(KEY_KINDS))
+        if unknown:
+            raise InvalidInput(
+                f"{unknown[0]!r} is not a kind of key that Envoy can use",
+                field="leafKeys",
+                hint=f"choose among {', '.join(KEY_KINDS)}",
+            )
+        if DEFAULT_KEY not in self.leaf_keys:
+            raise InvalidInput(
+                f"{DEFAULT_KEY} is not among the kinds of key",
+                field="leafKeys",
+                hint="the control plane's own keys are of that kind",
+            )
         if not 0 < self.min_ttl <= self.leaf_ttl <= self.max_ttl:
             raise InvalidInput(
                 f"a leaf's {self.leaf_ttl} s are not between the least ({self.min_ttl}) and the most ({self.max_ttl})",

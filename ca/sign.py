@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.policy import Grant
-from ca.profile import SIGNATURE_HASH, leaf_extensions
+from ca.profile import leaf_extensions
 from ca.request import SignableKey
+from ca.signature import IssuerKey, Scheme, scheme_of
 from mesh.errors import InvalidInput
 
 MIN_SERIAL_BITS = 64  # fewer would mean that the random source is not one
@@ -29,11 +29,9 @@ _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _TRUE = b"\x01\x01\xff"
 _VERSION_3 = b"\xa0\x03\x02\x01\x02"
 _EMPTY_NAME = b"\x30\x00"
-_ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")  # RFC 5758 section 3.2: no parameters
 _OID_SUBJECT_KEY_IDENTIFIER = bytes.fromhex("0603551d0e")
 _OID_SUBJECT_ALT_NAME = bytes.fromhex("0603551d11")
 _SAN_DNS, _SAN_URI = 0x82, 0x86  # GeneralName: context tags, primitive
-_SIGNATURE = ec.ECDSA(SIGNATURE_HASH)
 _YEAR_2050 = 2524608000
 
 
@@ -44,6 +42,7 @@ class Issuer:
     certificate: x509.Certificate
     not_before: int
     not_after: int
+    scheme: Scheme
     head: bytes = field(repr=False)  # signature algorithm and issuer name
     extensions: bytes = field(repr=False)  # those that every leaf has in common
 
@@ -51,10 +50,11 @@ class Issuer:
 class Prepared:
     """A leaf that may be signed, once: two certificates with one serial must not exist."""
 
-    __slots__ = ("_tbs", "grant", "serial")
+    __slots__ = ("_tbs", "grant", "scheme", "serial")
 
-    def __init__(self, tbs: bytes, grant: Grant, serial: int) -> None:
+    def __init__(self, tbs: bytes, scheme: Scheme, grant: Grant, serial: int) -> None:
         self._tbs: bytes | None = tbs
+        self.scheme = scheme
         self.grant = grant
         self.serial = serial
 
@@ -67,14 +67,14 @@ class Prepared:
 
 
 def issuer_of(certificate: x509.Certificate) -> Issuer:
-    """The issuer's side of the template. Its key must be P-256 or P-384: leaves are signed by ECDSA with SHA-256."""
-    if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
-        raise InvalidInput("the issuing certificate's key is not an elliptic curve key")
+    """The issuer's side of the template; InvalidInput when its key is not one that issuers may have."""
+    scheme = scheme_of(certificate.public_key())
     return Issuer(
         certificate=certificate,
         not_before=int(certificate.not_valid_before_utc.timestamp()),
         not_after=int(certificate.not_valid_after_utc.timestamp()),
-        head=_ECDSA_WITH_SHA256 + certificate.subject.public_bytes(),
+        scheme=scheme,
+        head=scheme.identifier + certificate.subject.public_bytes(),
         extensions=b"".join(
             _extension(_oid(extension.oid), extension.value.public_bytes(), critical=extension.critical)
             for extension in leaf_extensions(certificate)
@@ -110,14 +110,14 @@ def prepare(issuer: Issuer, grant: Grant, key: SignableKey, serial: int) -> Prep
         + key.spki
         + _tlv(0xA3, _tlv(_SEQUENCE, extensions)),
     )
-    return Prepared(tbs, grant, serial)
+    return Prepared(tbs, issuer.scheme, grant, serial)
 
 
-def sign(issuer_key: ec.EllipticCurvePrivateKey, prepared: Prepared) -> bytes:
+def sign(issuer_key: IssuerKey, prepared: Prepared) -> bytes:
     """The certificate (DER)."""
-    tbs = prepared.take()
-    signature = issuer_key.sign(tbs, _SIGNATURE)
-    return _tlv(_SEQUENCE, tbs + _ECDSA_WITH_SHA256 + _tlv(_BIT_STRING, b"\x00" + signature))
+    tbs, scheme = prepared.take(), prepared.scheme
+    signature = issuer_key.sign(tbs, *scheme.arguments)
+    return _tlv(_SEQUENCE, tbs + scheme.identifier + _tlv(_BIT_STRING, b"\x00" + signature))
 
 
 def _tlv(tag: int, content: bytes) -> bytes:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.profile import root_certificate
 from ca.settings import CaSettings
+from ca.signature import IssuerKey
 from ca.store import Documents, Store, Stored
 from mesh.errors import HeddleError, InvalidInput, MissingPrerequisite
 from svid.material import TrustBundle, bundle_from_json
@@ -85,7 +86,7 @@ def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
     return Trust(encrypted.decode() + root, TrustBundle(settings.trust_domain, 1, (root,)))
 
 
-def open_root(root_pem: str, passphrase: bytes, where: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def open_root(root_pem: str, passphrase: bytes, where: str) -> tuple[x509.Certificate, IssuerKey]:
     """The root's certificate and its key, decrypted."""
     certificate = certificate_of(root_pem, where)
     try:
@@ -96,7 +97,7 @@ def open_root(root_pem: str, passphrase: bytes, where: str) -> tuple[x509.Certif
             field="rootPassphraseFile",
             hint="is it the passphrase that this root was made with?",
         ) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    if not isinstance(key, IssuerKey) or key.public_key() != certificate.public_key():
         raise MissingPrerequisite(f"the key in {where} is not that of the certificate beside it")
     return certificate, key
 

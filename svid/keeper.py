@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mesh.errors import HeddleError, Unavailable
+from mesh.key_kinds import DEFAULT_KEY
 from svid import schedule
 from svid.client import CaAddress, Refused, Token, Unreachable, fetch
 from svid.material import PodRef, SvidMaterial
@@ -153,6 +154,7 @@ def enrolment(
     token_file: Path | str,
     pod: PodRef | None = None,
     ttl_seconds: int | None = None,
+    key_kind: str = DEFAULT_KEY,
     timeout: float = 10.0,
 ) -> Obtain:
     """`obtain` for a workload: renews by the SVID in hand, and by the token when there is none or the ca refuses it.
@@ -163,7 +165,7 @@ def enrolment(
     """
 
     def obtain(current: SvidMaterial | None) -> SvidMaterial:
-        request = new_key_request()
+        request = new_key_request(key_kind)
         if current is not None:
             try:
                 return fetch(ca, _trusted(current), request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from agent.children import Children
 from agent.identity import IdentityKeeper, Orders
@@ -31,7 +33,7 @@ class Setting:
         self.ahead = 0.0
         self.seen: list[SvidMaterial] = []
 
-    def run(self, what: Callable[[IdentityKeeper], Coroutine[Any, Any, None]]) -> None:
+    def run(self, what: Callable[[IdentityKeeper], Coroutine[Any, Any, None]], key_kind: str = "P-256") -> None:
         async def main() -> None:
             children = Children()
             children.start()
@@ -42,6 +44,7 @@ class Setting:
                 token_file=str(self.directory / "token"),
                 pod=PodRef("default", "reviews-v1", "u"),
                 ttl_seconds=3600,
+                key_kind=key_kind,
             )
             await what(IdentityKeeper(children, orders, self.seen.append, wall=lambda: time.time() + self.ahead))
 
@@ -66,6 +69,15 @@ def test_a_clock_that_jumps_ahead_is_seen_at_the_next_look(setting: Setting) -> 
 
     setting.run(what)
     assert [material.serial for material in setting.seen] == setting.ca.issued
+
+
+def test_the_key_is_of_the_kind_that_was_ordered(setting: Setting) -> None:
+    async def what(keeper: IdentityKeeper) -> None:
+        await keeper.step()
+
+    setting.run(what, "RSA-2048")
+    key = serialization.load_pem_private_key(setting.seen[0].key_pem, None)
+    assert isinstance(key, rsa.RSAPrivateKey)
 
 
 def test_without_a_ca_it_waits_a_little_longer_each_time(setting: Setting) -> None:

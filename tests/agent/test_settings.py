@@ -56,6 +56,13 @@ def test_what_annotations_lead_to() -> None:
     assert component_levels("config:trace") == "config:trace,rds:debug"
 
 
+def test_the_key_is_asked_for_in_istios_words() -> None:
+    assert read_settings(REQUIRED, {}).key_kind == "P-256"
+    assert read_settings(REQUIRED | {"WORKLOAD_RSA_KEY_SIZE": "3072"}, {}).key_kind == "RSA-3072"
+    words = {"ECC_SIGNATURE_ALGORITHM": "ECDSA", "ECC_CURVE": "P384", "WORKLOAD_RSA_KEY_SIZE": "3072"}
+    assert read_settings(REQUIRED | words, {}).key_kind == "P-384"
+
+
 def test_flags_win_over_the_environment() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)

@@ -170,18 +170,50 @@ def openssl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("key", KEYS, ids=["P-256", "P-384", "RSA-2048", "RSA-3072"])
 def test_openssl_agrees(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, tmp_path: Path) -> None:
+    openssl_verifies(ROOT, INTERMEDIATE, ISSUER_KEY, key, tmp_path)
+
+
+@pytest.mark.parametrize("key", KEYS[1:3], ids=["P-384", "RSA-2048"])
+def test_issuers_with_other_keys_sign_as_their_key_does(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, tmp_path: Path
+) -> None:
+    root = root_certificate(key, "cluster.local", new_serial(), 1_000_000, END)
+    below = intermediate_certificate(key.public_key(), root, key, "cluster.local", new_serial(), 1_000_000, END)
+    leaf = openssl_verifies(root, below, key, KEYS[0], tmp_path)
+    expected = "ecdsa-with-SHA384" if key is KEYS[1] else "sha256WithRSAEncryption"
+    assert {each.signature_algorithm_oid._name for each in (root, below, leaf)} == {expected}
+    leaf.verify_directly_issued_by(below)
+
+
+@pytest.mark.parametrize(
+    "key", [ec.generate_private_key(ec.SECP521R1()), rsa.generate_private_key(65537, 1024)], ids=["P-521", "RSA-1024"]
+)
+def test_no_issuer_has_a_key_that_proxies_do_not_verify(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    with pytest.raises(InvalidInput, match="use P-256, P-384, or RSA"):
+        root_certificate(key, "cluster.local", new_serial(), 1_000_000, END)
+
+
+def openssl_verifies(
+    root: x509.Certificate,
+    intermediate: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+    tmp_path: Path,
+) -> x509.Certificate:
+    """A leaf for `key`, whose chain `openssl verify -x509_strict` has found good for both purposes."""
     now = int(time.time())
     grant = Grant(Identity("cluster.local", "default", "a"), ("a.default.svc",), now - 60, now + DAY)
-    leaf = sign(ISSUER_KEY, prepare(ISSUER, grant, signable(key), new_serial()))
+    leaf = sign(issuer_key, prepare(issuer_of(intermediate), grant, signable(key), new_serial()))
     (tmp_path / "leaf.pem").write_text(pem(leaf))
-    (tmp_path / "root.pem").write_bytes(ROOT.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "intermediate.pem").write_bytes(INTERMEDIATE.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "intermediate.pem").write_bytes(intermediate.public_bytes(serialization.Encoding.PEM))
     chain = ["-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / "intermediate.pem", tmp_path / "leaf.pem"]
     for purpose in ("sslserver", "sslclient"):
         verified = openssl("verify", "-x509_strict", "-purpose", purpose, *chain)
         assert verified.returncode == 0, verified.stderr
     as_authority = openssl("verify", "-CAfile", tmp_path / "root.pem", "-x509_strict", tmp_path / "intermediate.pem")
     assert as_authority.returncode == 0, as_authority.stderr
+    return x509.load_der_x509_certificate(leaf)
 
 
 def test_a_leaf_cannot_sign(tmp_path: Path) -> None:
