@@ -14,11 +14,12 @@ from pathlib import Path
 import structlog
 
 from ca.app import Deps, create_app
+from ca.audit import AuditLog
 from ca.authority import Authority
 from ca.callers import Callers
 from ca.cluster import Cluster
 from ca.issue import Issuance
-from ca.ledger import Ledger
+from ca.ledger import LEDGER, Ledger
 from ca.metrics import Metrics
 from ca.own_certificate import own_certificate
 from ca.passphrase import passphrase_from
@@ -74,9 +75,11 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     store = _store(options, client)
     authority = Authority(store, _passphrase(options), settings, time.time)
     _export_roots(options, authority.bundle)
-    ledger = _ledger(options)
-    pruned = ledger.prune(time.time() - settings.retention)
     pod = own_pod()
+    # On a cluster the disk is the pod's and goes with it; what standard output says is collected.
+    ledger = _ledger(options, AuditLog(options.state, time.time, echo=pod is not None))
+    pruned = ledger.prune(time.time() - settings.retention)
+    ledger.begin(replica=pod.name if pod else socket.gethostname(), trustDomain=settings.trust_domain)
     cluster = None
     if isinstance(store, SecretStore):
         cluster = Cluster(client, authority, ledger, pod, store)
@@ -198,8 +201,8 @@ def _store(options: argparse.Namespace, client: Client) -> Store:
     return DirectoryStore(options.state)
 
 
-def _ledger(options: argparse.Namespace) -> Ledger:
-    return Ledger(options.state / "ledger.sqlite3" if options.state else None)
+def _ledger(options: argparse.Namespace, audit: AuditLog | None = None) -> Ledger:
+    return Ledger(options.state / LEDGER if options.state else None, audit)
 
 
 def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:

@@ -135,6 +135,7 @@ def record_json(record: Record, now: float) -> dict[str, object]:
         "serial": record.serial,
         "identity": record.identity,
         "caller": record.caller,
+        "proof": record.proof,
         "pod": {"namespace": record.pod_namespace, "name": record.pod_name, "uid": record.pod_uid},
         "node": record.node,
         "key": {"kind": record.key_kind, "sha256": record.key_fingerprint},

@@ -80,7 +80,8 @@ class Callers:
         """Like `authenticate`, for reading: no pod is asked for, only who it is."""
         if credentials.authorization or not credentials.certificate:
             return self.authenticate(credentials, now)
-        return Caller("certificate", identity_of_certificate(credentials.certificate, now))
+        identity, serial = identity_of_certificate(credentials.certificate, now)
+        return Caller("certificate", identity, proof=serial)
 
     def _by_token(self, authorization: str, now: float) -> Caller:
         scheme, _, token = authorization.partition(" ")
@@ -89,24 +90,26 @@ class Callers:
         claims = self._verifier.verify(token.strip(), now)
         identity = Identity(self._settings.trust_domain, claims.namespace, claims.service_account)
         if not claims.pod_name:
-            return self._without_pod("token", identity, "the token is not bound to a pod")
-        return self._with_pod("token", identity, PodRef(claims.namespace, claims.pod_name, claims.pod_uid), claims.node)
+            return self._without_pod("token", claims.id, identity, "the token is not bound to a pod")
+        pod = PodRef(claims.namespace, claims.pod_name, claims.pod_uid)
+        return self._with_pod("token", claims.id, identity, pod, claims.node)
 
     def _by_certificate(self, certificate: bytes, pod: str, now: float) -> Caller:
-        identity = identity_of_certificate(certificate, now)
+        identity, serial = identity_of_certificate(certificate, now)
         if not pod:
-            return self._without_pod("certificate", identity, "the header X-Heddle-Pod is missing")
+            return self._without_pod("certificate", serial, identity, "the header X-Heddle-Pod is missing")
         named = _POD_HEADER.match(pod)
         if named is None:
             raise InvalidInput("the header X-Heddle-Pod is not <namespace>/<name>/<uid>", field="X-Heddle-Pod")
-        return self._with_pod("certificate", identity, PodRef(named["namespace"], named["name"], named["uid"]))
+        ref = PodRef(named["namespace"], named["name"], named["uid"])
+        return self._with_pod("certificate", serial, identity, ref)
 
-    def _without_pod(self, kind: str, identity: Identity, why: str) -> Caller:
+    def _without_pod(self, kind: str, proof: str, identity: Identity, why: str) -> Caller:
         if needs_pod(identity, self._settings):
             raise Forbidden(f"{identity} is only certified for a pod that exists, and {why}")
-        return Caller(kind, identity)
+        return Caller(kind, identity, proof=proof)
 
-    def _with_pod(self, kind: str, identity: Identity, pod: PodRef, node: str = "") -> Caller:
+    def _with_pod(self, kind: str, proof: str, identity: Identity, pod: PodRef, node: str = "") -> Caller:
         """`node` is the one that the token says, where it says one."""
         facts = self._pods(pod.namespace, pod.name, pod.uid)
         named = f"pod {pod.namespace}/{pod.name}"
@@ -118,11 +121,11 @@ class Callers:
             raise PodRefused(pod, f"{named} {'is being deleted' if facts.deleting else 'has finished'}")
         if node and node != facts.node:
             raise PodRefused(pod, f"{named} runs on node {facts.node or 'none'}, and the token is of node {node}")
-        return Caller(kind, identity, pod.namespace, pod.name, pod.uid, facts.node)
+        return Caller(kind, identity, pod.namespace, pod.name, pod.uid, facts.node, proof)
 
 
-def identity_of_certificate(der: bytes, now: float) -> Identity:
-    """The SPIFFE ID in a certificate whose chain TLS has verified.
+def identity_of_certificate(der: bytes, now: float) -> tuple[Identity, str]:
+    """The SPIFFE ID in a certificate whose chain TLS has verified, and its serial (lower-case hexadecimal).
 
     Its time is looked at again: a kept-alive connection may outlive the certificate that opened it.
     """
@@ -138,6 +141,6 @@ def identity_of_certificate(der: bytes, now: float) -> Identity:
     if len(uris) != 1:
         raise Unauthenticated(f"an X509-SVID has exactly one URI, the client certificate has {len(uris)}")
     try:
-        return parse_identity(uris[0])
+        return parse_identity(uris[0]), f"{certificate.serial_number:x}"
     except InvalidInput as error:
         raise Unauthenticated(f"the client certificate names no workload: {error}") from None

@@ -74,6 +74,7 @@ class Issuance:
             prepared_at=now,
             not_before=grant.not_before,
             not_after=grant.not_after,
+            proof=caller.proof,
         )
         self._ledger.record(record)
         try:

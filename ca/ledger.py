@@ -1,5 +1,8 @@
 """The record of every certificate: written before the signature, so that nothing was ever signed that is not in it.
 
+Two books: a table to look things up in, and beside it the audit log (ca/audit.py), whose newest line the table's file
+names, so that a log that was cut is noticed.
+
 SQLite in WAL mode. With `synchronous=NORMAL` each commit is in the operating system's hands when `record` returns: a
 crash or kill of the process loses nothing. A power failure may lose the last moments, never the file
 (docs/adr/0012-ledger.md). A record left as "prepared" by a crash means: the certificate may exist.
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from ca.audit import AuditLog
+from ca.audit_chain import Anchor
 from mesh.errors import MissingPrerequisite, Unavailable
 
 _SCHEMA = """
@@ -31,16 +36,25 @@ CREATE TABLE IF NOT EXISTS certificates (
     prepared_at REAL NOT NULL,
     not_before INTEGER NOT NULL,
     not_after INTEGER NOT NULL,
+    proof TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL CHECK (state IN ('prepared', 'issued', 'failed'))
 ) STRICT;
 CREATE INDEX IF NOT EXISTS certificates_by_end ON certificates (not_after);
+CREATE TABLE IF NOT EXISTS audit_end (line INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
+INSERT INTO audit_end SELECT 0, '' WHERE NOT EXISTS (SELECT 1 FROM audit_end);
 """
+_ADDED = {"proof": "TEXT NOT NULL DEFAULT ''"}  # columns that a table of an earlier version lacks
+LEDGER = "ledger.sqlite3"
 _BUSY_MILLISECONDS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One issuance. Times are Unix seconds, `issuer` and `root` the serials of the intermediate and of its root."""
+    """One issuance. Times are Unix seconds, `issuer` and `root` the serials of the intermediate and of its root.
+
+    `caller` is the kind of credential ("token", "certificate", "self"), `proof` which one: the id of the token (its
+    `jti`), the serial of the certificate. Never the credential itself.
+    """
 
     serial: str
     identity: str
@@ -56,20 +70,23 @@ class Record:
     prepared_at: float
     not_before: int
     not_after: int
+    proof: str = ""
     state: str = "prepared"
 
 
 _COLUMNS = ", ".join(Record.__slots__)
 _values = attrgetter(*Record.__slots__)
 _INSERT = f"INSERT INTO certificates ({_COLUMNS}) VALUES ({', '.join('?' * len(Record.__slots__))})"  # noqa: S608
+_NOTE = "UPDATE audit_end SET line = ?, hash = ? WHERE line < ?"  # threads may come in another order than their lines
 
 
 class Ledger:
     """Safe for many threads and more than one process. Methods raise Unavailable when the file cannot be used."""
 
-    def __init__(self, path: Path | None) -> None:
-        """`None`: in memory, gone with the process."""
+    def __init__(self, path: Path | None, audit: AuditLog | None = None) -> None:
+        """`None`: in memory, gone with the process. `audit` is written too."""
         self._lock = threading.Lock()
+        self._audit = audit
         if path is not None:
             _make_directory(path.parent)
         with _explained:
@@ -79,15 +96,53 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
+            there = {row[1] for row in self._connection.execute("PRAGMA table_info(certificates)")}
+            for column, kind in _ADDED.items():
+                if column not in there:
+                    self._connection.execute(f"ALTER TABLE certificates ADD COLUMN {column} {kind}")
+
+    def begin(self, **fields: object) -> None:
+        """Write the start of this process into the audit log, and what is missing at its end."""
+        if self._audit is not None:
+            self._note(self._audit.begin(self.audit_end, **fields))
 
     def record(self, record: Record) -> None:
         """Write down what is about to be signed. A serial that is there already is an error (Unavailable)."""
         values = _values(record)
+        end = self._audit.write("issue", **_line(record)) if self._audit is not None else None
         with self._lock, _explained:
-            self._connection.execute(_INSERT, values)
+            if end is None:
+                self._connection.execute(_INSERT, values)
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.execute(_INSERT, values)
+                self._connection.execute(_NOTE, (end.number, end.hash, end.number))
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    def audit(self, event: str, **fields: object) -> None:
+        """Write something else than an issuance into the audit log. Unavailable when it cannot be written."""
+        if self._audit is not None:
+            self._note(self._audit.write(event, **fields))
+
+    @property
+    def audit_end(self) -> Anchor:
+        """The newest line of the audit log that this file knows of."""
+        with self._lock, _explained:
+            number, digest = self._connection.execute("SELECT line, hash FROM audit_end").fetchone()
+        return Anchor(number, digest) if number else Anchor()
+
+    def _note(self, end: Anchor) -> None:
+        with self._lock, _explained:
+            self._connection.execute(_NOTE, (end.number, end.hash, end.number))
 
     def mark(self, serial: str, *, issued: bool) -> None:
         """Write down how it went."""
+        if not issued:
+            self.audit("failed", serial=serial)
         with self._lock, _explained:
             self._connection.execute(
                 "UPDATE certificates SET state = ? WHERE serial = ?", ("issued" if issued else "failed", serial)
@@ -110,9 +165,39 @@ class Ledger:
             ).rowcount
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file."""
+        """Fold the write-ahead log into the file, and end the audit log."""
+        if self._audit is not None:
+            self._audit.close()
         with self._lock, _explained:
             self._connection.close()
+
+
+def _line(record: Record) -> dict[str, object]:
+    """An issuance as the audit log tells of it."""
+    pod = {"namespace": record.pod_namespace, "name": record.pod_name, "uid": record.pod_uid, "node": record.node}
+    return {
+        "serial": record.serial,
+        "identity": record.identity,
+        "caller": record.caller,
+        "proof": record.proof,
+        "pod": pod if record.pod_name else None,
+        "key": {"kind": record.key_kind, "sha256": record.key_fingerprint},
+        "issuer": record.issuer,
+        "root": record.root,
+        "notBefore": record.not_before,
+        "notAfter": record.not_after,
+    }
+
+
+def audit_end_of(path: Path) -> Anchor:
+    """The newest line of the audit log that the ledger in `path` knows of; the ledger is not changed."""
+    with _explained:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            row = connection.execute("SELECT line, hash FROM audit_end").fetchone()
+        finally:
+            connection.close()
+    return Anchor(*row) if row and row[0] else Anchor()
 
 
 def _make_directory(directory: Path) -> None:

@@ -17,7 +17,10 @@ from mesh.key_kinds import KEY_KINDS
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `kind` is how: "token", "certificate", or "self": the ca, for its own."""
+    """An authenticated caller. `kind` is how: "token", "certificate", or "self": the ca, for its own.
+
+    `proof` names the credential: a token's id, a certificate's serial (lower-case hexadecimal).
+    """
 
     kind: str
     identity: Identity
@@ -25,6 +28,7 @@ class Caller:
     pod_name: str = ""
     pod_uid: str = ""
     node: str = ""
+    proof: str = ""
 
 
 class Validity(Protocol):

@@ -5,11 +5,12 @@ Of the embedded mesh it reads the ca's ledger; of a cluster the WorkloadCertific
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -22,17 +23,41 @@ from mesh.errors import MissingPrerequisite, NotFound
 WORKLOAD_CERTIFICATES = "/apis/heddle.dev/v1/workloadcertificates"
 
 
-@click.command("certificates")
+class Subcommands(click.Group):
+    """Imports a subcommand when it is called."""
+
+    modules: ClassVar[dict[str, tuple[str, str]]] = {
+        "verify-log": ("cli.commands.certificate_log", "Check that the ca's audit log is as it was written."),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.modules:
+            return None
+        found: click.Command = importlib.import_module(self.modules[cmd_name][0]).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.modules[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group("certificates", cls=Subcommands, invoke_without_command=True)
 @click.option("-n", "--namespace", default="", help="Only identities of this namespace.")
 @click.option("--all", "everything", is_flag=True, help="Expired and, of the embedded mesh, replaced ones too.")
 @cluster_options
 @output_option
-def command(namespace: str, everything: bool, kubeconfig: str, output: str) -> None:
+@click.pass_context
+def command(context: click.Context, namespace: str, everything: bool, kubeconfig: str, output: str) -> None:
     """Every certificate issued: pod, serial, issuer, expiry, time to renewal.
 
     Of the embedded mesh if one runs here and no --kubeconfig is named, else of the cluster, whose objects tell of the
     newest certificate of each pod: the same as `kubectl get workloadcertificates -A`.
     """
+    if context.invoked_subcommand is not None:
+        return
     embedded = (state_dir() / "engine.sock").exists() or not cluster_is_known()
     if kubeconfig or not embedded:
         found = of_cluster(client_of(kubeconfig), time.time())

@@ -268,10 +268,10 @@ class RunningCa:
 class CaProcess(RunningCa):
     """With its root in the directory `state`, and the API server `api`."""
 
-    def __init__(self, state: Path, api: ApiServer, *more: str) -> None:
+    def __init__(self, state: Path, api: ApiServer, *more: str, env: Mapping[str, str] | None = None) -> None:
         self.state = state
         log = state.with_name(state.name + ".log")
-        super().__init__(log, "--state", str(state), "--kube-api", api.url, *more)
+        super().__init__(log, "--state", str(state), "--kube-api", api.url, *more, env=env)
 
     @property
     def roots(self) -> str:
