@@ -24,9 +24,11 @@ from ca.metrics import Metrics
 from ca.own_certificate import own_certificate
 from ca.passphrase import passphrase_from
 from ca.pods import PodWatch, ask_api
+from ca.rotation.desk import Desk
 from ca.secret_store import SecretStore
 from ca.settings import CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, CaSettings
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
+from ca.trust import new_trust
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
@@ -42,6 +44,7 @@ from svid.material import SvidMaterial, TrustBundle
 THREADS = 8
 REVIEW_SECONDS = 5.0
 KEEPALIVE = 60  # seconds
+LONGEST_DEFAULT_WINDOW = 3600.0  # seconds over which a rotation's renewals are spread, unless it is said otherwise
 
 log = structlog.get_logger("ca")
 
@@ -109,6 +112,8 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         issuance=issuance,
         ledger=ledger,
         bundle=lambda: authority.bundle,
+        desk=_desk(options, settings, authority, store),
+        members=lambda _state: (),
         metrics=metrics,
         now=time.time,
         replica=pod.name if pod and cluster else "",
@@ -203,6 +208,14 @@ def _store(options: argparse.Namespace, client: Client) -> Store:
 
 def _ledger(options: argparse.Namespace, audit: AuditLog | None = None) -> Ledger:
     return Ledger(options.state / LEDGER if options.state else None, audit)
+
+
+def _desk(options: argparse.Namespace, settings: CaSettings, authority: Authority, store: Store) -> Desk:
+    passphrase = _passphrase(options)
+    window = min(LONGEST_DEFAULT_WINDOW, settings.leaf_ttl / 2)
+    return Desk(
+        authority, store, lambda: new_trust(passphrase(), settings, int(time.time())).root_pem, window, time.time
+    )
 
 
 def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:

@@ -1,4 +1,4 @@
-"""The ca's HTTP: `POST /v1/certificates`, `GET /v1/certificates`, `GET /v1/bundle`.
+"""The ca's HTTP: `POST /v1/certificates`, `GET /v1/certificates`, `GET /v1/bundle`, and what `ca.rotation.api` adds.
 
 docs/architecture.md has the wire.
 """
@@ -19,6 +19,10 @@ from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
 from ca.policy import check_ttl, may_read_ledger
 from ca.request import parse_request
+from ca.rotation.api import RotationDeps, add_rotation
+from ca.rotation.decide import Member
+from ca.rotation.desk import Desk
+from ca.rotation.state import Rotation
 from ca.settings import CaSettings
 from ca.trust import bundle_json
 from mesh.errors import Forbidden, HeddleError, InvalidInput
@@ -40,6 +44,8 @@ class Deps:
     issuance: Issuance
     ledger: Ledger
     bundle: Callable[[], TrustBundle]
+    desk: Desk
+    members: Callable[[Rotation], tuple[Member, ...]]
     metrics: Metrics
     now: Callable[[], float]
     replica: str = ""  # the own pod's name; "" where there is one ca
@@ -50,6 +56,11 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application."""
     app = Flask("ca", static_folder=None)
+
+    def check_operator() -> None:
+        caller = deps.callers.operator(_credentials(), deps.now())
+        if not may_read_ledger(caller, deps.settings):
+            raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
 
     @app.post("/v1/certificates")
     def issue() -> Response:
@@ -69,10 +80,8 @@ def create_app(deps: Deps) -> Flask:
 
     @app.get("/v1/certificates")
     def ledger() -> Response:
+        check_operator()
         now = deps.now()
-        caller = deps.callers.operator(_credentials(), now)
-        if not may_read_ledger(caller, deps.settings):
-            raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
         records = deps.ledger.list(valid_at=None if "all" in request.args else now)
         # Of this replica alone: what all of them issued is in the WorkloadCertificates (docs/adr/0121).
         replica = {"replica": deps.replica} if deps.replica else {}
@@ -88,6 +97,7 @@ def create_app(deps: Deps) -> Flask:
             response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
         return response
 
+    add_rotation(app, RotationDeps(deps.desk, deps.members, check_operator, deps.now))
     handle_errors(app, "the ca", count=deps.metrics.refused)
     return app
 

@@ -54,6 +54,7 @@ class Authority:
         self._settings = settings
         self._now = now
         self._listeners: list[Callable[[TrustBundle], object]] = []
+        self._trust_listeners: list[Callable[[Trust], object]] = []
         self._renewing = threading.Lock()
         self._not_before_retry = 0.0
         self._trust = open_trust(store, read_passphrase, settings, now())
@@ -63,6 +64,15 @@ class Authority:
     def bundle(self) -> TrustBundle:
         """What everyone trusts."""
         return self._trust.bundle
+
+    @property
+    def trust(self) -> Trust:
+        """The state as it was read last."""
+        return self._trust
+
+    def on_trust(self, listener: Callable[[Trust], object]) -> None:
+        """Call `listener` whenever anything of the state has changed, from the thread that called `refresh`."""
+        self._trust_listeners.append(listener)
 
     def on_bundle(self, listener: Callable[[TrustBundle], object]) -> None:
         """Call `listener` whenever the bundle has changed, from the thread that called `refresh`."""
@@ -106,6 +116,8 @@ class Authority:
             log.info("the trust bundle has changed", sequence=trust.bundle.sequence, roots=len(trust.bundle.roots))
             for listener in self._listeners:
                 listener(trust.bundle)
+        for told in self._trust_listeners:
+            told(trust)
 
     def _due(self, longest_leaf: int) -> bool:
         issuer, now = self._issuer.issuer, self._now()

@@ -3,6 +3,7 @@
 Documents, wherever they are kept (`ca.store`):
     root.pem      the encrypted root key (PKCS #8) and the root certificate
     bundle.json   {"trustDomain", "sequence", "roots"}
+and, once the root has been rotated, those of `ca.rotation`.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class Trust:
     root_pem: str = field(repr=False)
     bundle: TrustBundle
     version: str = ""
+    others: Documents = field(default_factory=dict, repr=False)  # what is kept beside these two
 
     def documents(self) -> Documents:
-        return {ROOT: self.root_pem, BUNDLE: json.dumps(bundle_json(self.bundle), indent=1) + "\n"}
+        return {**self.others, ROOT: self.root_pem, BUNDLE: json.dumps(bundle_json(self.bundle), indent=1) + "\n"}
 
 
 def open_trust(store: Store, read_passphrase: Callable[[], bytes], settings: CaSettings, now: float) -> Trust:
@@ -70,7 +72,8 @@ def trust_from(stored: Stored, where: str, trust_domain: str) -> Trust:
             field="trustDomain",
             hint="a trust domain keeps its name; start a new one in an empty place",
         )
-    return Trust(root_pem, bundle, stored.version)
+    others = {name: text for name, text in stored.documents.items() if name not in (ROOT, BUNDLE)}
+    return Trust(root_pem, bundle, stored.version, others)
 
 
 def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:

@@ -1,0 +1,173 @@
+"""A rotation over HTTP: `GET /v1/rotation` and `POST /v1/rotation`, for operators.
+
+docs/architecture.md has the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, Response
+
+from ca.issue import rfc3339
+from ca.rotation.decide import NAMED, Member, count_leaves, sentence, waiting
+from ca.rotation.desk import Desk, Wish
+from ca.rotation.documents import STANDBY, root_facts
+from ca.rotation.state import LONGEST_WINDOW, Phase, Rotation
+from ca.trust import Trust
+from mesh.errors import InvalidInput
+from serving.json_http import json_response, read_json
+
+MAX_BODY = 64 * 1024
+DOES = ("start", "pause", "resume", "rollback", "finish", "exclude", "include")
+_FIELDS = frozenset({"do", "pods", "windowSeconds", "dryRun"})
+
+
+@dataclass(frozen=True, slots=True)
+class RotationDeps:
+    """`operator` raises unless the current request is an operator's; `members` looks at who lives with what."""
+
+    desk: Desk
+    members: Callable[[Rotation], tuple[Member, ...]]
+    operator: Callable[[], None]
+    now: Callable[[], float]
+
+
+def add_rotation(app: Flask, deps: RotationDeps) -> None:
+    """Add the two routes."""
+
+    @app.get("/v1/rotation")
+    def rotation() -> Response:
+        deps.operator()
+        trust, state = deps.desk.current()
+        return json_response(rotation_json(trust, state, deps.members(state), deps.now()), 200)
+
+    @app.post("/v1/rotation")
+    def ask() -> Response:
+        deps.operator()
+        wish = wish_from(read_json(MAX_BODY))
+        trust, before = deps.desk.current()
+        members = deps.members(before)
+        further: dict[str, Any] = {}
+        if wish.do == "start":
+            further["preflight"] = preflight(before, members)
+        if wish.dry_run:
+            would = deps.desk.tried(wish, len(members))
+            state = before
+            further["would"] = {"phase": would.phase, "direction": _direction(would.back), "sequence": would.sequence}
+        else:
+            trust, state = deps.desk.carry_out(wish, len(members))
+        if wish.do == "exclude":
+            further["warnings"] = [what_breaks(member) for member in members if member.name in wish.pods]
+        return json_response(rotation_json(trust, state, members, deps.now()) | further, 200)
+
+
+def wish_from(body: object) -> Wish:
+    """The wish in a request's body; InvalidInput names the field that is wrong."""
+    if not isinstance(body, dict):
+        raise InvalidInput("the body is not a JSON object", hint='send {"do": "start"}')
+    unknown = sorted(body.keys() - _FIELDS)
+    if unknown:
+        raise InvalidInput(
+            f"{unknown[0]!r} is not a field", field=unknown[0], hint=f"there are {', '.join(sorted(_FIELDS))}"
+        )
+    do, pods, window = body.get("do"), body.get("pods", []), body.get("windowSeconds")
+    dry_run = body.get("dryRun", False)
+    if do not in DOES:
+        raise InvalidInput(f"{do!r} is nothing that can be done", field="do", hint=f"there are {', '.join(DOES)}")
+    if not isinstance(pods, list) or not all(isinstance(name, str) and name.count("/") == 1 for name in pods):
+        raise InvalidInput("must be a list of names", field="pods", hint='such as ["default/reviews-1"]')
+    if window is not None and (
+        isinstance(window, bool) or not isinstance(window, int | float) or not 1 <= window <= LONGEST_WINDOW
+    ):
+        raise InvalidInput(f"must be a number from 1 to {LONGEST_WINDOW:g}, got {window!r}", field="windowSeconds")
+    if not isinstance(dry_run, bool):
+        raise InvalidInput("must be true or false", field="dryRun")
+    return Wish(do, tuple(pods), None if window is None else float(window), dry_run)
+
+
+def rotation_json(trust: Trust, state: Rotation, members: tuple[Member, ...], now: float) -> dict[str, Any]:
+    """The body of both answers."""
+    found = waiting(state, members)
+    leaving, staying = count_leaves(state, members)
+    old, new = (staying, leaving) if state.back or not state.running else (leaving, staying)
+    order = state.order
+    in_window = state.phase in (Phase.RENEW, Phase.DRAIN)
+    return {
+        "phase": state.phase,
+        "direction": _direction(state.back),
+        "paused": state.paused,
+        "since": _moment(state.since),
+        "startedAt": _moment(state.started_at),
+        "sequence": state.sequence,
+        "roots": roots_json(trust, state),
+        "acknowledged": {
+            "have": found.have,
+            "of": found.of,
+            "missing": found.names,
+            "excluded": list(state.excluded),
+        },
+        "leaves": {"old": old, "new": new},
+        "window": {"from": _moment(order.begin), "until": _moment(order.until)} if in_window else None,
+        "estimateSeconds": max(0, round(order.until - now)) if state.phase is Phase.RENEW else None,
+        "waitingFor": sentence(state, found, now),
+        "history": [
+            {"phase": step.phase, "direction": _direction(step.back), "at": _moment(step.at)} for step in state.history
+        ],
+    }
+
+
+def roots_json(trust: Trust, state: Rotation) -> list[dict[str, Any]]:
+    """The roots in the bundle, and the one on standby."""
+    pems = dict.fromkeys((*trust.bundle.roots, trust.others.get(STANDBY, "")))
+    facts = {each.fingerprint: each for each in (root_facts(pem) for pem in pems if pem)}
+    return [
+        {
+            "fingerprint": each.fingerprint,
+            "serial": each.serial,
+            "notBefore": rfc3339(each.not_before),
+            "notAfter": rfc3339(each.not_after),
+            "role": _role(each.fingerprint, state),
+        }
+        for each in facts.values()
+    ]
+
+
+def _role(fingerprint: str, state: Rotation) -> str:
+    if fingerprint == state.signs:
+        return "active"
+    return "incoming" if fingerprint == state.stays else "outgoing"
+
+
+def preflight(state: Rotation, members: tuple[Member, ...]) -> dict[str, Any]:
+    """Whether everyone who would be waited for answers and has the bundle as it is, and why not."""
+    missing = waiting(state, members).missing
+    return {
+        "ready": not missing,
+        "missing": [{"name": each.name, "why": each.trouble or _behind(each)} for each in missing[:NAMED]],
+        "count": len(missing),
+    }
+
+
+def _behind(member: Member) -> str:
+    if member.sequence is None:
+        return "it says nothing"
+    return f"it has taken bundle {member.sequence} only"
+
+
+def what_breaks(member: Member) -> str:
+    """What it means to go on without this one."""
+    return (
+        f"{member.name}: if it still runs, it will refuse, and be refused by, everyone with a certificate of the root "
+        "that stays, until it has taken the bundle and a new certificate"
+    )
+
+
+def _direction(back: bool) -> str:
+    return "back" if back else "forward"
+
+
+def _moment(at: float) -> str | None:
+    return rfc3339(int(at)) if at else None
