@@ -5,8 +5,8 @@ between the two. Files are those of Istio's Secret `cacerts`, by which the probl
     root-cert.pem    the root
     ca-cert.pem      the certificate whose key is in ca-key.pem: the root itself, or an intermediate
     cert-chain.pem   certificates between ca-cert.pem and the root; it may name both of them too, or be empty
-Sources: https://istio.io/latest/docs/tasks/security/cert-management/plugin-ca-cert/ (the layout); RFC 5280 sections 4.1,
-4.2.1 and 6.1; SPIFFE X509-SVID sections 4 and 5 (what a signing certificate may have).
+Sources: https://istio.io/latest/docs/tasks/security/cert-management/plugin-ca-cert/ (the layout); RFC 5280 sections
+4.1, 4.2.1 and 6.1; SPIFFE X509-SVID sections 4 and 5 (what a signing certificate may have).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from ca.signature import IssuerKey, scheme_of
+from mesh.errors import InvalidInput
 from mesh.problems import FieldProblem, ObjectErrors
 
 ROOT, CERTIFICATE, KEY, CHAIN = "root-cert.pem", "ca-cert.pem", "ca-key.pem", "cert-chain.pem"
@@ -29,9 +30,6 @@ TLS_NAMES = {"ca.crt": ROOT, "tls.crt": CERTIFICATE, "tls.key": KEY}
 """The names that a Secret of type kubernetes.io/tls has for the same, which Istio reads too."""
 
 LONGEST_CHAIN = 4  # intermediates; each one is sent with every handshake of the mesh
-MIN_RSA, MAX_RSA = 2048, 4096
-CURVES = ("secp256r1", "secp384r1")
-KEYS = f"P-256, P-384, or RSA of {MIN_RSA} to {MAX_RSA} bits"
 _PEM_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _KNOWN_CRITICAL = frozenset(
     {
@@ -56,7 +54,7 @@ class ImportedRoot:
 
     root: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = field(repr=False)
+    key: IssuerKey = field(repr=False)
     warnings: tuple[FieldProblem, ...] = ()
 
     @property
@@ -76,11 +74,12 @@ def check_import(
     problems: list[FieldProblem] = []
     given = {name: _certificates(name, files, problems) for name in (ROOT, CERTIFICATE, CHAIN)}
     key = _key(files, passphrase, problems)
+    problems += [found for name, certificates in given.items() for c in certificates for found in _digest(c, name)]
     _stop_at(problems)
     assert key is not None
     path = _path(given[CERTIFICATE][0], given[CHAIN], given[ROOT], problems)
     _stop_at(problems)
-    problems += _key_problems(key, path[0], _name(path, 0))
+    problems += _key_problems(key, path[0])
     for depth, certificate in enumerate(path):
         name = _name(path, depth)
         problems += _as_authority(certificate, name, is_root=depth == len(path) - 1)
@@ -89,7 +88,7 @@ def check_import(
         problems += _algorithms(certificate, name)
         problems += _path_length(certificate, name, below=_below(path, depth))
     _stop_at(problems)
-    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    assert isinstance(key, IssuerKey)
     return ImportedRoot(path[-1], tuple(path[:-1]), key, tuple(_warnings(given, path)))
 
 
@@ -178,7 +177,7 @@ def _no_issuer(path: Sequence[x509.Certificate], candidates: Sequence[x509.Certi
 def _issued(above: x509.Certificate, below: x509.Certificate) -> bool:
     try:
         below.verify_directly_issued_by(above)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -198,9 +197,7 @@ def _below(path: Sequence[x509.Certificate], depth: int) -> int:
 # ---- one certificate
 
 
-def _key_problems(key: PrivateKeyTypes, signing: x509.Certificate, name: str) -> Iterator[FieldProblem]:
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        yield _problem(KEY, f"a key of its kind ({type(key).__name__}) is not used in a mesh", f"use {KEYS}")
+def _key_problems(key: PrivateKeyTypes, signing: x509.Certificate) -> Iterator[FieldProblem]:
     if _spki(key.public_key()) != _spki(signing.public_key()):
         yield _problem(KEY, f"it is not the key of the certificate in {CERTIFICATE}")
 
@@ -283,15 +280,13 @@ def _matches(tree: str, host: str) -> bool:
 
 
 def _algorithms(certificate: x509.Certificate, name: str) -> Iterator[FieldProblem]:
-    key = certificate.public_key()
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if key.curve.name not in CURVES:
-            yield _problem(name, f"its key is on the curve {key.curve.name}", f"use {KEYS}")
-    elif isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA <= key.key_size <= MAX_RSA:
-            yield _problem(name, f"its RSA key has {key.key_size} bits", f"use {KEYS}")
-    else:
-        yield _problem(name, "the kind of its key is not used in a mesh", f"use {KEYS}")
+    try:
+        scheme_of(certificate.public_key())
+    except InvalidInput as error:
+        yield _problem(name, error.message, error.hint or "")
+
+
+def _digest(certificate: x509.Certificate, name: str) -> Iterator[FieldProblem]:
     digest = certificate.signature_hash_algorithm
     if not isinstance(digest, hashes.SHA256 | hashes.SHA384 | hashes.SHA512):
         yield _problem(name, f"it is signed with {digest.name if digest else 'an odd digest'}", "use SHA-256 or better")
