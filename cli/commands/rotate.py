@@ -12,13 +12,14 @@ import click
 
 from cli.ca_access import Ca, reach
 from cli.on_cluster import cluster_options, confirm, yes_option
-from cli.output import output_option, show
+from cli.output import duration, output_option, show
 from cli.rotation import exclusion, view
 from cli.rotation.watch import follow
-from mesh.errors import InvalidInput
+from mesh.errors import Conflict
 
 PATH = "/v1/rotation"
 WAITING = 3
+RECENT_SECONDS = 3600.0
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -76,7 +77,8 @@ def exclude_option(command: Command) -> Command:
 
 @command.command("start")
 @click.option("--window", metavar="TIME", callback=seconds_of, help="Spread the renewals over this time, such as 10m.")
-@click.option("--dry-run", is_flag=True, help="Only say what would happen, and what is in the way.")
+@click.option("--dry-run", is_flag=True, help="Only say what would happen and whom it would wait for (exit code 3).")
+@click.option("--again", is_flag=True, help="Also when the last rotation ended less than an hour ago.")
 @exclude_option
 @watch_options
 @yes_option
@@ -85,6 +87,7 @@ def exclude_option(command: Command) -> Command:
 def start(
     window: int | None,
     dry_run: bool,
+    again: bool,
     exclude: Sequence[str],
     watch: bool,
     wait: int | None,
@@ -92,23 +95,26 @@ def start(
     kubeconfig: str,
     output: str,
 ) -> None:
-    """Start a rotation to a new root. While one is under way, say so and do nothing (exit code 0)."""
+    """Start a rotation to a new root.
+
+    While one is under way, or when one has just ended, say so and start nothing (exit code 0).
+    """
     ca = reach(kubeconfig)
     before = ca.get(PATH)
     asked: dict[str, Any] = {"do": "start"} | ({"windowSeconds": window} if window is not None else {})
-    if view.is_idle(before) and dry_run:
-        return _show(ca.post(PATH, {**asked, "dryRun": True}), output)
     if dry_run:
-        click.echo("a rotation is under way already: nothing would be started", err=True)
-        return _show(before, output)
+        return _try(ca, before, asked, output)
     if not view.is_idle(before):
         if view.is_back(before):
-            raise InvalidInput(
+            raise Conflict(
                 "a rotation is being rolled back, and another can start only after it",
                 hint="see `heddle rotate status`",
             )
         click.echo("a rotation is under way already: it goes on", err=True)
         after = before
+    elif not again and (since := _seconds_since_last(before)) is not None and since < RECENT_SECONDS:
+        click.echo(f"a rotation ended {duration(since)} ago: nothing is started (another one with --again)", err=True)
+        return _show(before, output)
     else:
         _check_names(exclude)
         confirm("The trust domain gets a new root, and every certificate is renewed.", yes)
@@ -130,7 +136,7 @@ def status(exclude: Sequence[str], watch: bool, wait: int | None, yes: bool, kub
     body = ca.get(PATH)
     if exclude:
         body = _exclude(ca, body, exclude, yes)
-    _end(ca, body, output, watch=watch, wait=wait, goal=body.get("direction") or "")
+    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
 
 
 @command.command("pause")
@@ -149,7 +155,7 @@ def resume(watch: bool, wait: int | None, kubeconfig: str, output: str) -> None:
     """Go on after `pause`."""
     ca = reach(kubeconfig)
     body = ca.post(PATH, {"do": "resume"})
-    _end(ca, body, output, watch=watch, wait=wait, goal=body.get("direction") or "")
+    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
 
 
 @command.command("rollback")
@@ -179,7 +185,7 @@ def finish(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: st
     if not view.is_idle(ca.get(PATH)):
         confirm("All certificates of the old root are renewed at once.", yes)
     body = ca.post(PATH, {"do": "finish"})
-    _end(ca, body, output, watch=watch, wait=wait, goal=body.get("direction") or "")
+    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
 
 
 @command.command("exclude")
@@ -201,6 +207,25 @@ def include_pods(pods: Sequence[str], kubeconfig: str, output: str) -> None:
     """Wait for these pods after all."""
     _check_names(pods)
     _show(reach(kubeconfig).post(PATH, {"do": "include", "pods": list(pods)}), output)
+
+
+def _try(ca: Ca, before: Mapping[str, Any], asked: Mapping[str, Any], output: str) -> None:
+    if not view.is_idle(before):
+        click.echo("a rotation is under way already: nothing would be started", err=True)
+        return _show(before, output)
+    body = ca.post(PATH, {**asked, "dryRun": True})
+    _show(body, output)
+    if not (body.get("preflight") or {}).get("ready", True):
+        raise click.exceptions.Exit(WAITING)
+    return None
+
+
+def _seconds_since_last(body: Mapping[str, Any]) -> float | None:
+    """Since a rotation was completed; None where the last one was rolled back, or there was none."""
+    direction, at = view.ended(body)
+    if direction != "forward":
+        return None
+    return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
 
 
 def _exclude(ca: Ca, body: Mapping[str, Any], pods: Sequence[str], yes: bool) -> Any:
@@ -225,27 +250,26 @@ def _end(ca: Ca, body: Mapping[str, Any], output: str, *, watch: bool, wait: int
     """Show `body`, after watching if that was asked for; leaves with 1 or 3 when it did not end as wanted."""
     if not watch and wait is None:
         return _show(body, output)
-    started = body.get("startedAt")
-    if not view.is_idle(body):
-        quiet = output != "table"
-        terminal = sys.stdout.isatty() and not quiet
-        body = follow(lambda: ca.get(PATH), seconds=wait, terminal=terminal, say=_to_error if quiet else click.echo)
-    if output != "table" or not view.is_idle(body):
+    running = not view.is_idle(body)
+    if running:
+        table = output == "table"
+        terminal = table and sys.stdout.isatty()
+        body = follow(lambda: ca.get(PATH), seconds=wait, terminal=terminal, say=click.echo if table else _to_error)
+    if output != "table" or not running:
         _show(body, output)
     if not view.is_idle(body):
         raise click.exceptions.Exit(WAITING)
-    _judge(body, started, goal)
+    if running:
+        _judge(body, goal)
     return None
 
 
-def _judge(body: Mapping[str, Any], started: str | None, goal: str) -> None:
+def _judge(body: Mapping[str, Any], goal: str) -> None:
     """Leave with 1 when the rotation that was watched ended the other way."""
-    ended = body.get("direction") or ""
-    if started and goal and ended and ended != goal:
-        click.echo(f"the rotation ended the other way: {'rolled back' if ended == 'back' else 'completed'}", err=True)
+    direction, _ = view.ended(body)
+    click.echo("rolled back: the old root signs" if direction == "back" else "the rotation is complete", err=True)
+    if direction != goal:
         raise click.exceptions.Exit(1)
-    if started:
-        click.echo("rolled back: the old root signs again" if ended == "back" else "the rotation is complete", err=True)
 
 
 def _to_error(text: str) -> None:

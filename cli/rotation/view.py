@@ -31,7 +31,8 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one phase is. `of` is 0 where there is nothing to count; `state` is "done", "now" or "to come"."""
+    """How far one phase is. `of` is 0 where there is nothing to count; `state` is "done", "now", "to come" or
+    "left out"."""
 
     phase: str
     state: str
@@ -44,7 +45,7 @@ class Progress:
         """Between 0 and 1."""
         if self.state == "done":
             return 1.0
-        return self.have / self.of if self.state == "now" and self.of else 0.0
+        return self.have / self.of if self.of else 0.0
 
 
 def is_idle(body: Body) -> bool:
@@ -63,23 +64,28 @@ def progress(body: Body) -> list[Progress]:
         return []
     names = list(PHASES)
     now = names.index(body["phase"]) if body["phase"] in PHASES else 0
+    passed = {entry["phase"] for entry in body.get("history") or () if _same_way(entry, body)}
     found = []
     for at, name in enumerate(names):
-        # Going back, a phase that was reached is undone, and the ones after it are never reached.
-        state = "now" if at == now else "done" if at < now else "to come"
+        # A rollback enters where it is safe to, and leaves out what is before that.
+        state = "now" if at == now else "to come" if at > now else "done" if name in passed else "left out"
         have, of, unit = _counted(name, body) if state == "now" else (0, 0, "")
         found.append(Progress(name, state, have, of, unit))
     return found
 
 
+def _same_way(entry: Mapping[str, Any], body: Body) -> bool:
+    return (entry.get("direction") == "back") == is_back(body)
+
+
 def _counted(phase: str, body: Body) -> tuple[int, int, str]:
-    if phase in ("distribute", "retire"):
+    if phase in ("distribute", "sign", "retire"):
         acknowledged = body.get("acknowledged") or {}
         return acknowledged.get("have", 0), acknowledged.get("of", 0), "acknowledged"
     if phase in ("renew", "drain"):
         leaves = body.get("leaves") or {}
         old, new = leaves.get("old", 0), leaves.get("new", 0)
-        return new, old + new, "certificates"
+        return (old if is_back(body) else new), old + new, "certificates"
     return 0, 0, ""
 
 
@@ -98,16 +104,45 @@ def status(body: Body, now: datetime) -> str:
     lines = [headline(body)]
     if not is_idle(body):
         lines += ["", *(bar(item) for item in progress(body)), "", *notes(body, now)]
+    if body.get("would"):
+        would = body["would"]
+        lines += [f"It would begin with phase {would['phase']} and bundle {would['sequence']}."]
+    if body.get("preflight"):
+        lines += ["", *preflight(body["preflight"])]
     lines += ["", roots(body)]
-    lines += [""] if body.get("history") else []
-    lines += [f"{entry['at']}  {entry['phase']}" for entry in body.get("history") or ()]
+    if body.get("history"):
+        lines += ["", columns(("since", "phase", "direction"), map(_step, body["history"]))]
     return "\n".join(lines)
+
+
+def preflight(found: Mapping[str, Any]) -> Iterator[str]:
+    """Who would be waited for, and why."""
+    if found["ready"]:
+        yield "preflight: everyone answers, and trusts the bundle as it is"
+        return
+    yield f"preflight: a rotation would wait for {found['count']}:"
+    for each in found["missing"]:
+        yield f"  {each['name']}: {each['why']}"
+    if found["count"] > len(found["missing"]):
+        yield f"  and {found['count'] - len(found['missing'])} more"
+
+
+def ended(body: Body) -> tuple[str, str]:
+    """How the last rotation ended ("forward", "back", or "" where there was none) and when (RFC 3339)."""
+    last = next(reversed(body.get("history") or ()), None)
+    if not last or last["phase"] != IDLE:
+        return "", ""
+    return last.get("direction", "forward"), last["at"]
+
+
+def _step(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return entry["at"], entry["phase"], entry.get("direction", "")
 
 
 def bar(item: Progress, cells: int = BAR_CELLS) -> str:
     """`  renew       ###########...................   12/34 certificates`."""
     full = round(item.part * cells)
-    counts = f"{item.have}/{item.of} {item.unit}" if item.of else {"done": "done", "now": "now"}.get(item.state, "")
+    counts = f"{item.have}/{item.of} {item.unit}" if item.of else "" if item.state == "to come" else item.state
     return f"  {item.phase:<11} {'#' * full}{'.' * (cells - full)}  {counts}".rstrip()
 
 

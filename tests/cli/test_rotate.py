@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,47 @@ def test_dry_run_changes_nothing(mesh: CommandServer) -> None:
     answer(mesh, state("renew"))
     assert "nothing would be started" in heddle("rotate", "start", "--dry-run").err
     assert len(mesh.operator.sent) == 1
+
+
+def test_a_dry_run_that_would_wait_ends_with_3(mesh: CommandServer) -> None:
+    answer(mesh, state("dry-run"))
+    done = heddle("rotate", "start", "--dry-run")
+    assert done.code == 3
+    assert "n/b: it has taken bundle 1 only" in done.out
+
+
+def just_ended(direction: str) -> dict[str, Any]:
+    at = datetime.now(UTC).isoformat()
+    return state("completed", history=[{"phase": "idle", "direction": direction, "at": at}])
+
+
+def test_none_is_started_right_after_another_unless_again(mesh: CommandServer) -> None:
+    answer(mesh, just_ended("forward"))
+    done = heddle("rotate", "start", "-y", "--watch")
+    assert done.code == 0
+    assert "nothing is started" in done.err
+    assert mesh.operator.sent == []
+    heddle("rotate", "start", "-y", "--again")
+    answer(mesh, just_ended("back"))
+    heddle("rotate", "start", "-y")
+    assert len(mesh.operator.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "direction", "code"),
+    [
+        (["start", "-y"], "forward", 0),
+        (["start", "-y"], "back", 1),
+        (["rollback", "-y"], "back", 0),
+        (["rollback", "-y"], "forward", 1),
+    ],
+)
+def test_how_it_ends_decides_the_exit_code(mesh: CommandServer, words: list[str], direction: str, code: int) -> None:
+    going = state("renew" if words[0] == "start" else "back-renew")
+    mesh.operator.in_turn[PATH] = [(200, going), (200, going), (200, just_ended(direction))]
+    done = heddle("rotate", *words, "--watch")
+    assert done.code == code, done.err
+    assert ("rolled back" if direction == "back" else "complete") in done.err
 
 
 def test_exclude_says_first_what_breaks(mesh: CommandServer) -> None:

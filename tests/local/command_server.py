@@ -15,24 +15,33 @@ from mesh.errors import NotFound, Unavailable
 
 
 class Operator:
-    """Answers what a test put in `answers`, by service and path."""
+    """Answers what a test put in `answers`, by service and path; first what is `in_turn`, one after the other."""
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, object]] = {}
+        self.in_turn: dict[str, list[tuple[int, object]]] = {}
         self.asked: list[str] = []
         self.sent: list[Any] = []
+        self.answering: Any = None  # somebody real to ask instead
 
     def get(self, service: str, path: str) -> tuple[int, bytes]:
+        if self.answering:
+            return self.answering.get(service, path)
         self.asked.append(f"{service}{path}")
         if service not in ("discovery", "ca"):
             raise NotFound(f"there is no service {service!r} to ask", hint="discovery or ca")
-        answer = self.answers.get(f"{service}{path.partition('?')[0]}")
+        where = f"{service}{path.partition('?')[0]}"
+        if self.in_turn.get(where):
+            self.answers[where] = self.in_turn[where].pop(0)
+        answer = self.answers.get(where)
         if answer is None:
             raise Unavailable(f"the {service} does not answer: refused")
         code, body = answer
         return code, body if isinstance(body, bytes) else json.dumps(body).encode()
 
     def post(self, service: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if self.answering:
+            return self.answering.post(service, path, body)
         self.sent.append(json.loads(body))
         return self.get(service, path)
 
