@@ -7,12 +7,18 @@ Sources: RFC 5280 sections 4.1 and 4.2; SPIFFE X509-SVID sections 2 to 4 and app
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from ipaddress import ip_network
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ca.settings import DNS_SUFFIXES
 from ca.signature import IssuerKey, IssuerPublicKey, scheme_of
+
+# RFC 1123 host names: labels of letters, digits and inner dashes, the last not a number (an IPv4 address has one).
+_HOST = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*(?![0-9]+\Z)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
 def root_certificate(
@@ -32,9 +38,12 @@ def intermediate_certificate(
     not_before: int,
     not_after: int,
 ) -> x509.Certificate:
-    """An intermediate that may sign leaves and nothing below them (path length 0)."""
+    """An intermediate that may sign leaves of its trust domain, and nothing below them (path length 0)."""
     name = _name(trust_domain, f"Heddle intermediate {serial:x}"[:64])
-    return _authority(name, public_key, root.subject, root_key, 0, trust_domain, serial, not_before, not_after)
+    constraints = _name_constraints(trust_domain)
+    return _authority(
+        name, public_key, root.subject, root_key, 0, trust_domain, serial, not_before, not_after, constraints
+    )
 
 
 def leaf_extensions(issuer: x509.Certificate) -> list[x509.Extension[x509.ExtensionType]]:
@@ -60,6 +69,7 @@ def _authority(
     serial: int,
     not_before: int,
     not_after: int,
+    constraints: x509.NameConstraints | None = None,
 ) -> x509.Certificate:
     builder = (
         x509.CertificateBuilder(subject_name=subject, issuer_name=issuer)
@@ -76,7 +86,21 @@ def _authority(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]), critical=False
         )
     )
+    if constraints is not None:
+        builder = builder.add_extension(constraints, critical=True)  # RFC 5280 4.2.1.10
     return builder.sign(issuer_key, scheme_of(issuer_key.public_key()).digest)
+
+
+def _name_constraints(trust_domain: str) -> x509.NameConstraints | None:
+    """SPIFFE IDs of the trust domain alone, the control plane's DNS names alone, and no IP addresses.
+
+    None for a trust domain that SPIFFE knows and DNS does not (`a_b`, `10.0.0.1`): Envoy and Go refuse every
+    certificate under a constraint of such a name (docs/adr/0221).
+    """
+    if not _HOST.match(trust_domain):
+        return None
+    permitted = [x509.UniformResourceIdentifier(trust_domain), *map(x509.DNSName, DNS_SUFFIXES)]
+    return x509.NameConstraints(permitted, [x509.IPAddress(ip_network(every)) for every in ("0.0.0.0/0", "::/0")])
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

@@ -29,8 +29,12 @@ def _control(name: str) -> ServiceAccount:
     return ServiceAccount(CONTROL_NAMESPACE, name)
 
 
+DNS_SUFFIXES = (f"{CONTROL_NAMESPACE}.svc", f"{CONTROL_NAMESPACE}.svc.cluster.local")
+"""What every DNS name in a certificate ends with: intermediates may certify no other (`ca.profile`)."""
+
+
 def _dns_names(name: str) -> tuple[str, ...]:
-    return (f"{name}.{CONTROL_NAMESPACE}.svc", f"{name}.{CONTROL_NAMESPACE}.svc.cluster.local")
+    return tuple(f"{name}.{suffix}" for suffix in DNS_SUFFIXES)
 
 
 CA = _control("heddle-ca")

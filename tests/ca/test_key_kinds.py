@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -26,7 +24,7 @@ from mesh.errors import Forbidden, InvalidInput
 from mesh.identity import Identity
 from mesh.key_kinds import KEY_KINDS, key_kind
 from svid.request import new_key_request
-from tests.support.envoy import RunningEnvoy, free_port
+from tests.support.tls_pairs import Ends, TlsPairs, tls_context
 
 NOW, DAY = 1_700_000_000, 86400
 END = NOW + 36_500 * DAY
@@ -59,67 +57,11 @@ def key_pair(kind: str) -> tuple[str, str]:
     return pem(leaf) + INTERMEDIATE.public_bytes(PEM).decode(), private
 
 
-def tls(message: str, chain: str, key: str, **more: Any) -> dict[str, Any]:
-    """A transport socket with this certificate, as mesh TLS has it."""
-    common = {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        "tls_certificates": [{"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}],
-        "validation_context": {"trusted_ca": {"inline_string": ROOT.public_bytes(PEM).decode()}},
-    }
-    kind = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{message}"
-    config = {"@type": kind, "common_tls_context": common, **more}
-    return {"name": "envoy.transport_sockets.tls", "typed_config": config}
-
-
-def place(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def listener(port: int, config: dict[str, Any], socket: dict[str, Any] | None = None) -> dict[str, Any]:
-    chain: dict[str, Any] = {"filters": [{"name": "filter", "typed_config": config}]}
-    if socket:
-        chain["transport_socket"] = socket
-    return {"name": str(port), "address": place(port), "filter_chains": [chain]}
-
-
-FILTERS = "type.googleapis.com/envoy.extensions.filters.network."
-
-
-class Pairs:
-    """For each kind of key a server that echoes, and a way to it through a client, both with a key of that kind."""
-
-    def __init__(self, kinds: list[str]) -> None:
-        self.ways: dict[str, int] = {}
-        listeners, clusters = [], []
-        for kind in kinds:
-            chain, key = key_pair(kind)
-            server, way = free_port(), free_port()
-            downstream = tls("DownstreamTlsContext", chain, key, require_client_certificate=True)
-            proxied = {"@type": FILTERS + "tcp_proxy.v3.TcpProxy", "stat_prefix": kind, "cluster": kind}
-            listeners.append(listener(server, {"@type": FILTERS + "echo.v3.Echo"}, downstream))
-            listeners.append(listener(way, proxied))
-            endpoint = {"endpoint": {"address": place(server)}}
-            load = {"cluster_name": kind, "endpoints": [{"lb_endpoints": [endpoint]}]}
-            upstream = tls("UpstreamTlsContext", chain, key)
-            clusters.append({"name": kind, "type": "STATIC", "load_assignment": load, "transport_socket": upstream})
-            self.ways[kind] = way
-        resources = {"listeners": listeners, "clusters": clusters}
-        self.bootstrap = {"admin": {"address": place(free_port())}, "static_resources": resources}
-
-    def echo(self, kind: str) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.ways[kind]), timeout=10) as connection:
-            connection.sendall(b"hello")
-            try:
-                return connection.recv(5)
-            except ConnectionResetError:
-                return b""
-
-
 def test_a_pair_of_envoys_speaks_with_each_kind_that_is_certified_and_no_other(tmp_path: Path) -> None:
-    pairs = Pairs([*KEY_KINDS, *UNLIKE])
-    with RunningEnvoy(pairs.bootstrap, tmp_path):
-        said = {kind: pairs.echo(kind) for kind in pairs.ways}
-    assert said == dict.fromkeys(KEY_KINDS, b"hello") | dict.fromkeys(UNLIKE, b"")
+    roots = {"trusted_ca": {"inline_string": ROOT.public_bytes(PEM).decode()}}
+    ends = {kind: tls_context(*key_pair(kind), roots) for kind in (*KEY_KINDS, *UNLIKE)}
+    with TlsPairs({kind: Ends(each, each) for kind, each in ends.items()}, tmp_path) as pairs:
+        assert pairs.speaks() == set(KEY_KINDS)
 
 
 @pytest.mark.parametrize("kind", sorted(UNLIKE))

@@ -202,7 +202,7 @@ def openssl_verifies(
 ) -> x509.Certificate:
     """A leaf for `key`, whose chain `openssl verify -x509_strict` has found good for both purposes."""
     now = int(time.time())
-    grant = Grant(Identity("cluster.local", "default", "a"), ("a.default.svc",), now - 60, now + DAY)
+    grant = Grant(Identity("cluster.local", "default", "a"), ("heddle-webhook.istio-system.svc",), now - 60, now + DAY)
     leaf = sign(issuer_key, prepare(issuer_of(intermediate), grant, signable(key), new_serial()))
     (tmp_path / "leaf.pem").write_text(pem(leaf))
     (tmp_path / "root.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
