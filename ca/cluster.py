@@ -14,6 +14,7 @@ import structlog
 
 from ca import workload_certificate
 from ca.authority import Authority
+from ca.certificate_states import CertificateStates
 from ca.ledger import Ledger, Record
 from ca.pods import PodWatch
 from ca.refusals import Refusals
@@ -60,6 +61,7 @@ class Cluster:
             limit=MOST_EVENTS_WAITING,
             per_second=EVENTS_PER_SECOND,
         )
+        self._states = CertificateStates(client)
         self._roots = RootKeeper(client, lambda: authority.bundle, self._ending)
         self._behind = threading.Event()
         self._stopping = threading.Event()
@@ -69,6 +71,7 @@ class Cluster:
         self._pods = pods
         self._certificates.start()
         self._events.start()
+        self._states.start()
         self._catch_up()
         self._roots.start()
         pods.start(self._client, self._roots.take)
@@ -96,6 +99,7 @@ class Cluster:
         """Write what waits, for a few seconds at most. May be called more than once."""
         self._stopping.set()
         self._roots.stop()
+        self._states.stop()
         left = self._certificates.stop(LAST_SECONDS)
         self._events.stop()
         if left:

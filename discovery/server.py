@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -89,3 +92,16 @@ def serve_plain(address: tuple[str, int], app: Any) -> WSGIServer:
     server = WSGIServer(address, app, log=None, error_log=None)
     server.start()
     return server
+
+
+def serve_on_socket(place: Path, app: Any) -> None:
+    """Serve `app` on a Unix socket that this process's own user alone can open. Whatever was at `place` is replaced."""
+    place.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(place))
+    finally:
+        os.umask(before)
+    listener.listen()
+    WSGIServer(listener, app, log=None, error_log=None).start()

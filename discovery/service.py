@@ -8,11 +8,14 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
-from discovery.app import Deps, create_app
+from discovery.app import OPERATOR_ACCOUNT, Deps, create_app
+from discovery.ask import SOCKET
 from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
@@ -26,7 +29,7 @@ from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
 from discovery.polls import Polls, VerifiedPeers
-from discovery.server import create_server, serve_plain
+from discovery.server import create_server, serve_on_socket, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
 from discovery.status_writer import StatusWriter, Tallies
@@ -37,6 +40,7 @@ from kube.client import connect
 from kube.leader import Leader
 from kube.source import Source
 from mesh.errors import HeddleError, Unavailable
+from mesh.identity import Identity
 from mesh.objects import Pod
 from mesh.ports import DISCOVERY
 from mesh.rbac import STATUS_LEASE
@@ -110,14 +114,17 @@ def _start(options: argparse.Namespace) -> Running:
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
     peers = VerifiedPeers()
-    app = create_app(Deps(hub, sessions, feed, peers, bare.status, tallies))
+    deps = Deps(hub, sessions, feed, peers, bare.status, tallies)
+    if options.operator_socket:
+        operator = Identity(options.trust_domain, CONTROL_NAMESPACE, OPERATOR_ACCOUNT)
+        serve_on_socket(options.operator_socket, create_app(replace(deps, peer=lambda _: operator)))
 
     def close() -> None:
         hub.close()
         if writer is not None:
             writer.stop()
 
-    return Running(Polls(sessions, gate, peers, app), lambda: Rotating(certificate), close)
+    return Running(Polls(sessions, gate, peers, create_app(deps)), lambda: Rotating(certificate), close)
 
 
 def _members(sessions: Sessions) -> list[tuple[Member, tuple[Finding, ...]]]:
@@ -164,4 +171,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", default=DEFAULT_REVISION, help=revision)
     bare = "address of the plain HTTP port for Envoys without an agent; none by default"
     parser.add_argument("--bare-listen", default="", help=bare)
+    socket = f"Unix socket on which this user may read status and plans, {SOCKET} in a pod; none by default"
+    parser.add_argument("--operator-socket", type=Path, default=None, help=socket)
     return parser

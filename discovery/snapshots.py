@@ -61,7 +61,10 @@ def settings_of(revision: str) -> Key:
 
 def watches(settings: Key = SETTINGS) -> list[Watched]:
     """What discovery lists and watches."""
-    kinds = [Watched(kind.kind, kind.path, _SECRET_QUERY if kind.kind == "Secret" else {}) for kind in _kinds()]
+    kinds = [
+        Watched(kind.kind, kind.path, _SECRET_QUERY if kind.kind == "Secret" else {}, kind.definition)
+        for kind in _kinds()
+    ]
     maps = list_path("", "v1", "configmaps", settings.namespace)
     return [*kinds, Watched("ConfigMap", maps, {"fieldSelector": f"metadata.name={settings.name}"})]
 

@@ -258,7 +258,7 @@ def _definitions(facts: Facts) -> Iterator[Finding]:
     for kind in KINDS:
         if not kind.of_istio:
             continue
-        name = f"{kind.plural}.{kind.group}"
+        name = kind.definition
         raw = there.get(name)
         if raw is None:
             says = f"{kind.kind} is not defined: such objects cannot be created"

@@ -57,6 +57,12 @@ class Client:
         self._api = api
         self.address = address
 
+    @property
+    def configuration(self) -> Configuration:
+        """The server, its certificates and the credentials; for connections that are no requests (exec.py)."""
+        configuration: Configuration = self._api.configuration
+        return configuration
+
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         return self.call("GET", path, query=query)
 

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from kube.client import Client
-from mesh.errors import Gone, HeddleError, NotFound
+from mesh.errors import Gone, HeddleError, NotFound, Unavailable
 
 # The server ends a watch before its silence would be taken for a dead connection: while nothing of a kind changes, not
 # even a bookmark is sent where etcd does not report its progress.
@@ -28,18 +28,23 @@ SILENCE_SECONDS = 150.0
 FIRST_RETRY = 0.2
 LONGEST_RETRY = 10.0
 ABSENT_RETRY = 4.0
-ABSENT_AFTER = 5  # times in a row that the server does not know a kind, before what was known of it is dropped
+ABSENT_AFTER = 5  # times in a row that the server does not know a kind, before that is believed
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 log = structlog.get_logger("kube")
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A kind and where its objects are; `query` may hold a field or label selector."""
+    """A kind and where its objects are; `query` may hold a field or label selector.
+
+    `definition`: the name of the CustomResourceDefinition that it comes from, `virtualservices.networking.istio.io`.
+    """
 
     kind: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
+    definition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,8 @@ class Source:
             thread.join(self._silence_seconds)
 
     def synced(self) -> bool:
-        """Whether every kind's first list was delivered (a kind that the server does not know counts as empty)."""
+        """Whether every kind's first list was delivered. A kind that is not defined counts as empty; one that is, and
+        is not served at the moment, does not: nobody knows which objects it has."""
         return all(state.listed for _, state in self._watches)
 
     def troubles(self) -> dict[str, HeddleError]:
@@ -216,16 +222,37 @@ class Source:
                 raise HeddleError(f"the watch of {watched.path} says {other}: {what.get('message', what)}")
 
     def _absent(self, watched: Watched, state: _State, on_event: Callable[[Event], None], error: NotFound) -> None:
-        """The server does not know the kind: its definition is not installed, or the server is only starting."""
+        """The server does not know the kind: its definition is not installed or not served yet, or the server is only
+        starting. What is known of it, and that nothing is, stays until that is certain."""
         state.missing += 1
         state.version = ""
-        if not state.listed or state.missing >= ABSENT_AFTER:
+        defined = self._defined(watched)
+        if defined:
+            how = "it is defined and not served at the moment"
+            state.trouble = Unavailable(f"{watched.kind}: {how}", hint=f"kubectl describe crd {watched.definition}")
+            log.warning(how, kind=watched.kind)
+            self._stopping.wait(min(ABSENT_RETRY, backoff(state.missing, self._random())))
+        elif state.missing >= ABSENT_AFTER or (defined is False and not state.listed):
             state.trouble, state.listed = error, True
             on_event(Listed(watched.kind, (), 0))
             log.warning("the API server does not know this kind; will look again", kind=watched.kind)
             self._stopping.wait(ABSENT_RETRY * (0.5 + 0.5 * self._random()))
         else:
             self._stopping.wait(backoff(state.missing, self._random()))
+
+    def _defined(self, watched: Watched) -> bool | None:
+        """Whether the kind's definition has the version that is watched, so that there may be objects of it; None where
+        that cannot be found out."""
+        if not watched.definition:
+            return None
+        try:
+            definition = self._client.get(f"{DEFINITIONS}/{watched.definition}")
+        except NotFound:
+            return False
+        except HeddleError:
+            return None
+        version = watched.path.split("/")[3]  # /apis/<group>/<version>/<plural>
+        return any(each["name"] == version for each in definition["spec"]["versions"])
 
 
 def number(resource_version: str) -> int:

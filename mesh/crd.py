@@ -91,11 +91,6 @@ def defined() -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind.model is not None)
 
 
-def name_of(kind: Kind) -> str:
-    """The CRD's name."""
-    return f"{kind.plural}.{kind.group}"
-
-
 def stored_version(kind: Kind) -> str:
     """The version that the API server stores objects of the kind in."""
     chosen = _STORED[kind.group]
@@ -119,7 +114,7 @@ def crd(kind: Kind) -> Json:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": name_of(kind), "labels": {"app.kubernetes.io/part-of": "heddle"}},
+        "metadata": {"name": kind.definition, "labels": {"app.kubernetes.io/part-of": "heddle"}},
         "spec": {
             "group": kind.group,
             "names": names,

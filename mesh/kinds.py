@@ -61,6 +61,11 @@ class Kind:
         """Where the API server lists all of them: `/apis/networking.istio.io/v1/virtualservices`."""
         return f"/{'apis' if self.group else 'api'}/{self.api_version}/{self.plural}"
 
+    @property
+    def definition(self) -> str:
+        """The name of its CustomResourceDefinition: `virtualservices.networking.istio.io`; "" for Kubernetes' own."""
+        return f"{self.plural}.{self.group}" if self.model else ""
+
 
 ISTIO_SUFFIX = ".istio.io"
 NETWORKING = "networking.istio.io"

@@ -48,6 +48,7 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
         Right((*READ, "create", "patch"), "", "configmaps", "the roots, in every namespace", names=(ROOTS_MAP,)),
         Right(READ, "", "namespaces", "which namespaces get the roots"),
         Right(("create", "get", "patch"), "heddle.dev", "workloadcertificates", "tells of each certificate"),
+        Right(("list",), "heddle.dev", "workloadcertificates", "which of them are overdue or have expired"),
         Right(("create", "patch"), "events.k8s.io", "events", "tells a pod why it was refused"),
         Right((*READ_ONE, "update"), "", "secrets", "the root, encrypted", True, ("heddle-ca-root",)),
         Right(("create",), "", "secrets", "the root, the first time; RBAC cannot name what is created", True),
@@ -58,6 +59,13 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             Right(("patch",), kind.group, f"{kind.plural}/status", "tells what became of each object")
             for kind in watched_by("discovery")
             if kind.of_istio
+        ),
+        Right(
+            ("get",),
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "whether a kind that is not served may have objects",
+            names=tuple(kind.definition for kind in watched_by("discovery") if kind.definition),
         ),
         Right(("get", "update"), "coordination.k8s.io", "leases", "which replica writes", True, (STATUS_LEASE,)),
         Right(("create",), "coordination.k8s.io", "leases", "the first time; RBAC cannot name what is created", True),

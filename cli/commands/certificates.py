@@ -6,17 +6,16 @@ Of the embedded mesh it reads the ca's ledger; of a cluster the WorkloadCertific
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
-from cli.mesh_access import connect, state_dir
-from cli.on_cluster import client_of, cluster_options
+from cli.mesh_access import connect
+from cli.on_cluster import cluster_options
 from cli.output import columns, duration, output_option, show
+from cli.reach import cluster_asked
 from kube.client import Client
 from mesh.errors import MissingPrerequisite, NotFound
 
@@ -58,19 +57,13 @@ def command(context: click.Context, namespace: str, everything: bool, kubeconfig
     """
     if context.invoked_subcommand is not None:
         return
-    embedded = (state_dir() / "engine.sock").exists() or not cluster_is_known()
-    if kubeconfig or not embedded:
-        found = of_cluster(client_of(kubeconfig), time.time())
+    cluster = cluster_asked(kubeconfig)
+    if cluster is not None:
+        found = of_cluster(cluster, time.time())
     else:
         found = connect().ca("/v1/certificates" + ("?all" if everything else ""))["certificates"]
     chosen = [c for c in found if not namespace or f"/ns/{namespace}/" in c["identity"]]
     show({"certificates": chosen if everything else current(chosen)}, output, lambda v: table(v["certificates"]))
-
-
-def cluster_is_known() -> bool:
-    """Whether there is a cluster to ask without one being named."""
-    named = os.environ.get("KUBECONFIG") or os.environ.get("KUBERNETES_SERVICE_HOST")
-    return bool(named) or (Path.home() / ".kube" / "config").is_file()
 
 
 def of_cluster(client: Client, now: float) -> list[dict[str, Any]]:

@@ -7,11 +7,16 @@ from typing import Any
 import click
 import orjson
 
+from cli.cluster_mesh import ClusterMesh
 from cli.commands.local import find_pod, run_in_pod
 from cli.mesh_access import connect
+from cli.on_cluster import cluster_options
 from cli.output import columns, output_option, show
+from cli.pod_names import the_one
+from cli.reach import cluster_asked
 from mesh.errors import Unavailable
 
+PROXY_CONTAINER = "istio-proxy"
 KINDS = ("listeners", "routes", "clusters", "endpoints")
 QUERY = {
     "listeners": "/config_dump?resource=dynamic_listeners",
@@ -25,20 +30,33 @@ QUERY = {
 @click.argument("pod")
 @click.argument("what", type=click.Choice(KINDS))
 @click.option("-n", "--namespace", default="", help="The pod's namespace, where POD does not name it (NS/POD).")
+@cluster_options
 @output_option
-def command(pod: str, what: str, namespace: str, output: str) -> None:
+def command(pod: str, what: str, namespace: str, kubeconfig: str, output: str) -> None:
     """What the Envoy of POD runs: listeners, routes, clusters or endpoints.
 
-    POD is a pod's name, `namespace/name`, or the beginning of a name that only one pod has.
+    POD is a pod's name, `namespace/name`, or the beginning of a name that only one pod has. On a cluster it is asked in
+    its own container, by the user's right to `pods/exec`.
     """
-    mesh = connect()
-    found = find_pod(mesh, pod, namespace)
-    text = run_in_pod(mesh, found, "istio-proxy", ["heddle-agent", "admin", "GET", QUERY[what]])
+    cluster = cluster_asked(kubeconfig)
+    argv = ["heddle-agent", "admin", "GET", QUERY[what]]
+    text = _on_cluster(ClusterMesh(cluster), pod, namespace, argv) if cluster else _embedded(pod, namespace, argv)
     try:
         answer = orjson.loads(text)
     except ValueError as error:
         raise Unavailable(f"the Envoy of {pod} did not answer: {text[:200]}") from error
     show(_resources(what, answer), output, lambda value: _TABLES[what](value))
+
+
+def _embedded(pod: str, namespace: str, argv: list[str]) -> str:
+    mesh = connect()
+    return run_in_pod(mesh, find_pod(mesh, pod, namespace), PROXY_CONTAINER, argv)
+
+
+def _on_cluster(mesh: ClusterMesh, pod: str, namespace: str, argv: list[str]) -> str:
+    where = pod.rpartition("/")[0] or namespace
+    found = the_one(mesh.pods(where), pod, namespace, "`heddle status` lists those that have a sidecar")
+    return mesh.run(found, PROXY_CONTAINER, argv)
 
 
 def _resources(what: str, dump: dict[str, Any]) -> list[dict[str, Any]]:

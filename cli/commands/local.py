@@ -16,9 +16,10 @@ import click
 
 from cli.mesh_access import Mesh, connect, state_dir
 from cli.output import age, columns, output_option, show
+from cli.pod_names import the_one
 from local import up
 from local.exec_socket import call
-from mesh.errors import InvalidInput, NotFound, Unavailable
+from mesh.errors import NotFound, Unavailable
 from mesh.objects import Key
 
 DOWN_SECONDS = 60.0
@@ -212,17 +213,8 @@ def down_command() -> None:
 
 def find_pod(mesh: Mesh, pod: str, namespace: str = "") -> Key:
     """The pod that a person means: `name`, `namespace/name`, or the beginning of one pod's name."""
-    where, _, name = pod.rpartition("/")
-    where = where or namespace
     pods = [Key(p["namespace"], p["name"]) for p in mesh.get("/status")["pods"]]
-    inside = [key for key in pods if not where or key.namespace == where]
-    exact = [key for key in inside if key.name == name]
-    found = exact or [key for key in inside if key.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise NotFound(f"there is no pod {pod}", hint="`heddle local status` lists them")
-    raise InvalidInput(f"{pod} could be {', '.join(map(str, found))}", hint="write more of the name, or -n NAMESPACE")
+    return the_one(pods, pod, namespace, "`heddle local status` lists them")
 
 
 def run_in_pod(mesh: Mesh, pod: Key, container: str, argv: list[str]) -> str:

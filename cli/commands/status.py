@@ -6,14 +6,21 @@ from typing import Any
 
 import click
 
+from cli.cluster_mesh import ClusterMesh
 from cli.mesh_access import Mesh, connect
+from cli.on_cluster import cluster_options
 from cli.output import age, columns, output_option, show
-from mesh.errors import HeddleError
+from cli.pod_names import meant
+from cli.reach import cluster_asked
+from mesh.errors import HeddleError, NotFound
+from mesh.objects import Key
 
 TYPES = ("clusters", "endpoints", "listeners", "routes", "virtualHosts", "secrets")
 
 
 @click.command("status")
+@click.argument("name", default="")
+@click.option("-n", "--namespace", default="", help="Only proxies of this namespace.")
 @click.option(
     "--wait",
     "wait_seconds",
@@ -21,16 +28,36 @@ TYPES = ("clusters", "endpoints", "listeners", "routes", "virtualHosts", "secret
     default=0,
     help="Wait up to so many seconds, at most 60, for every proxy to be current.",
 )
+@cluster_options
 @output_option
-def command(wait_seconds: float, output: str) -> None:
+def command(name: str, namespace: str, wait_seconds: float, kubeconfig: str, output: str) -> None:
     """Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.
 
-    Exit code 0 when every proxy has applied what is current, otherwise 3.
+    NAME: only proxies of that pod, `namespace/pod`, or of pods whose names begin so. Of the embedded mesh if one runs
+    here and no --kubeconfig is named, else of the cluster, whose replicas of discovery are asked in their own pods, by
+    the user's right to `pods/exec` in istio-system.
+
+    Exit code 0 when every proxy that is shown has applied what is current, otherwise 3.
     """
-    status = read(connect(), wait_seconds)
+    cluster = cluster_asked(kubeconfig)
+    status = ClusterMesh(cluster).status(wait_seconds) if cluster else read(connect(), wait_seconds)
+    status = of_proxies(status, name, namespace)
     show(status, output, table)
     if not status["ready"]:
         raise click.exceptions.Exit(3)
+
+
+def of_proxies(status: dict[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    """`status` of the proxies that are meant, and whether those are ready; NotFound when `name` means none."""
+    if not name and not namespace:
+        return status
+    chosen = set(meant((_key(proxy) for proxy in status["proxies"]), name, namespace))
+    proxies = [proxy for proxy in status["proxies"] if _key(proxy) in chosen]
+    if name and not proxies and status["proxies"]:
+        where = f" in namespace {namespace}" if namespace else ""
+        raise NotFound(f"no proxy of a pod {name}{where} is known", hint="`heddle status` lists them all")
+    ready = status["ready"] or (bool(proxies) and all(proxy["upToDate"] for proxy in proxies))
+    return {**status, "ready": ready, "proxies": proxies}
 
 
 def read(mesh: Mesh, wait_seconds: float = 0) -> dict[str, Any]:
@@ -48,8 +75,11 @@ def read(mesh: Mesh, wait_seconds: float = 0) -> dict[str, Any]:
 
 def table(status: dict[str, Any]) -> str:
     """For people: one line a proxy, then every rejection and problem in full."""
-    parts = [columns(("proxy", *TYPES, "since"), map(_row, status["proxies"]))]
-    parts += [line for proxy in status["proxies"] for line in _troubles(proxy)]
+    proxies = status["proxies"]
+    replicas = any("replica" in proxy for proxy in proxies)
+    headers = ("proxy", *TYPES, "since", *(("replica",) if replicas else ()))
+    parts = [columns(headers, [_row(proxy) + ((proxy["replica"],) if replicas else ()) for proxy in proxies])]
+    parts += [line for proxy in proxies for line in _troubles(proxy)]
     parts += [f"PROBLEM {_problem(problem)}" for problem in status["problems"]]
     stopped = [f"{name} is {state}" for name, state in status.get("components", {}).items() if state != "running"]
     parts += [f"CONTROL PLANE: {line}" for line in stopped]
@@ -88,6 +118,10 @@ def _row(proxy: dict[str, Any]) -> tuple[object, ...]:
         else:
             cells.append("current" if state["upToDate"] else "pending")
     return f"{proxy['namespace']}/{proxy['pod']}", *cells, age(newest)
+
+
+def _key(proxy: dict[str, Any]) -> Key:
+    return Key(proxy["namespace"], proxy["pod"])
 
 
 def _problem(problem: dict[str, Any]) -> str:

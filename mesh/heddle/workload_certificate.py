@@ -17,10 +17,11 @@ Hex = Annotated[Text, Schema(pattern=r"^[0-9a-f]*$", maxLength=64)]
 
 
 class CertificateState(StrEnum):
-    """Issued: the first of its pod; Renewed: a later one."""
+    """Issued: the first of its pod; Renewed: a later one; Renewing: its pod should have renewed it by now."""
 
     Issued = "Issued"
     Renewed = "Renewed"
+    Renewing = "Renewing"
     Expired = "Expired"
     Revoked = "Revoked"
 
@@ -64,7 +65,7 @@ class WorkloadCertificate(Model):
     key: CertificateKey | None = None
     """The public key in it."""
     state: CertificateState
-    """Whether it is the pod's first, a later one, expired or revoked."""
+    """Whether it is the pod's first, a later one, late for its renewal, expired or revoked."""
     caller: Caller | None = None
     """What proved who asked for it."""
     replica: Annotated[Text, Schema(maxLength=253)] = ""

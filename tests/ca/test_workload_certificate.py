@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ca.certificate_states import state_at
 from ca.ledger import Record
 from ca.workload_certificate import is_later, replacing, workload_certificate
 from mesh.heddle.workload_certificate import WorkloadCertificate
@@ -63,3 +64,20 @@ def test_replacing_needs_what_was_read_and_says_renewed_for_the_same_pod() -> No
     assert patch["metadata"]["resourceVersion"] == "7"
     assert patch["spec"]["state"] == "Renewed"
     assert replacing(body(prepared_at=NOW + 1, pod_uid="another"), there)["spec"]["state"] == "Issued"
+
+
+@pytest.mark.parametrize(
+    ("state", "life", "then"),
+    [
+        ("Issued", 0.59, "Issued"),
+        ("Renewed", 0.59, "Renewed"),
+        ("Renewed", 0.61, "Renewing"),
+        ("Renewing", 0.61, "Renewing"),
+        ("Renewing", 1.01, "Expired"),
+        ("Revoked", 0.61, "Revoked"),
+        ("Revoked", 1.01, "Revoked"),
+    ],
+)
+def test_time_overtakes_a_certificate_that_is_not_renewed(state: str, life: float, then: str) -> None:
+    spec = {**body()["spec"], "state": state}  # type: ignore[dict-item]
+    assert state_at(spec, NOW + life * 86400) == then

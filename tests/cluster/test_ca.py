@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from ca.certificate_states import CertificateStates
 from svid.client import Refused
 from svid.material import PodRef
 from tests.cli.run import heddle
@@ -111,6 +112,22 @@ def test_people_see_it(own: Place, ca: Replica) -> None:
         "certificates"
     ][-1:]
     assert told.keys() >= {"serial", "identity", "pod", "node", "key", "issuer", "root", "replica", "notAfter"}
+
+
+def test_a_certificate_that_time_has_overtaken_says_so_until_the_next(own: Place, ca: Replica) -> None:
+    pod = own.add_pod("overtaken")
+    first = ca.enrol(own.token(pod))
+    wait_for(lambda: "overtaken" in own.certificates())
+
+    def state_after(share: float) -> str:
+        CertificateStates(own.api.client).look(first.not_before + share * (first.not_after - first.not_before))
+        return str(own.certificates()["overtaken"]["spec"]["state"])
+
+    assert [state_after(share) for share in (0.4, 0.55, 0.7, 1.0)] == ["Issued", "Issued", "Renewing", "Expired"]
+    assert CertificateStates(own.api.client).look(first.not_after) == 0
+    renewed = ca.renew(first, pod_ref(pod))
+    wait_for(lambda: own.certificates()["overtaken"]["spec"]["serial"] == renewed.serial)
+    assert own.certificates()["overtaken"]["spec"]["state"] == "Renewed"
 
 
 def test_a_pod_that_takes_the_name_of_another_takes_over_the_object(own: Place, ca: Replica) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.cli.run import heddle as command
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as HOME
 from tests.cluster.installing import find, heddle, inventory, uninstall, versions
@@ -18,12 +21,16 @@ NOT_USED_HERE = {
     "ca": (
         "get pods",  # the watch of pods is behind a caller
         "patch workloadcertificates",  # a renewal
+        "list workloadcertificates",  # after some minutes
         "create events",
         "patch events",  # a refusal
         "update secrets",  # a rotation of the root
     ),
     "webhook": ("get namespaces",),  # the watch of namespaces is behind a pod
-    "discovery": ("patch ",),  # the status of Istio's objects, of which there are none
+    "discovery": (
+        "patch ",  # the status of Istio's objects, of which there are none
+        "get customresourcedefinitions",  # all of them are served
+    ),
 }
 """Rights, by how they begin, that an installation and a few injected pods have no use for; tests of that use them."""
 
@@ -83,6 +90,65 @@ def test_a_pod_of_a_labelled_namespace_gets_a_sidecar_that_works(installed: Clus
             lambda: find(installed.client, f"/apis/heddle.dev/v1/namespaces/{namespace}/workloadcertificates/a")
         )
         assert certificate["spec"]["identity"] == f"spiffe://cluster.local/ns/{namespace}/sa/default"
+
+
+def test_status_is_that_of_all_replicas_and_names_them(installed: Cluster) -> None:
+    waited = heddle(installed, "status", "--wait=60", "-o", "json")
+    status = json.loads(waited.out)
+    assert (waited.code, status["problems"]) == (0, []), waited.out
+    assert status["components"] == {"ca": "running", "discovery": "running", "webhook": "running"}
+    pods = installed.client.get(f"/api/v1/namespaces/{HOME}/pods")["items"]
+    gateways = {pod["metadata"]["name"] for pod in pods if pod["metadata"]["labels"]["app"] == "istio-ingressgateway"}
+    replicas = {pod["metadata"]["name"] for pod in pods if pod["metadata"]["labels"]["app"] == "heddle-discovery"}
+    assert {proxy["pod"] for proxy in status["proxies"] if proxy["namespace"] == HOME} == gateways
+    assert {proxy["replica"] for proxy in status["proxies"]} <= replicas
+    one = heddle(installed, "status", min(gateways))
+    assert one.code == 0, one.out
+    assert one.out.splitlines()[1].split()[0] == f"{HOME}/{min(gateways)}"
+    assert one.out.splitlines()[-1] == "ready: every proxy has applied what is current"
+
+
+def test_config_of_a_pod_is_what_its_envoy_says(installed: Cluster) -> None:
+    many = heddle(installed, "config", "istio-ingressgateway", "clusters", "-n", HOME)
+    assert (many.code, "write more of the name" in many.err) == (1, True)
+    pods = installed.client.get(f"/api/v1/namespaces/{HOME}/pods?labelSelector=app%3Distio-ingressgateway")["items"]
+    done = heddle(installed, "config", f"{HOME}/{pods[0]['metadata']['name']}", "clusters", "-o", "json")
+    assert done.code == 0, done.err
+    names = {cluster["name"] for cluster in json.loads(done.out)}
+    assert "outbound|443||kubernetes.default.svc.cluster.local" in names
+    assert heddle(installed, "config", "no-such", "routes").err.startswith("heddle: there is no pod no-such (")
+
+
+def test_status_is_for_those_who_may_run_commands_beside_discovery(installed: Cluster, tmp_path: Path) -> None:
+    as_reader = tmp_path / "reader.kubeconfig"
+    as_reader.write_text(_kubeconfig_of_account(installed, "reader"))
+    names = (f"-n{HOME}", "reader")
+    try:
+        nothing = command("status", f"--kubeconfig={as_reader}")
+        assert (nothing.code, nothing.out) == (1, "")
+        assert nothing.err.startswith(f"heddle: you may not list the pods of namespace {HOME} (")
+        installed.kubectl("create", "role", *names, "--verb=list", "--resource=pods")
+        installed.kubectl("create", "rolebinding", *names, "--role=reader", f"--serviceaccount={HOME}:reader")
+        little = command("status", f"--kubeconfig={as_reader}")
+        assert little.code == 3
+        assert "you may not run a command in discovery of pod" in little.out
+        assert "it takes the verbs get and create on pods/exec there" in little.out
+        rules = [{"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["list", "get", "create"]}]
+        installed.kubectl("patch", "role", *names, "--type=merge", "-p", json.dumps({"rules": rules}))
+        assert command("status", "--wait=30", f"--kubeconfig={as_reader}").code == 0
+    finally:
+        for kind in ("rolebinding", "role", "serviceaccount"):
+            installed.kubectl("delete", kind, *names, "--ignore-not-found")
+
+
+def _kubeconfig_of_account(cluster: Cluster, name: str) -> str:
+    """Of a new service account without rights."""
+    accounts = f"/api/v1/namespaces/{HOME}/serviceaccounts"
+    cluster.client.post(accounts, {"metadata": {"name": name}})
+    token = cluster.client.post(f"{accounts}/{name}/token", {"spec": {}})["status"]["token"]
+    kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
+    kubeconfig["users"][0]["user"] = {"token": token}
+    return str(yaml.safe_dump(kubeconfig))
 
 
 @pytest.mark.timeout(300)

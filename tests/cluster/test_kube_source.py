@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from kube.source import Changed, Event, Listed, Progress, Source, Watched, list_path
-from mesh.errors import HeddleError
+from kube.source import DEFINITIONS, Changed, Event, Listed, Progress, Source, Watched, list_path
+from mesh.errors import HeddleError, NotFound
 from tests.cluster import api_server as api_servers
 from tests.cluster.api_server import ApiServer
 from tests.cluster.control_plane import ControlPlane
@@ -148,6 +148,66 @@ def test_a_version_that_etcd_compacted_away_is_answered_by_a_new_list(
     wait_for(lambda: followed.told(Listed) >= 2)
     assert "goes" not in followed.known
     wait_for(lambda: followed.known == _stored(own_api_server))
+
+
+def test_a_kind_that_is_defined_and_not_served_is_not_taken_for_empty(own_api_server: ApiServer) -> None:
+    """Neither by who follows it already nor by who begins to: both would act as if its objects had been deleted."""
+    client, path, name = own_api_server.client, list_path("source.test", "v1", "things"), "things.source.test"
+    client.post(DEFINITIONS, _definition(name))
+    wait_for(lambda: _served(own_api_server, path))
+    client.post(list_path("source.test", "v1", "things", NAMESPACE), {**THING, "metadata": {"name": "a"}})
+    watched = Watched("Thing", path, definition=name)
+    before, after = Mirror(), Mirror()
+    followers = [(Source([watched], client, watch_seconds=2.0), before), (Source([watched], client), after)]
+    try:
+        followers[0][0].start(before)
+        wait_for(lambda: before.known == {"a": None})
+        _serve(own_api_server, name, False)
+        wait_for(lambda: not _served(own_api_server, path))
+        followers[1][0].start(after)
+        for source, _ in followers:
+            wait_for(lambda: "it is defined and not served" in str(source.troubles().get("Thing")))  # noqa: B023
+        assert (before.known, before.told(Listed)) == ({"a": None}, 1)
+        assert (followers[1][0].synced(), after.events) == (False, [])
+        _serve(own_api_server, name, True)
+        wait_for(lambda: after.known == {"a": None} and followers[1][0].synced())
+        wait_for(lambda: not followers[0][0].troubles())
+        client.delete(f"{DEFINITIONS}/{name}")
+        wait_for(lambda: not before.known and not after.known)
+    finally:
+        for source, _ in followers:
+            source.stop()
+
+
+THING = {"apiVersion": "source.test/v1", "kind": "Thing"}
+
+
+def _definition(name: str) -> dict[str, Any]:
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    versions = [
+        {"name": version, "served": True, "storage": version == "v1", "schema": schema} for version in ("v1", "v2")
+    ]
+    spec = {"group": "source.test", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {**spec, "versions": versions},
+    }
+
+
+def _serve(server: ApiServer, name: str, served: bool) -> None:
+    versions = _definition(name)["spec"]["versions"]
+    versions[0]["served"] = served
+    server.client.merge(f"{DEFINITIONS}/{name}", {"spec": {"versions": versions}})
+
+
+def _served(server: ApiServer, path: str) -> bool:
+    try:
+        server.client.get(path)
+    except NotFound:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("killed", ["kube-apiserver", "etcd"])

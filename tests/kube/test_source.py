@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kube.client import Client, connect
-from kube.source import LONGEST_RETRY, Changed, Event, Listed, Progress, Source, Watched, backoff, list_path, number
+from kube.source import (
+    ABSENT_AFTER,
+    LONGEST_RETRY,
+    Changed,
+    Event,
+    Listed,
+    Progress,
+    Source,
+    Watched,
+    backoff,
+    list_path,
+    number,
+)
 from tests.kube.api_server import ApiServer, thing
 
 THINGS = Watched("Thing", "/apis/heddle.dev/v1/things")
@@ -27,9 +40,10 @@ def api() -> Iterator[ApiServer]:
 class Followed:
     """A running source and what it delivered."""
 
-    def __init__(self, address: str, **options: Any) -> None:
+    def __init__(self, address: str, definition: str = "", **options: Any) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
-        self.source = Source([THINGS], connect(address), random=lambda: 0.0, **options)
+        things = replace(THINGS, definition=definition)
+        self.source = Source([things], connect(address), random=lambda: 0.0, **options)
 
     def __enter__(self) -> Followed:
         self.source.start(self.events.put)
@@ -110,12 +124,21 @@ def test_a_refusal_stays_visible_and_is_not_synced(api: ApiServer) -> None:
         assert not followed.source.synced()
 
 
-def test_a_kind_that_is_not_installed_counts_as_empty(api: ApiServer) -> None:
-    api.answers.append((404, {"message": "no such resource"}))
-    with Followed(api.address) as followed:
+def test_a_kind_that_is_not_defined_counts_as_empty(api: ApiServer) -> None:
+    api.answers += [(404, {"message": "no such resource"}), (404, {"message": "no such definition"})]
+    with Followed(api.address, definition="things.example.com") as followed:
         assert names(followed.next()) == []
         assert followed.source.synced()
         assert "Thing" in followed.source.troubles()
+
+
+def test_a_404_that_cannot_be_explained_is_believed_when_it_comes_again(api: ApiServer) -> None:
+    """An API server that is only starting, or one that says nothing of definitions."""
+    for definition, refused in (("", []), ("things.example.com", [(403, {})])):
+        api.answers += [(404, {}), *refused] * ABSENT_AFTER
+        with Followed(api.address, definition=definition) as followed:
+            assert names(followed.next()) == []
+            assert api.answers == []
 
 
 def test_a_short_404_does_not_drop_what_is_known(api: ApiServer) -> None:
