@@ -81,6 +81,17 @@ _COLUMNS = {
         Column("Caller", ".spec.caller", priority=1),
         Column("Replica", ".spec.replica", priority=1),
     ),
+    "TrustDomain": (
+        Column("Phase", ".status.phase"),
+        Column("Acknowledged", ".status.acknowledged"),
+        Column("Missing", ".status.firstMissing"),
+        Column("Root", ".status.activeRoot"),
+        Column("Other Root", ".status.otherRoot"),
+        Column("Sequence", ".status.sequence", "integer"),
+        Column("Direction", ".status.direction", priority=1),
+        Column("Paused", ".status.paused", "boolean", 1),
+        Column("Waiting For", ".status.waitingFor", priority=1),
+    ),
 }
 _STORED = {NETWORKING: "v1", SECURITY: "v1beta1", TELEMETRY: "v1alpha1", EXTENSIONS: "v1alpha1", HEDDLE: "v1"}
 """The version that objects are stored in, by group: Istio's choice, so that its CRDs and these replace each other."""
@@ -118,14 +129,14 @@ def crd(kind: Kind) -> Json:
         "spec": {
             "group": kind.group,
             "names": names,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
             "conversion": {"strategy": "None"},
             "versions": [
                 {
                     "name": version,
                     "served": True,
                     "storage": version == stored_version(kind),
-                    **({"subresources": {"status": {}}} if kind.of_istio else {}),
+                    **({"subresources": {"status": {}}} if kind.of_istio or kind.status else {}),
                     "additionalPrinterColumns": columns,
                     "schema": schema,
                 }
@@ -152,6 +163,8 @@ def _whole(kind: Kind) -> Json:
         schema["required"] = ["spec"]
     if kind.of_istio:
         schema["properties"]["status"] = STATUS
+    elif kind.status:
+        schema["properties"]["status"] = schema_of(kind.status)
     return schema
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.heddle.trust_domain import TrustDomain, TrustDomainStatus
 from mesh.heddle.workload_certificate import WorkloadCertificate
 from mesh.istio.authorization_policy import AuthorizationPolicy
 from mesh.istio.base import IstioObject, Model
@@ -35,7 +36,8 @@ class Kind:
     """One kind. `versions`: the preferred first. `model`: of its spec, for all of Istio's kinds and Heddle's own.
 
     `watched_by`: the parts that list and watch it, of webhook, ca, discovery, node, engine (that of `heddle local`).
-    `planned`: its objects are read and checked, and not acted upon in this release.
+    `planned`: its objects are read and checked, and not acted upon in this release. `status`: the model of the status
+    that Heddle gives to a kind of its own.
     """
 
     group: str
@@ -46,6 +48,7 @@ class Kind:
     model: type[Model] | None = None
     watched_by: tuple[str, ...] = ()
     planned: bool = False
+    status: type[Model] | None = None
 
     @property
     def api_version(self) -> str:
@@ -129,6 +132,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins", True, WasmPlugin, _DISCOVERY, planned=True),
     # Heddle's own
     Kind(HEDDLE, ("v1",), "WorkloadCertificate", "workloadcertificates", True, WorkloadCertificate),
+    Kind(HEDDLE, ("v1",), "TrustDomain", "trustdomains", False, TrustDomain, status=TrustDomainStatus),
 )
 
 _BY_NAME = {(kind.group, kind.kind): kind for kind in KINDS}

@@ -49,6 +49,8 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
         Right(READ, "", "namespaces", "which namespaces get the roots"),
         Right(("create", "get", "patch"), "heddle.dev", "workloadcertificates", "tells of each certificate"),
         Right(("list",), "heddle.dev", "workloadcertificates", "which of them are overdue or have expired"),
+        Right(("create", "patch"), "heddle.dev", "trustdomains", "tells of the roots and of their rotation"),
+        Right(("patch",), "heddle.dev", "trustdomains/status", "how far the rotation is"),
         Right(("create", "patch"), "events.k8s.io", "events", "tells a pod why it was refused"),
         Right((*READ_ONE, "update"), "", "secrets", "the root, encrypted", True, ("heddle-ca-root",)),
         Right(("create",), "", "secrets", "the root, the first time; RBAC cannot name what is created", True),

@@ -65,6 +65,8 @@ def _page(kind: Kind) -> str:
     acted_upon = _messages(kind.model, leave_out_planned=True)
     for message in _messages(kind.model):
         lines += _table("spec" if message is kind.model else message.__name__, message, kind, message in acted_upon)
+    for message in _messages(kind.status) if kind.status else ():
+        lines += _table("status" if message is kind.status else message.__name__, message, kind, True)
     return _joined(*lines).rstrip("\n") + "\n"
 
 
