@@ -18,7 +18,8 @@ from ca.policy import Caller, needs_pod
 from ca.settings import CaSettings
 from kube.tokens import TokenVerifier
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
-from mesh.identity import Identity, parse_identity
+from mesh.identity import Identity
+from svid.leaf import leaf_identity
 from svid.material import PodRef
 
 _POD_HEADER = re.compile(r"(?P<namespace>[a-z0-9-]{1,63})/(?P<name>[a-z0-9.-]{1,253})/(?P<uid>[A-Za-z0-9-]{1,64})\Z")
@@ -129,18 +130,9 @@ def identity_of_certificate(der: bytes, now: float) -> tuple[Identity, str]:
 
     Its time is looked at again: a kept-alive connection may outlive the certificate that opened it.
     """
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
-        raise Unauthenticated(f"the client certificate names nobody: {error}") from None
+    identity = leaf_identity(der, "the client certificate")
+    certificate = x509.load_der_x509_certificate(der)
     moment = datetime.fromtimestamp(now, UTC)
     if not certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc:
         raise Unauthenticated("the client certificate is not valid now", hint="use the token to get a new one")
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise Unauthenticated(f"an X509-SVID has exactly one URI, the client certificate has {len(uris)}")
-    try:
-        return parse_identity(uris[0]), f"{certificate.serial_number:x}"
-    except InvalidInput as error:
-        raise Unauthenticated(f"the client certificate names no workload: {error}") from None
+    return identity, f"{certificate.serial_number:x}"

@@ -8,13 +8,10 @@ A certificate lives here as PEM, the form in which Envoy, `ssl` and the wire wan
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from mesh.errors import InvalidInput
-from mesh.identity import Identity, parse_identity
-
-if TYPE_CHECKING:
-    from cryptography import x509
+from mesh.errors import InvalidInput, Unauthenticated
+from mesh.identity import Identity
+from svid.leaf import leaf_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +75,12 @@ def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
         raise InvalidInput(f"the ca's answer holds a certificate that cannot be read: {error}", field="chain") from None
     if _public_der(leaf.public_key()) != _public_der(key.public_key()):
         raise InvalidInput("the ca's certificate is for another key", field="chain[0]")
+    try:
+        identity = leaf_identity(leaf.public_bytes(serialization.Encoding.DER), "the ca's certificate")
+    except Unauthenticated as error:
+        raise InvalidInput(error.message, field="chain[0]") from None
     return SvidMaterial(
-        identity=_identity(leaf),
+        identity=identity,
         serial=f"{leaf.serial_number:x}",
         not_before=leaf.not_valid_before_utc.timestamp(),
         not_after=leaf.not_valid_after_utc.timestamp(),
@@ -111,16 +112,3 @@ def _public_der(key: object) -> bytes:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return encoded
-
-
-def _identity(leaf: x509.Certificate) -> Identity:
-    from cryptography import x509
-
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise InvalidInput("the ca's certificate names nobody", field="chain[0]") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if len(uris) != 1:
-        raise InvalidInput(f"an X509-SVID has one URI, this certificate has {len(uris)}", field="chain[0]")
-    return parse_identity(uris[0])

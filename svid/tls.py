@@ -1,7 +1,7 @@
 """TLS contexts from an SVID, and the check of who the peer is.
 
 TLS 1.3 only; the chain is verified against the bundle's roots; host names are not looked at, because the identity is
-the SPIFFE ID (X509-SVID section 5.2). Keys reach OpenSSL through an anonymous file in memory: `ssl`
+the SPIFFE ID (`svid.leaf`). Keys reach OpenSSL through an anonymous file in memory: `ssl`
 loads keys by path only, and a key must not touch a disk.
 """
 
@@ -10,18 +10,24 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Collection
-from typing import Protocol
+from typing import Literal, Protocol, overload
 
-from mesh.errors import Forbidden, HeddleError, Unauthenticated
-from mesh.identity import Identity, parse_identity
+from mesh.errors import Forbidden, Unauthenticated
+from mesh.identity import Identity
+from svid.leaf import leaf_identity
 from svid.material import SvidMaterial
 
 
 class HasPeerCertificate(Protocol):
     """`ssl.SSLSocket`, `ssl.SSLObject` and gevent's SSLSocket."""
 
-    def getpeercert(self) -> object:
-        """The verified peer certificate as `ssl` presents it."""
+    @overload
+    def getpeercert(self, binary_form: Literal[False] = False) -> object:
+        """The peer's certificate as a dict, which is empty when it has not been verified."""
+
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None:
+        """The same as DER, verified or not."""
 
 
 def client_context(roots_pem: str, material: SvidMaterial | None = None) -> ssl.SSLContext:
@@ -64,19 +70,12 @@ def load_key_pair(context: ssl.SSLContext, material: SvidMaterial) -> None:
 def peer_identity(connection: HasPeerCertificate) -> Identity | None:
     """The SPIFFE ID of the peer's verified certificate; None when it showed none.
 
-    Unauthenticated when the certificate does not name exactly one workload.
+    Unauthenticated when the certificate is not the leaf X509-SVID of exactly one workload.
     """
-    certificate = connection.getpeercert()
-    if not certificate:
+    if not connection.getpeercert():
         return None
-    assert isinstance(certificate, dict)
-    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-    if len(uris) != 1:
-        raise Unauthenticated(f"an X509-SVID has exactly one URI, the peer's certificate has {len(uris)}")
-    try:
-        return parse_identity(uris[0])
-    except HeddleError as error:
-        raise Unauthenticated(f"the peer's certificate names no workload: {error}") from None
+    der = connection.getpeercert(True)
+    return leaf_identity(der or b"")
 
 
 def check_peer(connection: HasPeerCertificate, expected: Collection[Identity]) -> Identity:

@@ -1,10 +1,12 @@
-"""Fixtures for every test: a real API server, and a real cluster."""
+"""Fixtures for every test: a real API server, a real cluster, and programs that not every machine has."""
 
 from __future__ import annotations
 
 from tests.cluster.fixtures import (
     api_server,
     cluster,
+    fuzzer,
+    go_spiffe,
     module_api_server,
     own_api_server,
     pytest_collection_finish,
@@ -15,6 +17,8 @@ from tests.cluster.fixtures import (
 __all__ = [
     "api_server",
     "cluster",
+    "fuzzer",
+    "go_spiffe",
     "module_api_server",
     "own_api_server",
     "pytest_collection_finish",

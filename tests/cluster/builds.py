@@ -41,6 +41,7 @@ CONTAINERD = Build(
     ("-ldflags", "-s -w", "-tags", "no_btrfs,no_zfs,no_devmapper"),
 )
 PAUSE = Build("pause", (".",), ("-ldflags", "-s -w"))
+SPIFFE = Build("spiffe", (".",))  # go-spiffe's verdict on certificates, for tests/ca
 COREDNS = Build("coredns", ("github.com/coredns/coredns",), ("-ldflags", "-s -w"))
 
 

@@ -1,4 +1,4 @@
-"""The fixtures `api_server`, `own_api_server` and `cluster`, for all tests.
+"""The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe` and `fuzzer`, for all tests.
 
 What takes minutes (Go builds, images) is made before the first test, so that no test's time limit is spent on it.
 Where a level cannot run its tests are skipped and the end of the run says so; with CI=true that is a failure.
@@ -6,6 +6,7 @@ Where a level cannot run its tests are skipped and the end of the run says so; w
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,12 +35,20 @@ def prepare_api_server() -> None:
     builds.built(builds.KUBERNETES)
 
 
+def prepare_fuzzer() -> None:
+    """atheris, or Missing."""
+    if importlib.util.find_spec("atheris") is None:
+        raise missing.Missing("atheris is not installed: it has wheels for Linux on x86-64, and Python 3.11 to 3.13")
+
+
 # What is made ready for each fixture that a collected test uses.
-PREPARATIONS: dict[str, Callable[[], None]] = {
+PREPARATIONS: dict[str, Callable[[], object]] = {
     "api_server": prepare_api_server,
     "own_api_server": prepare_api_server,
     "module_api_server": prepare_api_server,
     "cluster": clusters.requirements,
+    "go_spiffe": lambda: builds.built(builds.SPIFFE),
+    "fuzzer": prepare_fuzzer,
 }
 
 
@@ -94,6 +103,17 @@ def api_server() -> Iterator[ApiServer]:
         return
     with api_servers.running() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def fuzzer() -> None:
+    """Where there is atheris."""
+
+
+@pytest.fixture(scope="session")
+def go_spiffe() -> Path:
+    """The program of go/spiffe."""
+    return builds.built(builds.SPIFFE) / "spiffe"
 
 
 @pytest.fixture(scope="module")

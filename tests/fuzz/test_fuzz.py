@@ -1,0 +1,28 @@
+"""Both fuzz targets for SECONDS, side by side; `-max_total_time=3600` in the place of it runs one for an hour."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("csr", "bearer")
+SECONDS = 20
+
+
+def test_nothing_is_found(fuzzer: None, tmp_path: Path) -> None:
+    started = {}
+    for target in TARGETS:
+        command = [sys.executable, "-m", f"tests.fuzz.{target}", f"-max_total_time={SECONDS}", "-max_len=8192"]
+        command += ["-timeout=20", f"-artifact_prefix={tmp_path}/{target}-", str(tmp_path / f"corpus-{target}")]
+        with (tmp_path / f"{target}.log").open("wb") as log:
+            started[target] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    codes = {target: process.wait(SECONDS + 60) for target, process in started.items()}
+    for target, code in codes.items():
+        log_text = (tmp_path / f"{target}.log").read_text(errors="replace")
+        assert code == 0, f"{target}: {log_text[-4000:]}\nThe input is kept in {tmp_path}"
+        done = re.search(r"Done (\d+) runs", log_text)
+        assert done is not None, log_text[-1000:]
+        assert int(done[1]) > 100
