@@ -28,15 +28,21 @@ KEYS: dict[str, Any] = {
     "P-384": ec.generate_private_key(ec.SECP384R1()),
     "RSA-2048": rsa.generate_private_key(65537, 2048),
 }
+AUTHORITY_KEYS: dict[str, Any] = {
+    "P-256": ec.generate_private_key(ec.SECP256R1()),
+    "P-384": ec.generate_private_key(ec.SECP384R1()),
+    "RSA-2048": rsa.generate_private_key(65537, 2048),
+}
 TYPE = "type.googleapis.com/envoy.extensions"
 DNS = ("heddle-webhook.istio-system.svc", "heddle-webhook.istio-system.svc.cluster.local")
 # pkilint knows the URI schemes of the web, and spiffe is none of them.
 UNKNOWN_SCHEME = ("pkix.invalid_uri_syntax", 'Invalid URI syntax: "spiffe://cluster.local')
 
 
-@pytest.fixture(scope="module")
-def chain() -> Chain:
-    return Chain()
+@pytest.fixture(scope="module", params=KEYS, ids=lambda kind: f"by-{kind}")
+def chain(request: pytest.FixtureRequest) -> Chain:
+    """Of authorities with keys of one kind."""
+    return Chain(root_key=KEYS[request.param], key=AUTHORITY_KEYS[request.param])
 
 
 def text_of(certificate: x509.Certificate) -> str:

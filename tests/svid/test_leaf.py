@@ -38,7 +38,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "key-agreement-too": {"usage": (usage("digital_signature", "key_agreement", "key_encipherment"), True)},
     "subject-and-names-not-critical": {"subject": "reviews", "names": (uris(URI), False)},
     "dns-names-too": {
-        "names": (x509.SubjectAlternativeName([x509.DNSName("a.svc"), *uris(URI), x509.DNSName("b.svc")]), True)
+        "names": (
+            x509.SubjectAlternativeName(
+                [x509.DNSName("a.istio-system.svc"), *uris(URI), x509.DNSName("b.istio-system.svc")]
+            ),
+            True,
+        )
     },
 }
 
