@@ -29,6 +29,7 @@ from mesh.errors import Forbidden, HeddleError, InvalidInput
 from serving.json_http import handle_errors, json_response, read_json
 from svid.material import PodRef, TrustBundle
 from svid.schedule import RENEW_FROM
+from svid.spiffe_bundle import spiffe_bundle_json
 
 MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
 
@@ -90,6 +91,10 @@ def create_app(deps: Deps) -> Flask:
     @app.get("/v1/bundle")
     def bundle() -> Response:
         return json_response(bundle_json(deps.bundle()), 200)
+
+    @app.get("/v1/spiffe-bundle")
+    def spiffe_bundle() -> Response:
+        return json_response(spiffe_bundle_json(deps.bundle(), deps.settings.refresh_hint), 200)
 
     @app.after_request
     def challenge(response: Response) -> Response:

@@ -61,6 +61,7 @@ class CaSettings:
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
     audience: str = "istio-ca"
+    refresh_hint: int = 300  # how often other trust domains should look for a new bundle
     leaf_keys: frozenset[str] = frozenset(KEY_KINDS)  # the kinds of key that are certified
     # The service accounts of the control plane, and the DNS names of each.
     control_plane: Mapping[ServiceAccount, tuple[str, ...]] = field(default_factory=lambda: dict(CONTROL_PLANE))

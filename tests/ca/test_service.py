@@ -16,6 +16,7 @@ from mesh.identity import Identity
 from svid.client import Refused, Token, Unreachable, fetch, fetch_bundle, fetch_ledger
 from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
+from svid.spiffe_bundle import parse_spiffe_bundle
 from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint, unsigned
 
 
@@ -202,6 +203,29 @@ def test_operators_read_the_ledger(ca: CaProcess, mint: TokenMint, pod: PodRef) 
 def test_bundle_is_public(ca: CaProcess) -> None:
     bundle = fetch_bundle(ca.address, ca.roots)
     assert (bundle.trust_domain, bundle.sequence, bundle.pem) == ("cluster.local", 1, ca.roots)
+
+
+def test_spiffe_bundle_endpoint(ca: CaProcess) -> None:
+    status, answer, headers = ca.request("GET", "/v1/spiffe-bundle")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    read = parse_spiffe_bundle(json.dumps(answer), "cluster.local")
+    assert ("".join(read.roots), read.sequence, read.refresh_hint) == (ca.roots, 1, 300)
+
+
+def test_go_spiffe_fetches_the_bundle_by_https_spiffe(ca: CaProcess, go_federation: Path, tmp_path: Path) -> None:
+    """SPIFFE Federation section 5.2.2: the server shows an X509-SVID, the client none."""
+    known = tmp_path / "bundle.json"
+    known.write_text(json.dumps(ca.request("GET", "/v1/spiffe-bundle")[1]))
+    url = f"https://127.0.0.1:{ca.port}/v1/spiffe-bundle"
+
+    def fetched(server: str) -> subprocess.CompletedProcess[str]:
+        command = [go_federation, "fetch", "cluster.local", url, f"spiffe://cluster.local/ns/istio-system/sa/{server}"]
+        return subprocess.run([*command, known], capture_output=True, text=True, check=False)
+
+    said = fetched("heddle-ca")
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["sequence"] == 1
+    assert fetched("somebody").returncode != 0
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ CONTAINERD = Build(
 )
 PAUSE = Build("pause", (".",), ("-ldflags", "-s -w"))
 SPIFFE = Build("spiffe", (".",))  # go-spiffe's verdict on certificates, for tests/ca
+FEDERATION = Build("federation", (".",))
 COREDNS = Build("coredns", ("github.com/coredns/coredns",), ("-ldflags", "-s -w"))
 
 

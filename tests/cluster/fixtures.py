@@ -1,4 +1,4 @@
-"""The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe` and `fuzzer`, for all tests.
+"""The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe`, `go_federation` and `fuzzer`, for all tests.
 
 What takes minutes (Go builds, images) is made before the first test, so that no test's time limit is spent on it.
 Where a level cannot run its tests are skipped and the end of the run says so; with CI=true that is a failure.
@@ -49,7 +49,12 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
     "cluster": clusters.requirements,
     "go_spiffe": lambda: builds.built(builds.SPIFFE),
     "fuzzer": prepare_fuzzer,
+    "go_federation": lambda: builds.built(builds.FEDERATION),
 }
+
+
+HERE = ("own_api_server", "go_federation")
+"""What is started here although the tests use a cluster that exists."""
 
 
 def existing() -> Path | None:
@@ -64,7 +69,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = session.config.pluginmanager.getplugin("capturemanager")
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for name, prepare in PREPARATIONS.items():
-        if name in used and (name == "own_api_server" or existing() is None):
+        if name in used and (name in HERE or existing() is None):
             try:
                 with capture.global_and_fixture_disabled() if capture else nullcontext():  # somebody waits, and reads
                     prepare()
@@ -143,3 +148,9 @@ def cluster() -> Iterator[Cluster]:
         return
     with clusters.running() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def go_federation() -> Path:
+    """The program of go/federation: go-spiffe as a judge of bundles and their endpoints."""
+    return builds.built(builds.FEDERATION) / "federation"
