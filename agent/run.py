@@ -155,9 +155,10 @@ class Agent:
 
     def _identity_changed(self, material: SvidMaterial) -> None:
         default = tls_secret(DEFAULT, material.chain_pem.decode(), material.key_pem.decode())
-        roots = validation_secret(ROOTCA, material.bundle.roots)
+        bundle = material.bundle
+        roots = validation_secret(ROOTCA, bundle.roots, bundle.crls)
         self._relay.set_own_secret(DEFAULT, Part(material.serial, orjson.dumps(default)))
-        self._relay.set_own_secret(ROOTCA, Part(str(material.bundle.sequence), orjson.dumps(roots)))
+        self._relay.set_own_secret(ROOTCA, Part(f"{bundle.sequence}.{bundle.revision}", orjson.dumps(roots)))
         self._xds.pass_on()
         try:
             self._store.save_svid(material)

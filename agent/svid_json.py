@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.identity import parse_identity
-from svid.material import SvidMaterial, TrustBundle
+from svid.material import SvidMaterial, bundle_from_json, bundle_to_json
 
 
 def material_to_json(material: SvidMaterial) -> dict[str, Any]:
@@ -17,17 +17,12 @@ def material_to_json(material: SvidMaterial) -> dict[str, Any]:
         "notAfter": material.not_after,
         "key": material.key_pem.decode(),
         "chain": material.chain_pem.decode(),
-        "bundle": {
-            "trustDomain": material.bundle.trust_domain,
-            "sequence": material.bundle.sequence,
-            "roots": list(material.bundle.roots),
-        },
+        "bundle": bundle_to_json(material.bundle),
     }
 
 
 def material_from_json(raw: dict[str, Any]) -> SvidMaterial:
     """The inverse of `material_to_json`; KeyError, TypeError or InvalidInput when it is something else."""
-    bundle = raw["bundle"]
     return SvidMaterial(
         identity=parse_identity(raw["identity"]),
         serial=raw["serial"],
@@ -35,5 +30,5 @@ def material_from_json(raw: dict[str, Any]) -> SvidMaterial:
         not_after=float(raw["notAfter"]),
         key_pem=raw["key"].encode(),
         chain_pem=raw["chain"].encode(),
-        bundle=TrustBundle(bundle["trustDomain"], bundle["sequence"], tuple(bundle["roots"])),
+        bundle=bundle_from_json(raw["bundle"]),
     )

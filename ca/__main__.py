@@ -24,6 +24,7 @@ from ca.metrics import Metrics
 from ca.own_certificate import own_certificate
 from ca.passphrase import passphrase_from
 from ca.pods import PodWatch, ask_api
+from ca.revoking import Revoking
 from ca.rotation.desk import Desk
 from ca.secret_store import SecretStore
 from ca.settings import CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, CaSettings
@@ -106,6 +107,8 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         cluster.start(pods)
     serve_in_threads(_metrics_address(options), create_health_app("ca.health", metrics.text, lambda: ""))
     log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
+    revoking = Revoking(authority, store, ledger, settings, time.time)
+    authority.on_trust(revoking.complete)
     deps = Deps(
         settings=settings,
         callers=Callers(settings, _verifier(options, settings, client), pods),
@@ -113,6 +116,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         ledger=ledger,
         bundle=lambda: authority.bundle,
         desk=_desk(options, settings, authority, store),
+        revoking=revoking,
         members=lambda _state: (),
         metrics=metrics,
         now=time.time,

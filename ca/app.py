@@ -19,6 +19,8 @@ from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
 from ca.policy import check_ttl, may_read_ledger
 from ca.request import parse_request
+from ca.revocation_api import add_revocations
+from ca.revoking import Revoking
 from ca.rotation.api import RotationDeps, add_rotation
 from ca.rotation.decide import Member
 from ca.rotation.desk import Desk
@@ -46,6 +48,7 @@ class Deps:
     ledger: Ledger
     bundle: Callable[[], TrustBundle]
     desk: Desk
+    revoking: Revoking
     members: Callable[[Rotation], tuple[Member, ...]]
     metrics: Metrics
     now: Callable[[], float]
@@ -58,10 +61,14 @@ def create_app(deps: Deps) -> Flask:
     """The Flask application."""
     app = Flask("ca", static_folder=None)
 
-    def check_operator() -> None:
+    def operator() -> str:
         caller = deps.callers.operator(_credentials(), deps.now())
         if not may_read_ledger(caller, deps.settings):
             raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
+        return str(caller.identity)
+
+    def check_operator() -> None:
+        operator()
 
     @app.post("/v1/certificates")
     def issue() -> Response:
@@ -102,6 +109,7 @@ def create_app(deps: Deps) -> Flask:
             response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
         return response
 
+    add_revocations(app, deps.revoking, operator, deps.settings.trust_domain)
     add_rotation(app, RotationDeps(deps.desk, deps.members, check_operator, deps.now))
     handle_errors(app, "the ca", count=deps.metrics.refused)
     return app

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ca.crl import revocation_list
 from ca.profile import intermediate_certificate
+from ca.revocation import Revocations, revocations_of
 from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
 from ca.signature import IssuerKey
 from ca.store import Store
-from ca.trust import Trust, new_serial, open_root, open_trust, trust_from
+from ca.trust import Trust, certificate_of, new_serial, open_root, open_trust, roots_with_keys, trust_from
 from mesh.errors import Conflict, HeddleError, Unavailable
 from svid.material import TrustBundle
 
@@ -59,11 +61,18 @@ class Authority:
         self._not_before_retry = 0.0
         self._trust = open_trust(store, read_passphrase, settings, now())
         self._issuer = self._new_issuer(self._trust)
+        self._revocations = revocations_of(self._trust.others)
+        self._bundle = self._with_lists(self._trust, self._revocations)
 
     @property
     def bundle(self) -> TrustBundle:
-        """What everyone trusts."""
-        return self._trust.bundle
+        """What everyone trusts, and what they do not although a root of theirs leads to it."""
+        return self._bundle
+
+    @property
+    def revocations(self) -> Revocations:
+        """What has been revoked."""
+        return self._revocations
 
     @property
     def trust(self) -> Trust:
@@ -109,15 +118,42 @@ class Authority:
                     f"(sequence {trust.bundle.sequence}, ours {old.bundle.sequence})",
                     hint="it was not made from ours; to take it up all the same, restart every replica",
                 )
+            revocations = revocations_of(trust.others)
             if trust.root_pem != old.root_pem:
                 self._issuer = self._new_issuer(trust)
-            self._trust = trust
-        if trust.bundle != old.bundle:
-            log.info("the trust bundle has changed", sequence=trust.bundle.sequence, roots=len(trust.bundle.roots))
+            changed = trust.bundle != old.bundle or revocations != self._revocations
+            if changed:
+                self._bundle = self._with_lists(trust, revocations)
+            self._trust, self._revocations = trust, revocations
+        if changed:
+            log.info(
+                "the trust bundle has changed",
+                sequence=trust.bundle.sequence,
+                roots=len(trust.bundle.roots),
+                revision=revocations.number,
+            )
             for listener in self._listeners:
-                listener(trust.bundle)
+                listener(self._bundle)
         for told in self._trust_listeners:
             told(trust)
+
+    def _with_lists(self, trust: Trust, revocations: Revocations) -> TrustBundle:
+        """The bundle with a revocation list of each root, if anything is revoked.
+
+        All or none: by one list, a proxy refuses whatever leads to a root that has none.
+        """
+        bundle = replace(trust.bundle, revision=revocations.number)
+        if not any(True for _ in revocations.serials()):
+            return bundle
+        try:
+            signers = [open_root(pem, self._read_passphrase(), self._store.name) for pem in roots_with_keys(trust)]
+            lists = {root: revocation_list(root, key, revocations) for root, key in signers}
+            return replace(bundle, crls=tuple(lists[certificate_of(root, "the bundle")] for root in bundle.roots))
+        except HeddleError as error:
+            log.error("no revocation list can be signed: what is revoked stays trusted until it ends", error=str(error))
+        except KeyError:
+            log.error("a root's key is not here, so there are no revocation lists: what is revoked stays trusted")
+        return bundle
 
     def _due(self, longest_leaf: int) -> bool:
         issuer, now = self._issuer.issuer, self._now()

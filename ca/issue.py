@@ -15,6 +15,7 @@ from ca.request import SignableKey
 from ca.settings import CaSettings
 from ca.sign import prepare, sign
 from ca.trust import bundle_json, new_serial
+from mesh.errors import Forbidden
 from svid.material import TrustBundle
 
 _LINE = 64  # RFC 7468 section 2
@@ -55,6 +56,11 @@ class Issuance:
         """Raises Forbidden by policy, Unavailable when it cannot be recorded: then nothing has been signed."""
         check_key(key, self._settings)
         now = self._now()
+        refusal = self._authority.revocations.refusal(
+            str(caller.identity), caller.proof if caller.kind == "certificate" else ""
+        )
+        if refusal:
+            raise Forbidden(refusal, hint="`heddle certificates revoked` has the list")
         signing = self._authority.issuer(self._settings.max_ttl)
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
         prepared = prepare(signing.issuer, grant, key, new_serial())

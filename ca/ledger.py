@@ -157,6 +157,17 @@ class Ledger:
             ).fetchall()
         return [Record(*row) for row in rows]
 
+    def serials(self, valid_at: float, *, identity: str = "", pod: str = "", serial: str = "") -> dict[str, int]:
+        """The certificates of an identity, of a pod (`namespace/name`) or of that serial that may exist and have not
+        expired: serial -> end (Unix seconds)."""
+        with self._lock, _explained:
+            rows = self._connection.execute(
+                "SELECT serial, not_after FROM certificates WHERE not_after >= ? AND state <> 'failed' "
+                "AND (identity = ? OR pod_namespace || '/' || pod_name = ? OR serial = ?) ORDER BY prepared_at",
+                (valid_at, identity, pod, serial),
+            ).fetchall()
+        return dict(rows)
+
     def prune(self, expired_before: float) -> int:
         """Forget the certificates that expired before then; how many there were."""
         with self._lock, _explained:

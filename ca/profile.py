@@ -38,9 +38,12 @@ def intermediate_certificate(
     not_before: int,
     not_after: int,
 ) -> x509.Certificate:
-    """An intermediate that may sign leaves of its trust domain, and nothing below them (path length 0)."""
-    name = _name(trust_domain, f"Heddle intermediate {serial:x}"[:64])
-    constraints = _name_constraints(trust_domain)
+    """An intermediate that may sign leaves of its trust domain, and nothing below them (path length 0).
+
+    It is another key of the same authority and has its root's name (RFC 5280 section 3.2, "self-issued"), so that the
+    root's revocation list counts for its leaves (docs/adr/0231). Key identifiers tell the two apart.
+    """
+    name, constraints = root.subject, _name_constraints(trust_domain)
     return _authority(
         name, public_key, root.subject, root_key, 0, trust_domain, serial, not_before, not_after, constraints
     )

@@ -22,7 +22,7 @@ from ca.settings import CaSettings
 from ca.signature import IssuerKey
 from ca.store import Documents, Store, Stored
 from mesh.errors import HeddleError, InvalidInput, MissingPrerequisite
-from svid.material import TrustBundle, bundle_from_json
+from svid.material import TrustBundle, bundle_from_json, bundle_to_json
 
 ROOT, BUNDLE = "root.pem", "bundle.json"
 
@@ -76,6 +76,11 @@ def trust_from(stored: Stored, where: str, trust_domain: str) -> Trust:
     return Trust(root_pem, bundle, stored.version, others)
 
 
+def roots_with_keys(trust: Trust) -> list[str]:
+    """The documents that hold a root and its key: that of the root that signs, and that of one on standby."""
+    return [text for text in (trust.root_pem, *trust.others.values()) if "PRIVATE KEY-----" in text]
+
+
 def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
     """A new root, and the first bundle: it alone."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -114,8 +119,8 @@ def certificate_of(root_pem: str, where: str) -> x509.Certificate:
 
 
 def bundle_json(bundle: TrustBundle) -> dict[str, object]:
-    """The trust bundle as it goes over the wire and into bundle.json."""
-    return {"trustDomain": bundle.trust_domain, "sequence": bundle.sequence, "roots": list(bundle.roots)}
+    """The trust bundle as it goes over the wire and, without revocation lists, into bundle.json."""
+    return bundle_to_json(bundle)
 
 
 def new_serial() -> int:

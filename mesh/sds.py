@@ -40,10 +40,21 @@ def tls_secret(name: str, certificate_chain_pem: str, private_key_pem: str) -> d
     }
 
 
-def validation_secret(name: str, roots_pem: Iterable[str]) -> dict[str, Any]:
-    """A `Secret` with the roots that peers are checked with. What names they may carry is said where it is used."""
-    bundle = "".join(root if root.endswith("\n") else root + "\n" for root in roots_pem)
-    return {"@type": _TYPE, "name": name, "validation_context": {"trusted_ca": {"inline_string": bundle}}}
+def validation_secret(name: str, roots_pem: Iterable[str], crls_pem: Iterable[str] = ()) -> dict[str, Any]:
+    """A `Secret` with the roots that peers are checked with. What names they may carry is said where it is used.
+
+    `crls_pem`: of every root and intermediate that may be in a peer's chain, or none at all: Envoy refuses a chain of
+    which one list is missing (CertificateValidationContext.crl).
+    """
+    context = {"trusted_ca": {"inline_string": _joined(roots_pem)}}
+    lists = _joined(crls_pem)
+    if lists:
+        context["crl"] = {"inline_string": lists}
+    return {"@type": _TYPE, "name": name, "validation_context": context}
+
+
+def _joined(pems: Iterable[str]) -> str:
+    return "".join(pem if pem.endswith("\n") else pem + "\n" for pem in pems)
 
 
 def secret_config(name: str) -> dict[str, Any]:

@@ -28,11 +28,16 @@ class PodRef:
 
 @dataclass(frozen=True, slots=True)
 class TrustBundle:
-    """The roots (PEM, one certificate each) of one trust domain, and the number that grows whenever they change."""
+    """The roots (PEM, one certificate each) of one trust domain, and the number that grows whenever they change.
+
+    `crls`: a revocation list (PEM) of each root, or none; `revision` grows whenever what is revoked changes.
+    """
 
     trust_domain: str
     sequence: int
     roots: tuple[str, ...]
+    crls: tuple[str, ...] = field(default=(), repr=False)
+    revision: int = 0
 
     @property
     def pem(self) -> str:
@@ -101,8 +106,22 @@ def bundle_from_json(body: object) -> TrustBundle:
             and roots
             and all(isinstance(root, str) for root in roots)
         ):
-            return TrustBundle(domain, sequence, tuple(roots))
+            crls, revision = body.get("crls", []), body.get("revision", 0)
+            if isinstance(crls, list) and all(isinstance(crl, str) for crl in crls) and isinstance(revision, int):
+                return TrustBundle(domain, sequence, tuple(roots), tuple(crls), revision)
     raise InvalidInput("the ca's answer has no trust bundle", field="bundle", hint="is this address really the ca's?")
+
+
+def bundle_to_json(bundle: TrustBundle) -> dict[str, object]:
+    """The inverse of `bundle_from_json`."""
+    body: dict[str, object] = {
+        "trustDomain": bundle.trust_domain,
+        "sequence": bundle.sequence,
+        "roots": list(bundle.roots),
+    }
+    if bundle.revision:
+        body |= {"revision": bundle.revision, "crls": list(bundle.crls)}
+    return body
 
 
 def _public_der(key: object) -> bytes:

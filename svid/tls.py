@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol, overload
 
 from mesh.errors import Forbidden, Unauthenticated
@@ -44,27 +45,24 @@ def client_context(roots_pem: str, material: SvidMaterial | None = None) -> ssl.
 def server_context(material: SvidMaterial, *, client_certificate: ssl.VerifyMode = ssl.CERT_REQUIRED) -> ssl.SSLContext:
     """A context that presents `material` and asks clients for a certificate of the same bundle.
 
-    CERT_OPTIONAL lets clients without one in (the ca's callers with a token). No session tickets: every connection
-    proves its certificate afresh, so none outlives its certificate by resumption.
+    Clients whose certificate is on a revocation list of the bundle are refused. CERT_OPTIONAL lets clients without one
+    in (the ca's callers with a token). No session tickets: every connection proves its certificate afresh, so none
+    outlives its certificate by resumption.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = client_certificate
     context.num_tickets = 0
     _restrict(context, material.bundle.pem)
+    if material.bundle.crls:
+        _refuse_revoked(context, material.bundle.crls)
     load_key_pair(context, material)
     return context
 
 
 def load_key_pair(context: ssl.SSLContext, material: SvidMaterial) -> None:
     """Load key and chain into `context` without a file on any disk (memfd_create(2))."""
-    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
-    try:
-        content = memoryview(material.key_pem + b"\n" + material.chain_pem)
-        while content:
-            content = content[os.write(descriptor, content) :]
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    with _in_memory(material.key_pem + b"\n" + material.chain_pem) as path:
+        context.load_cert_chain(path)
 
 
 def peer_identity(connection: HasPeerCertificate) -> Identity | None:
@@ -87,6 +85,25 @@ def check_peer(connection: HasPeerCertificate, expected: Collection[Identity]) -
         names = ", ".join(sorted(str(name) for name in expected))
         raise Forbidden(f"the peer is {identity}", hint=f"expected {names}")
     return identity
+
+
+def _refuse_revoked(context: ssl.SSLContext, crls: Iterable[str]) -> None:
+    with _in_memory("".join(crls).encode()) as path:  # `cadata` takes certificates only
+        context.load_verify_locations(path)
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """A path under which OpenSSL can read `content`; it is on no disk."""
+    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _restrict(context: ssl.SSLContext, roots_pem: str) -> None:

@@ -25,8 +25,15 @@ WORKLOAD_CERTIFICATES = "/apis/heddle.dev/v1/workloadcertificates"
 class Subcommands(click.Group):
     """Imports a subcommand when it is called."""
 
-    modules: ClassVar[dict[str, tuple[str, str]]] = {
-        "verify-log": ("cli.commands.certificate_log", "Check that the ca's audit log is as it was written."),
+    modules: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "revoke": ("cli.commands.revocations", "revoke", "Revoke a certificate, an identity, or those of a pod."),
+        "revoked": ("cli.commands.revocations", "revoked", "What is revoked."),
+        "unrevoke": ("cli.commands.revocations", "unrevoke", "Take a serial or an identity off the list again."),
+        "verify-log": (
+            "cli.commands.certificate_log",
+            "command",
+            "Check that the ca's audit log is as it was written.",
+        ),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -35,12 +42,13 @@ class Subcommands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.modules:
             return None
-        found: click.Command = importlib.import_module(self.modules[cmd_name][0]).command
+        module, name, _ = self.modules[cmd_name]
+        found: click.Command = getattr(importlib.import_module(module), name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.modules[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self.modules[name][2]) for name in self.list_commands(ctx)])
 
 
 @click.group("certificates", cls=Subcommands, invoke_without_command=True)

@@ -18,6 +18,7 @@ from ca.issue import Issuance, issued_json
 from ca.ledger import Ledger
 from ca.policy import Caller
 from ca.request import parse_request
+from ca.revoking import Revoking, Wish
 from ca.settings import CaSettings
 from ca.store import DirectoryStore
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
@@ -154,3 +155,25 @@ def test_small_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_revoked_client_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    directory = tmp_path
+    settings, store = CaSettings(), DirectoryStore(directory)
+    authority = Authority(store, lambda: b"x" * 32, settings, time.time)
+    ledger = Ledger(directory / "ledger")
+    issuance = Issuance(authority, ledger, settings, time.time)
+
+    def svid(identity: Identity) -> SvidMaterial:
+        request = new_key_request()
+        issued = issuance.issue(Caller("token", identity), parse_request(request.csr_pem), None)
+        return material_from_response(request.key_pem, issued_json(issued))
+
+    revoked, good = svid(A), svid(A)
+    Revoking(authority, store, ledger, settings, time.time).carry_out(Wish("revoke", serial=revoked.serial), "test")
+    server = server_context(svid(B))
+    refusal, _ = handshake(server, client_context(authority.bundle.pem, revoked))
+    assert isinstance(refusal, ssl.SSLError)
+    assert "certificate revoked" in str(refusal)
+    accepted, _ = handshake(server, client_context(authority.bundle.pem, good))
+    assert isinstance(accepted, ssl.SSLSocket)
