@@ -11,8 +11,9 @@ import click
 from ca.revocation import REASONS
 from cli.ca_access import reach
 from cli.commands.certificates import of_cluster, pod_of
-from cli.on_cluster import cluster_asked, cluster_options, confirm, yes_option
+from cli.on_cluster import cluster_options, confirm, yes_option
 from cli.output import columns, output_option, show
+from cli.reach import cluster_asked
 from kube.client import Client
 from mesh.errors import InvalidInput
 
