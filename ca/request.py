@@ -16,8 +16,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ca.weak_rsa import weakness
 from mesh.errors import InvalidInput, TooLarge
 from mesh.key_kinds import RSA_SIZES, WAY_OUT
+from svid.der import elements, first
 
 MAX_REQUEST = 64 * 1024  # bytes, as PEM or as DER
 RSA_EXPONENT = 65537
@@ -64,6 +66,12 @@ def parse_request(request: str | bytes) -> SignableKey:
     if not _possession_proven(csr):
         raise InvalidInput("the request's signature is not by the key that it carries", field=_FIELD)
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if not _as_sent(csr, spki):
+        raise InvalidInput(
+            "the key is not written as it would be certified",
+            field=_FIELD,
+            hint="name the curve, and do not compress the point (RFC 5480 sections 2.1.1 and 2.2)",
+        )
     return SignableKey(spki, kind)
 
 
@@ -92,8 +100,18 @@ def _kind(key: object) -> str:
             )
         if key.public_numbers().e != RSA_EXPONENT:
             raise InvalidInput(f"an RSA exponent other than {RSA_EXPONENT} is not accepted", field=_FIELD)
+        weak = weakness(key.public_numbers().n)
+        if weak:
+            raise InvalidInput(f"this RSA key is not accepted: {weak}", field=_FIELD, hint="make another")
         return f"RSA-{key.key_size}"
     raise InvalidInput("this type of key is not accepted", field=_FIELD, hint=WAY_OUT)
+
+
+def _as_sent(csr: x509.CertificateSigningRequest, spki: bytes) -> bool:
+    """Whether the request has the key in these very bytes: explicit curve parameters, for one, are another way."""
+    _, info = first(csr.tbs_certrequest_bytes)
+    _version, _subject, (_, sent), *_ = elements(info)
+    return sent == first(spki)[1]
 
 
 def _possession_proven(csr: x509.CertificateSigningRequest) -> bool:

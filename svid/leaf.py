@@ -2,7 +2,7 @@
 
 The chain is OpenSSL's part (strict RFC 5280). What X509-SVID asks beyond it is looked at here, in the certificate's own
 bytes: `ssl` shows no key usage, and `cryptography` costs the agent 8 MB (docs/adr/0060).
-Sources: SPIFFE X509-SVID sections 2, 3.1, 4 and 5.2; RFC 5280 sections 4.1 and 4.2; ITU-T X.690.
+Sources: SPIFFE X509-SVID sections 2, 3.1, 4 and 5.2; RFC 5280 sections 4.1 and 4.2.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mesh.errors import HeddleError, Unauthenticated
 from mesh.identity import Identity, parse_identity
+from svid.der import elements, first
 
 _KEY_USAGE = bytes.fromhex("551d0f")
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
@@ -78,15 +79,15 @@ def _fault(subject: bytes, extensions: dict[bytes, _Extension]) -> str:
 
 def _read(der: bytes) -> tuple[bytes, dict[bytes, _Extension]]:
     """The content of the subject, and the extensions by their OID (the content of its encoding)."""
-    _, certificate = _first(der)
-    _, tbs = _first(certificate)
-    fields = [(tag, content) for tag, content in _elements(tbs) if tag != _VERSION]
+    _, certificate = first(der)
+    _, tbs = first(certificate)
+    fields = [(tag, content) for tag, content in elements(tbs) if tag != _VERSION]
     extensions: dict[bytes, _Extension] = {}
     for tag, content in fields:
         if tag != _EXTENSIONS:
             continue
         for _, extension in _inside(content):
-            (_, oid), *parts = _elements(extension)
+            (_, oid), *parts = elements(extension)
             if oid in extensions:
                 raise ValueError("an extension that is there twice")  # RFC 5280 section 4.2
             critical = parts[0][0] == _BOOLEAN and parts[0][1] != b"\x00"
@@ -107,33 +108,13 @@ def _is_authority(constraints: _Extension | None) -> bool:
 
 def _key_usage(value: bytes) -> int:
     """The first eight bits; the ninth, decipherOnly, means nothing here."""
-    _, content = _first(value)
+    _, content = first(value)
     return content[1] if len(content) > 1 else 0
 
 
 def _inside(der: bytes) -> Iterator[tuple[int, bytes]]:
     """The elements of the one SEQUENCE in `der`."""
-    tag, content = _first(der)
+    tag, content = first(der)
     if tag != _SEQUENCE:
         raise ValueError("not a SEQUENCE")
-    return _elements(content)
-
-
-def _first(der: bytes) -> tuple[int, bytes]:
-    for element in _elements(der):
-        return element
-    raise ValueError("nothing there")
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element; ValueError or IndexError when one does not end within `der`."""
-    at = 0
-    while at < len(der):
-        tag, size, at = der[at], der[at + 1], at + 2
-        if size & 0x80:
-            octets = size & 0x7F
-            size, at = int.from_bytes(der[at : at + octets], "big"), at + octets
-        content, at = der[at : at + size], at + size
-        if len(content) != size:
-            raise ValueError("it ends too early")
-        yield tag, content
+    return elements(content)

@@ -1,4 +1,4 @@
-"""Requests: what is refused, and what is ignored. Each refusal is a test of its own."""
+"""Requests: what is refused, and what is ignored. Keys that are refused: test_attacks_keys.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import base64
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,28 +61,6 @@ def test_takes_pem_as_programs_write_it(change: object) -> None:
 
 def test_takes_the_old_label() -> None:
     assert parse_request(pem_of(csr(), "NEW CERTIFICATE REQUEST")).spki == spki(KEY)
-
-
-@pytest.mark.parametrize(("bits", "said"), [(1024, "1024 bits"), (1536, "1536 bits"), (4104, "4104 bits")])
-def test_refuses_rsa_of_other_sizes(bits: int, said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
-        parse_request(csr(rsa.generate_private_key(65537, bits)))
-
-
-def test_refuses_rsa_with_another_exponent() -> None:
-    with pytest.raises(InvalidInput, match="exponent"):
-        parse_request(csr(rsa.generate_private_key(3, 2048)))
-
-
-@pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1(), ec.BrainpoolP256R1()], ids=lambda c: c.name)
-def test_refuses_other_curves(curve: ec.EllipticCurve) -> None:
-    with pytest.raises(InvalidInput, match="curve"):
-        parse_request(csr(ec.generate_private_key(curve)))
-
-
-def test_refuses_other_types_of_key() -> None:
-    with pytest.raises(InvalidInput, match="type of key"):
-        parse_request(csr(ed25519.Ed25519PrivateKey.generate(), digest=None))
 
 
 def test_refuses_a_signature_by_another_key() -> None:

@@ -11,6 +11,7 @@ allows, certified as it is for the caller and nobody else; no body makes the ser
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
 import time
@@ -37,7 +38,7 @@ from mesh.errors import HeddleError
 from mesh.identity import Identity
 from serving.logs import configure
 from svid.material import TrustBundle
-from tests.fuzz.der import mutated, sequence
+from tests.support.der import mutated, sequence
 
 NOW = int(time.time())
 CALLER = Caller("token", Identity("cluster.local", "default", "reviews"), "default", "reviews-1", "uid-1", "node-1")
@@ -74,10 +75,16 @@ class _Issuance:
 
 def _app() -> object:
     configure()
-    callers, issuance = _Callers(), _Issuance()
-    app = create_app(
-        Deps(CaSettings(), callers, issuance, None, lambda: None, Metrics(), time.time)  # type: ignore[arg-type]
-    )
+    used = {
+        "settings": CaSettings(),
+        "callers": _Callers(),
+        "issuance": _Issuance(),
+        "metrics": Metrics(),
+        "now": time.time,
+        "refused": lambda *_: None,
+    }
+    unused = {each.name: None for each in dataclasses.fields(Deps)}
+    app = create_app(Deps(**(unused | used)))  # type: ignore[arg-type]
     return app.test_client()
 
 

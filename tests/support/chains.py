@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ca.policy import Grant
 from ca.profile import intermediate_certificate, root_certificate
-from ca.request import parse_request
+from ca.request import SignableKey, parse_request
 from ca.sign import issuer_of, prepare, sign
 from mesh.identity import Identity
 
@@ -50,8 +50,14 @@ class Chain:
     def leaf(self, key: Any, identity: Identity = REVIEWS, dns_names: tuple[str, ...] = ()) -> x509.Certificate:
         """A leaf as the ca makes it."""
         csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+        return self.leaf_for(parse_request(csr.public_bytes(DER)), identity, dns_names)
+
+    def leaf_for(
+        self, key: SignableKey, identity: Identity = REVIEWS, dns_names: tuple[str, ...] = ()
+    ) -> x509.Certificate:
+        """One for the key of a request."""
         grant = Grant(identity, dns_names, self.now - 60, self.now + DAY)
-        prepared = prepare(issuer_of(self.intermediate), grant, parse_request(csr.public_bytes(DER)), 0xC0 << 120)
+        prepared = prepare(issuer_of(self.intermediate), grant, key, 0xC0 << 120)
         return x509.load_der_x509_certificate(sign(self.key, prepared))
 
     def odd_leaf(self, key: Any, changes: dict[str, Any]) -> x509.Certificate:
