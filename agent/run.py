@@ -35,7 +35,7 @@ from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
 from mesh.sds import DEFAULT, ROOTCA, tls_secret, validation_secret
 from mesh.wire import ProxyInfo, ResourceType
-from svid.material import PodRef, SvidMaterial
+from svid.material import PodRef, SvidMaterial, TrustBundle
 
 log = logging.getLogger("agent")
 
@@ -158,7 +158,7 @@ class Agent:
         bundle = material.bundle
         roots = validation_secret(ROOTCA, bundle.roots, bundle.crls)
         self._relay.set_own_secret(DEFAULT, Part(material.serial, orjson.dumps(default)))
-        self._relay.set_own_secret(ROOTCA, Part(f"{bundle.sequence}.{bundle.revision}", orjson.dumps(roots)))
+        self._relay.set_own_secret(ROOTCA, Part(_version(bundle), orjson.dumps(roots)))
         self._xds.pass_on()
         try:
             self._store.save_svid(material)
@@ -337,6 +337,11 @@ class Agent:
         if settings.bootstrap_override:
             command += ["--config-yaml", _override(settings.bootstrap_override)]
         return [*command, "--component-log-level", component_levels(settings.envoy_component_levels)]
+
+
+def _version(bundle: TrustBundle) -> str:
+    """Of the secret that a bundle makes."""
+    return f"{bundle.sequence}.{bundle.revision}" if bundle.revision else str(bundle.sequence)
 
 
 def component_levels(wanted: str) -> str:
