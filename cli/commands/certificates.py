@@ -26,6 +26,7 @@ class Subcommands(click.Group):
     """Imports a subcommand when it is called."""
 
     modules: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "renew": ("cli.commands.renewals", "command", "Let agents get new certificates now."),
         "revoke": ("cli.commands.revocations", "revoke", "Revoke a certificate, an identity, or those of a pod."),
         "revoked": ("cli.commands.revocations", "revoked", "What is revoked."),
         "unrevoke": ("cli.commands.revocations", "unrevoke", "Take a serial or an identity off the list again."),

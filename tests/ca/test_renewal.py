@@ -1,0 +1,95 @@
+"""A workload's keeper and a real ca: clocks that jump, certificates that ended or were revoked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ca.ledger import Ledger, Record
+from svid import schedule
+from svid.keeper import Keeper, enrolment
+from tests.ca.harness import ApiServer, CaProcess, TokenMint
+
+
+@pytest.fixture(scope="module")
+def mint() -> TokenMint:
+    return TokenMint()
+
+
+@pytest.fixture(scope="module")
+def api(mint: TokenMint) -> Iterator[ApiServer]:
+    with ApiServer(mint) as server:
+        server.add_pod("shop", "web-1", "uid-1", "web")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ca(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
+    state = tmp_path_factory.mktemp("ca") / "state"
+    with CaProcess(state, api, "--token-issuer-keys", "api", "--leaf-ttl", "2h") as process:
+        yield process
+
+
+class Workload:
+    """Its wall clock is `ahead` seconds from the ca's; the monotonic one is moved with `wait`."""
+
+    def __init__(self, ca: CaProcess, api: ApiServer, mint: TokenMint, directory: Path) -> None:
+        self.ca, self.ahead, self.waited = ca, 0.0, 0.0
+        pod = api.add_pod("shop", "web-1", "uid-1", "web")
+        token = directory / "token"
+        token.write_text(mint.token("shop", "web", pod))
+        obtain = enrolment(ca.address, roots=lambda: ca.roots, token_file=token, pod=pod)
+        self.keeper = Keeper(
+            obtain, wall=lambda: time.time() + self.ahead, monotonic=lambda: time.monotonic() + self.waited
+        )
+        self.keeper.step()
+
+    def record(self) -> Record:
+        """What the ca wrote down of the certificate in hand."""
+        serial = self.keeper.current.serial
+        return next(each for each in Ledger(self.ca.state / "ledger.sqlite3").list() if each.serial == serial)
+
+
+@pytest.fixture
+def workload(ca: CaProcess, api: ApiServer, mint: TokenMint, tmp_path: Path) -> Workload:
+    return Workload(ca, api, mint, tmp_path)
+
+
+def test_half_way_it_renews_by_its_certificate(workload: Workload) -> None:
+    first = workload.keeper.current
+    workload.ahead = 0.45 * 7200
+    assert workload.keeper.step() <= schedule.LONGEST_TICK
+    assert workload.keeper.current is first
+    workload.ahead = 0.61 * 7200
+    workload.keeper.step()
+    assert (workload.record().caller, workload.record().proof) == ("certificate", first.serial)
+
+
+def test_after_its_end_by_its_token(workload: Workload) -> None:
+    """As after a suspend of a day: what it got first is over by its own clock, so it waits between attempts."""
+    first = workload.keeper.current
+    workload.ahead = 7300
+    pause = workload.keeper.step()
+    assert workload.keeper.current.serial != first.serial
+    assert workload.record().caller == "token"
+    assert 0 < pause <= schedule.LONGEST_TICK
+    second = workload.keeper.current
+    workload.keeper.step()  # within the pause
+    assert workload.keeper.current is second
+    workload.ahead = 0.0  # the clock is set right
+    workload.waited = schedule.LONGEST_RETRY
+    workload.keeper.step()
+    assert workload.keeper.current is second
+    assert schedule.usable(schedule.life(second.not_before, second.not_after, time.time(), 0.0), time.time())
+
+
+def test_a_clock_set_back_behind_its_beginning(workload: Workload) -> None:
+    first = workload.keeper.current
+    workload.ahead = -7200.0
+    pause = workload.keeper.step()
+    assert workload.keeper.current.serial != first.serial
+    assert workload.record().caller == "token"
+    assert 0 < pause <= schedule.LONGEST_TICK
