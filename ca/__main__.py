@@ -21,6 +21,7 @@ from ca.cluster import Cluster
 from ca.issue import Issuance
 from ca.ledger import LEDGER, Ledger
 from ca.metrics import Metrics
+from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
 from ca.passphrase import passphrase_from
 from ca.pods import PodWatch, ask_api
@@ -38,6 +39,7 @@ from mesh.ports import CA
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
+from serving.operator_socket import SOCKET
 from serving.options import add_listening, address, own_pod
 from serving.server import Running
 from svid.material import SvidMaterial, TrustBundle
@@ -124,6 +126,9 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         refused=cluster.refused if cluster else nothing,
     )
 
+    if options.operator_socket:
+        serve_operators(options.operator_socket, deps)
+
     def close() -> None:
         certificate.close()
         if cluster is not None:
@@ -172,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         "(needed with --root-secret)",
     )
     add("--threads", type=int, default=THREADS)
+    add(
+        "--operator-socket",
+        type=Path,
+        default=None,
+        help=f"Unix socket on which this user may do what an operator may, {SOCKET} in a pod; none by default",
+    )
     return parser
 
 

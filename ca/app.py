@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 from flask import Flask, Response, request
 
-from ca.callers import Callers, Credentials, PodRefused
+from ca.callers import Authentication, Credentials, PodRefused
 from ca.issue import Issuance, Issued, issued_json, rfc3339
 from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
@@ -43,7 +43,7 @@ class Deps:
     """Everything that the app works with; nothing is read or opened by it."""
 
     settings: CaSettings
-    callers: Callers
+    callers: Authentication
     issuance: Issuance
     ledger: Ledger
     bundle: Callable[[], TrustBundle]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from cryptography import x509
 
@@ -48,6 +49,16 @@ class Credentials:
     authorization: str = ""
     pod: str = ""
     certificate: bytes = b""
+
+
+class Authentication(Protocol):
+    """Who asks. Methods raise Unauthenticated, Forbidden, InvalidInput (a broken header) or Unavailable."""
+
+    def authenticate(self, credentials: Credentials, now: float) -> Caller:
+        """The caller, for a certificate."""
+
+    def operator(self, credentials: Credentials, now: float) -> Caller:
+        """The caller, for reading and for a rotation."""
 
 
 class PodRefused(Forbidden):

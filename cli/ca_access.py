@@ -1,10 +1,12 @@
-"""Reaches the ca with the operator's rights: of the embedded mesh through its engine, of a cluster in the ca's pod."""
+"""Reaches the ca with the operator's rights: of the embedded mesh through its engine, of a cluster in the ca's pods."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
+from cli.cluster_mesh import ClusterMesh
 from cli.mesh_access import Mesh, connect
+from cli.reach import cluster_asked
 
 
 class Ca(Protocol):
@@ -15,6 +17,9 @@ class Ca(Protocol):
 
     def post(self, path: str, body: object) -> Any:
         """The JSON answer to `POST path`."""
+
+    def post_to_each(self, path: str, body: object) -> dict[str, Any]:
+        """The JSON answer of every replica to `POST path`, by its name."""
 
 
 class EmbeddedCa:
@@ -29,7 +34,27 @@ class EmbeddedCa:
     def post(self, path: str, body: object) -> Any:
         return self._mesh.ca_post(path, body)
 
+    def post_to_each(self, path: str, body: object) -> dict[str, Any]:
+        return {"ca": self.post(path, body)}
+
+
+class ClusterCa:
+    """That of a cluster: any of its replicas, which share their state."""
+
+    def __init__(self, mesh: ClusterMesh) -> None:
+        self._mesh = mesh
+
+    def get(self, path: str) -> Any:
+        return self._mesh.ask_ca(self._mesh.ca_pods()[0], "GET", path)
+
+    def post(self, path: str, body: object) -> Any:
+        return self._mesh.ask_ca(self._mesh.ca_pods()[0], "POST", path, body)
+
+    def post_to_each(self, path: str, body: object) -> dict[str, Any]:
+        return {pod.name: self._mesh.ask_ca(pod, "POST", path, body) for pod in self._mesh.ca_pods()}
+
 
 def reach(kubeconfig: str) -> Ca:
     """The ca of the mesh that runs here, or of the cluster."""
-    return EmbeddedCa(connect())
+    cluster = cluster_asked(kubeconfig)
+    return ClusterCa(ClusterMesh(cluster)) if cluster else EmbeddedCa(connect())

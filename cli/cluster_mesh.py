@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from ca.ask import REFUSED as CA_REFUSED
+from cli.mesh_access import answered
 from kube.client import Client, Refused
 from kube.exec import Ran, run
 from kube.source import list_path
@@ -22,6 +24,7 @@ from mesh.settings import CONTROL_NAMESPACE
 
 COMPONENTS = ("ca", "discovery", "webhook")
 DISCOVERY_CONTAINER = "discovery"
+CA_CONTAINER = "ca"
 RIGHTS = "it takes the verb list on pods, and get and create on pods/exec"
 ASK = ("python", "-m", "discovery.ask", "/v1/status")
 SECONDS = 30.0
@@ -54,6 +57,29 @@ class ClusterMesh:
         if ran.code:
             raise Unavailable(f"{argv[0]} in {pod} failed: {_said(ran)}")
         return ran.out.decode(errors="replace")
+
+    def ca_pods(self) -> list[Key]:
+        """The replicas of the ca that are ready; Unavailable when none is."""
+        pods = self._list(CONTROL_NAMESPACE, "app=heddle-ca,app.kubernetes.io/part-of=heddle")
+        ready = [_key(raw) for raw in pods if not _ends(raw) and _ready(raw)]
+        if not ready:
+            hint = f"kubectl -n {CONTROL_NAMESPACE} get pods; or install with `heddle install`"
+            raise Unavailable(f"no replica of the ca is ready on {self._client.address}", hint=hint)
+        return ready
+
+    def ask_ca(self, replica: Key, method: str, path: str, body: object = None) -> Any:
+        """The JSON answer of this replica, asked in its own pod; an error that it answers is raised as Answered."""
+        argv = ["python", "-m", "ca.ask", method, path, *([] if body is None else [orjson.dumps(body).decode()])]
+        ran = run(self._client, replica, CA_CONTAINER, argv, SECONDS)
+        if ran.code not in (0, CA_REFUSED):
+            raise Unavailable(f"the ca in {replica} cannot be asked: {_said(ran)}")
+        try:
+            answer = orjson.loads(ran.out)
+        except ValueError:
+            raise Unavailable(f"the ca in {replica} answered no JSON: {ran.out[:200]!r}") from None
+        if ran.code == CA_REFUSED:
+            raise answered(answer["status"], answer)
+        return answer
 
     def _status(self) -> dict[str, Any]:
         pods = [raw for raw in self._list(CONTROL_NAMESPACE, "app.kubernetes.io/part-of=heddle") if not _ends(raw)]

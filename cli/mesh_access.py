@@ -22,6 +22,14 @@ class Answered(HeddleError):
         self.status = status
 
 
+def answered(status: int, body: object) -> Answered:
+    """The error that a JSON body with `error` in it is."""
+    said = body.get("error") if isinstance(body, dict) else None
+    said = said if isinstance(said, dict) else {}
+    message = said.get("message", f"the mesh answered {status}")
+    return Answered(status, message, field=said.get("field"), hint=said.get("hint"))
+
+
 def state_dir() -> Path:
     """Where the embedded mesh keeps its sockets and logs: $HEDDLE_STATE, or a directory of this user's."""
     chosen = os.environ.get("HEDDLE_STATE")
@@ -77,10 +85,7 @@ class Mesh:
                 f"the mesh at {self.state} answered {answer.status} and no JSON: {text[:200]!r}"
             ) from error
         if answer.status >= 400:
-            said = body.get("error") if isinstance(body, dict) else None
-            said = said if isinstance(said, dict) else {}
-            message = said.get("message", f"the mesh answered {answer.status}")
-            raise Answered(answer.status, message, field=said.get("field"), hint=said.get("hint"))
+            raise answered(answer.status, body)
         return body
 
     def _connect(self) -> socket.socket:

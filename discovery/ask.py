@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import sys
 
-SOCKET = "/tmp/heddle-operator.sock"  # noqa: S108 - an emptyDir of the pod; the root file system is read-only
-PATIENCE_SECONDS = 70.0
+from serving.operator_socket import SOCKET, ask
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,20 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     sys.stdout.buffer.write(body)
     return 0
-
-
-def ask(path: str, place: str) -> tuple[int, bytes]:
-    """Status and body of `GET path` at the socket `place`. OSError or HTTPException when nobody answers."""
-    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECONDS)
-    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.sock.settimeout(PATIENCE_SECONDS)
-        connection.sock.connect(place)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def _words(status: int, body: bytes) -> str:

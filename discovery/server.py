@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 from serving.one_write import answer
+from serving.operator_socket import listen
 from serving.server import Running, Server
 
 KEEPALIVE_SECONDS = 25
@@ -96,12 +95,4 @@ def serve_plain(address: tuple[str, int], app: Any) -> WSGIServer:
 
 def serve_on_socket(place: Path, app: Any) -> None:
     """Serve `app` on a Unix socket that this process's own user alone can open. Whatever was at `place` is replaced."""
-    place.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(place))
-    finally:
-        os.umask(before)
-    listener.listen()
-    WSGIServer(listener, app, log=None, error_log=None).start()
+    WSGIServer(listen(place), app, log=None, error_log=None).start()

@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 
 from discovery.app import OPERATOR_ACCOUNT, Deps, create_app
-from discovery.ask import SOCKET
 from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
 from discovery.envoy.render import render
@@ -49,6 +48,7 @@ from mesh.snapshot import Snapshot
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.health import create_health_app
 from serving.logs import configure
+from serving.operator_socket import SOCKET
 from serving.options import add_certificate, add_listening, address, check_certificate, enrol, own_pod
 from serving.server import Running
 from svid.material import SvidMaterial
