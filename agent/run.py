@@ -33,7 +33,7 @@ from agent.store import Store
 from agent.xds_server import XdsServer
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
-from mesh.sds import DEFAULT, ROOTCA, tls_secret, validation_secret
+from mesh.sds import DEFAULT, ROOTCA, federated_validation_secret, tls_secret, validation_secret
 from mesh.wire import ProxyInfo, ResourceType
 from svid.material import PodRef, SvidMaterial, TrustBundle
 
@@ -156,7 +156,10 @@ class Agent:
     def _identity_changed(self, material: SvidMaterial) -> None:
         default = tls_secret(DEFAULT, material.chain_pem.decode(), material.key_pem.decode())
         bundle = material.bundle
-        roots = validation_secret(ROOTCA, bundle.roots, bundle.crls)
+        if bundle.federated:
+            roots = federated_validation_secret(ROOTCA, bundle.by_trust_domain)
+        else:
+            roots = validation_secret(ROOTCA, bundle.roots, bundle.crls)
         self._relay.set_own_secret(DEFAULT, Part(material.serial, orjson.dumps(default)))
         self._relay.set_own_secret(ROOTCA, Part(_version(bundle), orjson.dumps(roots)))
         self._xds.pass_on()

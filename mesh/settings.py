@@ -6,9 +6,10 @@ Source: Istio's MeshConfig and ProxyConfig reference. Field names are Istio's; w
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from mesh.errors import InvalidInput
@@ -74,6 +75,32 @@ class ProxyConfig(_Settings):
     interception_mode: Literal["REDIRECT"] | None = Field(default=None, exclude=True)
 
 
+class CaCertificate(_Settings):
+    """Roots of other trust domains: as PEM, or from a SPIFFE bundle endpoint.
+
+    `endpoint_spiffe_id` is Heddle's: with it, the endpoint proves itself by an X509-SVID (profile https_spiffe), the
+    first time by the roots in `pem`; without it by a certificate of the web's (https_web), as with Istio.
+    """
+
+    pem: str = ""
+    spiffe_bundle_url: str = ""
+    trust_domains: tuple[Annotated[str, AfterValidator(_trust_domain)], ...] = Field(min_length=1)
+    endpoint_spiffe_id: str = ""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        url = urlsplit(self.spiffe_bundle_url)
+        if self.spiffe_bundle_url and (url.scheme != "https" or not url.hostname or "@" in url.netloc):
+            raise ValueError("spiffeBundleUrl is an https:// address without a user name (SPIFFE Federation, 5.2)")
+        if self.spiffe_bundle_url and len(self.trust_domains) != 1:
+            raise ValueError("spiffeBundleUrl is that of one trust domain: name it alone in trustDomains")
+        if self.endpoint_spiffe_id and not self.spiffe_bundle_url:
+            raise ValueError("endpointSpiffeId belongs to a spiffeBundleUrl")
+        if not self.pem and (self.endpoint_spiffe_id or not self.spiffe_bundle_url):
+            raise ValueError("pem is needed: the roots, or those that the endpoint is known by at first")
+        return self
+
+
 class HeddleSettings(_Settings):
     """What Istio has no word for."""
 
@@ -86,6 +113,8 @@ class HeddleSettings(_Settings):
 
 class MeshSettings(_Settings):
     trust_domain: Annotated[str, AfterValidator(_trust_domain)] = DEFAULT_TRUST_DOMAIN
+    trust_domain_aliases: tuple[Annotated[str, AfterValidator(_trust_domain)], ...] = ()
+    ca_certificates: tuple[CaCertificate, ...] = ()
     root_namespace: Annotated[str, AfterValidator(_namespace)] = CONTROL_NAMESPACE
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
@@ -93,6 +122,19 @@ class MeshSettings(_Settings):
     enable_prometheus_merge: bool = True
     default_config: ProxyConfig = ProxyConfig()
     heddle: HeddleSettings = HeddleSettings()
+
+    @property
+    def other_trust_domains(self) -> tuple[str, ...]:
+        """Those whose workloads are let in beside the mesh's own: its aliases, and those with roots of their own."""
+        foreign = (domain for each in self.ca_certificates for domain in each.trust_domains)
+        others = dict.fromkeys((*self.trust_domain_aliases, *foreign))
+        return tuple(domain for domain in others if domain != self.trust_domain)
+
+    @model_validator(mode="after")
+    def _own_roots(self) -> Self:
+        if any(self.trust_domain in each.trust_domains for each in self.ca_certificates):
+            raise ValueError(f"caCertificates: the roots of {self.trust_domain} are the ca's, and no others")
+        return self
 
     def ignored_fields(self) -> list[str]:
         """Paths of the fields that were given and that Heddle does not act upon."""

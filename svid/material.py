@@ -27,10 +27,22 @@ class PodRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignRoots:
+    """The roots (PEM) of another trust domain, which count for its SPIFFE IDs alone.
+
+    Without any, `trust_domain` is an alias of the own one, whose roots count for it too.
+    """
+
+    trust_domain: str
+    roots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrustBundle:
     """The roots (PEM, one certificate each) of one trust domain, and the number that grows whenever they change.
 
-    `crls`: a revocation list (PEM) of each root, or none; `revision` grows whenever what is revoked changes.
+    `crls`: a revocation list (PEM) of each root, or none. `federated`: which other trust domains are trusted, for Envoy
+    alone; nothing of the control plane trusts them. `revision` grows whenever what is revoked or federated changes.
     """
 
     trust_domain: str
@@ -38,11 +50,19 @@ class TrustBundle:
     roots: tuple[str, ...]
     crls: tuple[str, ...] = field(default=(), repr=False)
     revision: int = 0
+    federated: tuple[ForeignRoots, ...] = field(default=(), repr=False)
 
     @property
     def pem(self) -> str:
         """All roots as one PEM text, the form that `ssl` and Envoy load."""
         return "".join(root if root.endswith("\n") else root + "\n" for root in self.roots)
+
+    @property
+    def by_trust_domain(self) -> dict[str, tuple[str, ...]]:
+        """The roots of each trust domain that is trusted, the own one first."""
+        return {self.trust_domain: self.roots} | {
+            each.trust_domain: each.roots or self.roots for each in self.federated
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +128,16 @@ def bundle_from_json(body: object) -> TrustBundle:
         ):
             crls, revision = body.get("crls", []), body.get("revision", 0)
             if isinstance(crls, list) and all(isinstance(crl, str) for crl in crls) and isinstance(revision, int):
-                return TrustBundle(domain, sequence, tuple(roots), tuple(crls), revision)
+                federated = _federated_from_json(body.get("federated", []))
+                return TrustBundle(domain, sequence, tuple(roots), tuple(crls), revision, federated)
     raise InvalidInput("the ca's answer has no trust bundle", field="bundle", hint="is this address really the ca's?")
+
+
+def _federated_from_json(body: object) -> tuple[ForeignRoots, ...]:
+    try:
+        return tuple(ForeignRoots(str(each["trustDomain"]), tuple(map(str, each["roots"]))) for each in body)  # type: ignore[attr-defined]  # TypeError says so
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"it does not say whom else to trust: {error}", field="bundle.federated") from None
 
 
 def bundle_to_json(bundle: TrustBundle) -> dict[str, object]:
@@ -121,6 +149,8 @@ def bundle_to_json(bundle: TrustBundle) -> dict[str, object]:
     }
     if bundle.revision:
         body |= {"revision": bundle.revision, "crls": list(bundle.crls)}
+    if bundle.federated:
+        body["federated"] = [{"trustDomain": each.trust_domain, "roots": list(each.roots)} for each in bundle.federated]
     return body
 
 

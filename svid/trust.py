@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mesh.errors import InvalidInput
-from svid.material import TrustBundle, bundle_from_json
+from svid.material import TrustBundle, bundle_from_json, bundle_to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,7 @@ def news_json(news: News) -> dict[str, object]:
     renewal: dict[str, object] = {"order": order.number}
     if order.root:
         renewal |= {"root": order.root, "from": order.begin, "until": order.until}
-    return {
-        "trustDomain": bundle.trust_domain,
-        "sequence": bundle.sequence,
-        "roots": list(bundle.roots),
-        "renewal": renewal,
-    }
+    return {**bundle_to_json(bundle), "renewal": renewal}
 
 
 def news_from_json(body: object) -> News:

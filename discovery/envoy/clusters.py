@@ -47,7 +47,7 @@ _DNS = {
 _CLEANUP = "60s"
 
 
-def cluster(destination: Destination, trust_domain: str) -> Json:
+def cluster(destination: Destination, trust_domains: tuple[str, ...]) -> Json:
     """A `Cluster`. A destination that balances by PASSTHROUGH goes to where the caller was going, whatever its
     endpoints are. Limits that are not set are Istio's: none."""
     rendered: Json = {
@@ -69,7 +69,7 @@ def cluster(destination: Destination, trust_domain: str) -> Json:
         rendered["common_lb_config"] = {
             "healthy_panic_threshold": {"value": destination.outliers.min_health_percent or 0}
         }
-    rendered.update(_transport(destination, trust_domain))
+    rendered.update(_transport(destination, trust_domains))
     return rendered
 
 
@@ -182,14 +182,14 @@ def _outliers(outliers: OutlierDetection) -> Json:
     return rendered
 
 
-def _transport(destination: Destination, trust_domain: str) -> Json:
+def _transport(destination: Destination, trust_domains: tuple[str, ...]) -> Json:
     settings = destination.tls
     if settings is None or settings.mode is TlsMode.DISABLE:
         return {}
     if settings.mode is not TlsMode.ISTIO_MUTUAL:
         return {"transport_socket": tls.plain_client(destination, settings)}
     if not settings.automatic:
-        return {"transport_socket": tls.mesh_client(destination, settings, trust_domain)}
+        return {"transport_socket": tls.mesh_client(destination, settings, trust_domains)}
     if _to_original(destination):
         return {}  # no endpoint says that it takes mesh TLS
     return {
@@ -197,7 +197,7 @@ def _transport(destination: Destination, trust_domain: str) -> Json:
             {
                 "name": "tlsMode-istio",
                 "match": {"tlsMode": "istio"},
-                "transport_socket": tls.mesh_client(destination, settings, trust_domain),
+                "transport_socket": tls.mesh_client(destination, settings, trust_domains),
             },
             {"name": "tlsMode-disabled", "match": {}, "transport_socket": tls.RAW},
         ]

@@ -9,9 +9,10 @@ from discovery.envoy.values import WILDCARD, Json, socket_address
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`access_log`: a file, or empty for none. `ipv6`: the pod has an address of that version."""
+    """`trust_domains`: whose workloads are let in, the own first. `access_log`: a file, or empty for none. `ipv6`: the
+    pod has an address of that version."""
 
-    trust_domain: str
+    trust_domains: tuple[str, ...]
     access_log: str
     ipv6: bool = False
 

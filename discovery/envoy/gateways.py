@@ -53,7 +53,7 @@ def _chain(listener: GatewayListener, server: GatewayServer, name: str, any_tls:
         else:
             match["transport_protocol"] = "tls"
         if not server.tls.passthrough:
-            chain["transport_socket"] = tls.gateway_server(server.tls, context.trust_domain, http=http)
+            chain["transport_socket"] = tls.gateway_server(server.tls, context.trust_domains, http=http)
             chain["transport_socket_connect_timeout"] = _HANDSHAKE_TIMEOUT
     elif any_tls:
         match["transport_protocol"] = "raw_buffer"

@@ -88,7 +88,7 @@ def _by_peer_tls(name: str, match: Json, peer_tls: PeerTls, accept: Json, contex
             "name": f"{name}/mtls",
             "filter_chain_match": mesh_match,
             "filters": [accept],
-            "transport_socket": tls.mesh_server(context.trust_domain, http=http),
+            "transport_socket": tls.mesh_server(context.trust_domains, http=http),
             "transport_socket_connect_timeout": _HANDSHAKE_TIMEOUT,
         }
     ]

@@ -47,7 +47,7 @@ def render(plan: Plan) -> Resources:
     (perhaps empty) for each cluster that asks for one, and in each outbound table a virtual host for unknown hosts."""
     proxy = plan.proxy
     ipv6 = any(":" in ip for ip in (proxy.ip, *proxy.other_ips))
-    context = Context(proxy.identity.trust_domain, plan.access_log, ipv6)
+    context = Context((proxy.identity.trust_domain, *plan.other_trust_domains), plan.access_log, ipv6)
     shared, own = plan.shared, plan.own
     if shared is None:
         shared, own = _NO_LAYER, Layer(plan.outbound, plan.route_tables, plan.destinations)
@@ -73,7 +73,7 @@ def render(plan: Plan) -> Resources:
 
 def _clusters(of: tuple[tuple[Destination, ...], ...], context: Context) -> dict[str, Rendered]:
     memo = _memo(context)
-    cluster = partial(clusters.cluster, trust_domain=context.trust_domain)
+    cluster = partial(clusters.cluster, trust_domains=context.trust_domains)
     return {each.name: memo.get(each, cluster) for destinations in of for each in destinations}
 
 

@@ -29,16 +29,16 @@ _MESH_VERSIONS = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protoc
 _VERSIONS = {"TLSV1_0": "TLSv1_0", "TLSV1_1": "TLSv1_1", "TLSV1_2": "TLSv1_2", "TLSV1_3": "TLSv1_3"}
 
 
-def mesh_client(destination: Destination, tls: ClientTls, trust_domain: str) -> Json:
+def mesh_client(destination: Destination, tls: ClientTls, trust_domains: Sequence[str]) -> Json:
     """Mesh mutual TLS to `destination`: own SVID shown, the server's checked against the roots and its identities."""
-    common = _mesh_context(_names(tls.server_identities, trust_domain))
+    common = _mesh_context(_names(tls.server_identities, trust_domains))
     common["alpn_protocols"] = _OFFER_HTTP2 if destination.protocol is Protocol.HTTP2 else _OFFER
     return _socket("UpstreamTlsContext", {"common_tls_context": common, "sni": tls.sni or mesh_sni(destination.name)})
 
 
-def mesh_server(trust_domain: str, *, http: bool) -> Json:
-    """Mesh mutual TLS as a server: the whole trust domain may connect; what it may do is policy's business."""
-    common = _mesh_context(_names((), trust_domain))
+def mesh_server(trust_domains: Sequence[str], *, http: bool) -> Json:
+    """Mesh mutual TLS as a server: all of the trust domains may connect; what it may do is policy's business."""
+    common = _mesh_context(_names((), trust_domains))
     if http:
         common["alpn_protocols"] = _SERVE_HTTP
     return _socket("DownstreamTlsContext", {"common_tls_context": common, "require_client_certificate": True})
@@ -86,10 +86,10 @@ def auto_host(destination: Destination, tls: ClientTls) -> Json | None:
     return {"auto_sni": True, "auto_san_validation": True} if verify else {"auto_sni": True}
 
 
-def gateway_server(tls: GatewayTls, trust_domain: str, *, http: bool) -> Json:
+def gateway_server(tls: GatewayTls, trust_domains: Sequence[str], *, http: bool) -> Json:
     """TLS that a gateway terminates: by SDS secret, by files, or with its own SVID."""
     if tls.mesh:
-        return mesh_server(trust_domain, http=http)
+        return mesh_server(trust_domains, http=http)
     common: Json = {
         "tls_params": {
             "tls_minimum_protocol_version": _VERSIONS.get(tls.min_version, "TLSv1_2"),
@@ -121,9 +121,9 @@ def _mesh_context(names: list[Json]) -> Json:
     }
 
 
-def _names(identities: Sequence[str], trust_domain: str) -> list[Json]:
+def _names(identities: Sequence[str], trust_domains: Sequence[str]) -> list[Json]:
     if not identities:
-        return [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{trust_domain}/"}}]
+        return [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{domain}/"}} for domain in trust_domains]
     return [{"san_type": "URI", "matcher": {"exact": identity}} for identity in identities]
 
 

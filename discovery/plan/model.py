@@ -425,6 +425,8 @@ class Plan:
     allow_any: bool
     """Unknown outbound destinations are passed through (ALLOW_ANY) or refused (REGISTRY_ONLY)."""
     access_log: str = ""
+    other_trust_domains: tuple[str, ...] = ()
+    """Whose workloads are let in beside the mesh's own: its aliases, and those with roots of their own."""
     problems: tuple[Problem, ...] = ()
     shared: Layer | None = field(default=None, compare=False, repr=False)
     own: Layer = field(default=Layer(), compare=False, repr=False)

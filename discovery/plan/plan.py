@@ -91,7 +91,8 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     default = _modes(found, proxy).default
     problems = _problems(scopes, found, routes, clusters, view)
     mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
-    parts = (arriving, entering, default, mode, access_log, problems, endpoints)
+    other_domains = snapshot.settings.other_trust_domains
+    parts = (arriving, entering, default, mode, access_log, other_domains, problems, endpoints)
     last = clusters.plans.get(proxy)
     if last is not None and last[0] == parts:
         return last[1]
@@ -109,6 +110,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
         endpoints=endpoints.sets,
         allow_any=mode is OutboundMode.ALLOW_ANY,
         access_log=access_log,
+        other_trust_domains=other_domains,
         problems=unique((*problems, *own)) if own else problems,
         shared=layers.shared,
         own=layers.own,

@@ -102,3 +102,51 @@ values = st.recursive(
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidInput):
         parse_mesh_settings(text).ignored_fields()
+
+
+CA_CERTIFICATES = """
+trustDomain: cluster.local
+trustDomainAliases: [old.example, cluster.local]
+caCertificates:
+- pem: PEM
+  trustDomains: [partner.example, sister.example]
+- spiffeBundleUrl: https://spire.other.example/bundle
+  trustDomains: [other.example]
+- spiffeBundleUrl: https://heddle.third.example:15013/v1/spiffe-bundle
+  endpointSpiffeId: spiffe://third.example/ns/istio-system/sa/heddle-ca
+  pem: PEM
+  trustDomains: [third.example]
+"""
+
+
+def test_other_trust_domains() -> None:
+    settings = parse_mesh_settings(CA_CERTIFICATES)
+    assert settings.other_trust_domains == (
+        "old.example",
+        "partner.example",
+        "sister.example",
+        "other.example",
+        "third.example",
+    )
+    assert settings.ignored_fields() == []
+    assert parse_mesh_settings("").other_trust_domains == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{pem: PEM}", "trustDomains: Field required"),
+        ("{pem: PEM, trustDomains: []}", "at least 1 item"),
+        ("{pem: PEM, trustDomains: [A]}", "not a SPIFFE trust domain"),
+        ("{pem: PEM, trustDomains: [cluster.local]}", "the roots of cluster.local are the ca's"),
+        ("{trustDomains: [a]}", "pem is needed"),
+        ("{spiffeBundleUrl: 'http://a', trustDomains: [a]}", "an https:// address"),
+        ("{spiffeBundleUrl: 'https://me@a', trustDomains: [a]}", "an https:// address"),
+        ("{spiffeBundleUrl: 'https://a', trustDomains: [a, b]}", "that of one trust domain"),
+        ("{spiffeBundleUrl: 'https://a', endpointSpiffeId: 'spiffe://a/b', trustDomains: [a]}", "known by at first"),
+        ("{pem: PEM, endpointSpiffeId: 'spiffe://a/b', trustDomains: [a]}", "belongs to a spiffeBundleUrl"),
+    ],
+)
+def test_roots_of_others_that_cannot_be(entry: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        parse_mesh_settings(f"caCertificates: [{entry}]")

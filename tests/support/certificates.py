@@ -29,14 +29,15 @@ class Authority:
         self.root_pem = self._root.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(self, *, uri: str = "", dns: str = "") -> Certificate:
-        """A leaf with exactly these names."""
+        """A leaf with exactly these names, and with the key usage that X509-SVIDs have (section 4.3)."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = []
         if uri:
             names.append(x509.UniformResourceIdentifier(uri))
         if dns:
             names.append(x509.DNSName(dns))
-        builder = _builder(x509.Name([]), self._name, key.public_key())
+        usage = x509.KeyUsage(True, *[False] * 8)
+        builder = _builder(x509.Name([]), self._name, key.public_key()).add_extension(usage, critical=True)
         leaf = builder.add_extension(x509.SubjectAlternativeName(names), critical=True).sign(self._key, hashes.SHA256())
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -4,7 +4,7 @@ through a client."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -34,9 +34,12 @@ def tls_context(chain_pem: str, key_pem: str, validation: dict[str, Any]) -> dic
 
 
 class TlsPairs:
-    """Runs for the length of a `with` block; both ends of a pair ask for the other's certificate."""
+    """Runs for the length of a `with` block; both ends of a pair ask for the other's certificate.
 
-    def __init__(self, pairs: Mapping[str, Ends], directory: Path) -> None:
+    `secrets`: those that contexts refer to by name.
+    """
+
+    def __init__(self, pairs: Mapping[str, Ends], directory: Path, secrets: Sequence[dict[str, Any]] = ()) -> None:
         self._ways: dict[str, int] = {}
         listeners, clusters = [], []
         for name, ends in pairs.items():
@@ -49,7 +52,7 @@ class TlsPairs:
             upstream = _socket("UpstreamTlsContext", ends.client)
             clusters.append({"name": name, "type": "STATIC", "load_assignment": load, "transport_socket": upstream})
             self._ways[name] = way
-        resources = {"listeners": listeners, "clusters": clusters}
+        resources = {"listeners": listeners, "clusters": clusters, "secrets": [*secrets]}
         bootstrap = {"admin": {"address": _place(free_port())}, "static_resources": resources}
         self._envoy = RunningEnvoy(bootstrap, directory)
 
