@@ -114,6 +114,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     deps = Deps(
         settings=settings,
         callers=Callers(settings, _verifier(options, settings, client), pods),
+        authority=authority,
         issuance=issuance,
         ledger=ledger,
         bundle=lambda: authority.bundle,

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import structlog
 from flask import Flask, Response, request
 
+from ca.authority import Authority
 from ca.callers import Authentication, Credentials, PodRefused
+from ca.intermediate_api import add_intermediate
 from ca.issue import Issuance, Issued, issued_json, rfc3339
 from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
@@ -44,6 +46,7 @@ class Deps:
 
     settings: CaSettings
     callers: Authentication
+    authority: Authority
     issuance: Issuance
     ledger: Ledger
     bundle: Callable[[], TrustBundle]
@@ -110,6 +113,7 @@ def create_app(deps: Deps) -> Flask:
         return response
 
     add_revocations(app, deps.revoking, operator, deps.settings.trust_domain)
+    add_intermediate(app, deps.authority, check_operator)
     add_rotation(app, RotationDeps(deps.desk, deps.members, check_operator, deps.now))
     handle_errors(app, "the ca", count=deps.metrics.refused)
     return app

@@ -10,14 +10,15 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ca.crl import revocation_list
+from ca.crl import may_list, revocation_list
 from ca.profile import intermediate_certificate
 from ca.revocation import Revocations, revocations_of
+from ca.root_document import signer_of
 from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
 from ca.signature import IssuerKey
 from ca.store import Store
-from ca.trust import Trust, certificate_of, new_serial, open_root, open_trust, roots_with_keys, trust_from
+from ca.trust import Trust, certificate_of, new_serial, open_trust, roots_with_keys, trust_from
 from mesh.errors import Conflict, HeddleError, Unavailable
 from svid.material import TrustBundle
 
@@ -34,7 +35,8 @@ class SigningIssuer:
     pem: str
     serial: str
     key: IssuerKey
-    root: str  # serial of the root that signed it
+    root: str  # serial of the root that it leads to
+    imported: bool = False  # its root's key is elsewhere, so that none can be made in its place
 
 
 class Authority:
@@ -98,6 +100,19 @@ class Authority:
                     self._renew()
         return self._issuer
 
+    def replace_issuer(self) -> tuple[SigningIssuer, SigningIssuer]:
+        """Sign with another intermediate from now on: the old one, and the new. Conflict where it was imported."""
+        with self._renewing:
+            old = self._issuer
+            if old.imported:
+                raise Conflict(
+                    "the intermediate was imported, and its root's key is not here to sign another",
+                    hint="issue one where the root is, and import that: scripts/import-root",
+                )
+            self._issuer = self._new_issuer(self._trust)
+            log.info("another intermediate signs", old=old.serial, new=self._issuer.serial)
+            return old, self._issuer
+
     def refresh(self) -> None:
         """Take up what the store holds by now: another bundle, another root. Where it was removed, it is put back.
 
@@ -146,17 +161,21 @@ class Authority:
         if not any(True for _ in revocations.serials()):
             return bundle
         try:
-            signers = [open_root(pem, self._read_passphrase(), self._store.name) for pem in roots_with_keys(trust)]
-            lists = {root: revocation_list(root, key, revocations) for root, key in signers}
+            signers = [signer_of(pem, self._read_passphrase(), self._store.name) for pem in roots_with_keys(trust)]
+            lists = {each.root: revocation_list(each.root, each.key, revocations) for each in signers if may_list(each)}
             return replace(bundle, crls=tuple(lists[certificate_of(root, "the bundle")] for root in bundle.roots))
         except HeddleError as error:
             log.error("no revocation list can be signed: what is revoked stays trusted until it ends", error=str(error))
         except KeyError:
-            log.error("a root's key is not here, so there are no revocation lists: what is revoked stays trusted")
+            log.error(
+                "a root signs no revocation lists, so there are none: what is revoked stays trusted until it ends"
+            )
         return bundle
 
     def _due(self, longest_leaf: int) -> bool:
         issuer, now = self._issuer.issuer, self._now()
+        if self._issuer.imported:
+            return False
         if now < issuer.not_before:  # the clock went back: what it signs now would not be valid yet
             return True
         if now < self._not_before_retry <= now + RETRY_SECONDS:
@@ -176,10 +195,15 @@ class Authority:
 
     def _new_issuer(self, trust: Trust) -> SigningIssuer:
         settings, now = self._settings, int(self._now())
-        root, root_key = open_root(trust.root_pem, self._read_passphrase(), self._store.name)
+        signer = signer_of(trust.root_pem, self._read_passphrase(), self._store.name)
+        root, root_key = signer.root, signer.key
         self.root_not_after = root_end = int(root.not_valid_after_utc.timestamp())
         if now + settings.min_ttl > root_end:
             raise Unavailable("the root certificate has ended", hint="rotate the root")
+        if signer.chain:
+            certificate, above = signer.chain[0], f"{root.serial_number:x}"
+            serial = f"{certificate.serial_number:x}"
+            return SigningIssuer(issuer_of(certificate), signer.chain_pem, serial, root_key, above, imported=True)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = intermediate_certificate(
             key.public_key(),

@@ -15,9 +15,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ca.revocation import Revocations
+from ca.root_document import Signer
 from ca.signature import IssuerKey, scheme_of
 
 BACKDATE = 3600  # seconds: a peer whose clock is behind refuses everybody by a list that is not valid yet
+
+
+def may_list(signer: Signer) -> bool:
+    """Whether peers accept lists of this root: its own key is here, and its certificate says that it signs them."""
+    usage = signer.root.extensions.get_extension_for_class(x509.KeyUsage).value
+    return not signer.chain and usage.crl_sign
 
 
 def revocation_list(root: x509.Certificate, key: IssuerKey, revocations: Revocations) -> str:

@@ -311,6 +311,10 @@ def _warnings(
             if certificate not in path:
                 says = f"{_subject(certificate)} is not between {CERTIFICATE} and its root, and is left out"
                 yield FieldProblem((name,), says, warning=True)
+    usage = _extension(path[-1], x509.KeyUsage)
+    if len(path) > 1 or (usage and not usage.crl_sign):
+        says = "it can sign no revocation lists here: what is revoked is refused at renewal, and trusted until it ends"
+        yield FieldProblem((ROOT,), says, warning=True)
 
 
 def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.profile import root_certificate
 from ca.settings import CaSettings
-from ca.signature import IssuerKey
 from ca.store import Documents, Store, Stored
 from mesh.errors import HeddleError, InvalidInput, MissingPrerequisite
 from svid.material import TrustBundle, bundle_from_json, bundle_to_json
@@ -92,22 +91,6 @@ def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
     )
     root = certificate.public_bytes(_PEM).decode()
     return Trust(encrypted.decode() + root, TrustBundle(settings.trust_domain, 1, (root,)))
-
-
-def open_root(root_pem: str, passphrase: bytes, where: str) -> tuple[x509.Certificate, IssuerKey]:
-    """The root's certificate and its key, decrypted."""
-    certificate = certificate_of(root_pem, where)
-    try:
-        key = serialization.load_pem_private_key(root_pem.encode(), passphrase)
-    except (ValueError, TypeError) as error:
-        raise MissingPrerequisite(
-            f"the root key in {where} cannot be opened: {error}",
-            field="rootPassphraseFile",
-            hint="is it the passphrase that this root was made with?",
-        ) from None
-    if not isinstance(key, IssuerKey) or key.public_key() != certificate.public_key():
-        raise MissingPrerequisite(f"the key in {where} is not that of the certificate beside it")
-    return certificate, key
 
 
 def certificate_of(root_pem: str, where: str) -> x509.Certificate:

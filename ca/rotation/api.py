@@ -22,7 +22,7 @@ from serving.json_http import json_response, read_json
 
 MAX_BODY = 64 * 1024
 DOES = ("start", "pause", "resume", "rollback", "finish", "exclude", "include")
-_FIELDS = frozenset({"do", "pods", "windowSeconds", "dryRun"})
+_FIELDS = frozenset({"do", "pods", "windowSeconds", "dryRun", "root"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,10 @@ def wish_from(body: object) -> Wish:
         raise InvalidInput(f"must be a number from 1 to {LONGEST_WINDOW:g}, got {window!r}", field="windowSeconds")
     if not isinstance(dry_run, bool):
         raise InvalidInput("must be true or false", field="dryRun")
-    return Wish(do, tuple(pods), None if window is None else float(window), dry_run)
+    root = body.get("root", "")
+    if not isinstance(root, str) or (root and do != "start"):
+        raise InvalidInput("must be the fingerprint of a root to start with", field="root")
+    return Wish(do, tuple(pods), None if window is None else float(window), dry_run, root)
 
 
 def rotation_json(trust: Trust, state: Rotation, members: tuple[Member, ...], now: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ca.authority import Authority
 from ca.rotation import state as states
 from ca.rotation.decide import Member, advanced
 from ca.rotation.documents import documents_of, root_facts, rotation_of, with_new_root
+from ca.rotation.shelf import from_shelf
 from ca.rotation.state import Rotation
 from ca.store import Store
 from ca.trust import Trust
@@ -34,6 +35,7 @@ class Wish:
     pods: tuple[str, ...] = ()
     window: float | None = None
     dry_run: bool = False
+    root: str = ""  # fingerprint of the root on the shelf to rotate to; "" for a new one
 
 
 class Desk:
@@ -67,7 +69,7 @@ class Desk:
             if wanted == state:
                 return trust, state
             if wish.do == "start":
-                root = self._new_root()
+                trust, root = from_shelf(trust, wish.root) if wish.root else (trust, self._new_root())
                 trust, wanted = with_new_root(trust, root), replace(wanted, stays=root_facts(root).fingerprint)
             if self._stored(trust, wanted):
                 log.info("rotation", does=wish.do, phase=wanted.phase, pods=wish.pods or None)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from ca.root_document import root_of
 from ca.rotation.state import Phase, Rotation, rotation_from, rotation_json
 from ca.store import Documents
 from ca.trust import Trust, certificate_of
@@ -44,7 +45,7 @@ def root_facts(pem: str, where: str = "the bundle") -> RootFacts:
         serial=f"{certificate.serial_number:x}",
         not_before=int(certificate.not_valid_before_utc.timestamp()),
         not_after=int(certificate.not_valid_after_utc.timestamp()),
-        certificate=pem[pem.index("-----BEGIN CERTIFICATE-----") :],
+        certificate=root_of(pem),
     )
 
 

@@ -91,8 +91,12 @@ def test_name_constraints_that_allow_the_trust_domain(trees: list[str]) -> None:
 def test_another_root_beside_the_right_one_is_left_out_and_said() -> None:
     files = under()
     found = check({**files, "root-cert.pem": make("stranger").pem + files["root-cert.pem"]})
-    (warning,) = found.warnings
-    assert "CN=stranger is not between" in str(warning)
+    assert "CN=stranger is not between" in str(found.warnings[0])
+
+
+def test_who_signs_no_revocation_lists_is_told_so() -> None:
+    assert "no revocation lists" in str(check(alone()).warnings[-1])
+    assert "no revocation lists" in str(check(under()).warnings[-1])
 
 
 def other_key(files: Files) -> Files:
