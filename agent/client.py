@@ -15,10 +15,11 @@ from agent.http_client import Answer, Connection, connect
 from agent.relay import Relay
 from mesh.errors import Forbidden, Gone, HeddleError, NotFound, Unavailable
 from mesh.identity import Identity
-from mesh.wire import ConfigRequest, ConfigResponse, ProxyInfo, ResourceType
+from mesh.wire import ConfigRequest, ConfigResponse, ProxyInfo, ResourceType, TrustReport
 from mesh.xds import TYPE_URLS
 from svid.material import SvidMaterial
 from svid.tls import check_peer, client_context
+from svid.trust import News, news_from_json
 
 log = logging.getLogger("agent.discovery")
 
@@ -32,7 +33,10 @@ FIRST_RETRY, LONGEST_RETRY, UNKNOWN_RETRY = 0.1, 10.0, 0.5
 
 
 class DiscoveryClient:
-    """`proxy()` is who asks, `material()` the newest SVID; `on_update()` is called after each change of `relay`."""
+    """`proxy()` is who asks, `material()` the newest SVID; `on_update()` is called after each change of `relay`.
+
+    `trust()` is what is to be said of trust, and `on_trust(news)` hears of what is new about it.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class DiscoveryClient:
         *,
         material: Callable[[], SvidMaterial],
         on_update: Callable[[], None],
+        trust: Callable[[], TrustReport],
+        on_trust: Callable[[News], None],
     ) -> None:
         self._address = address
         self._server = server
@@ -50,6 +56,7 @@ class DiscoveryClient:
         self._relay = relay
         self._material = material
         self._on_update = on_update
+        self._trust, self._on_trust = trust, on_trust
         self._late = asyncio.Event()  # set while a request is held, whose answer may be long in coming
         self._held = False
         self._reported = 0
@@ -65,7 +72,7 @@ class DiscoveryClient:
         """Envoy has applied or refused something."""
         if self._held:
             self._late.set()
-        elif self._applying and self._relay.is_applied:
+        elif self._applying and self._is_applied():
             self._ask()
 
     async def run(self) -> None:
@@ -140,7 +147,7 @@ class DiscoveryClient:
         except Exception as error:
             self._end(error)
             return
-        if body is None or self._relay.is_applied:
+        if body is None or self._is_applied():
             self._ask()
         else:  # wait a moment for Envoy, so that the next request can say what it has applied
             self._applying = True
@@ -148,8 +155,21 @@ class DiscoveryClient:
 
     def _take(self, body: bytes) -> None:
         response = ConfigResponse.parse(orjson.loads(body))
-        self._relay.update(response.session, response.sequence, to_parts(response.changed), response.removed)
+        if response.trust is not None:
+            self._on_trust(news_from_json(response.trust))
+        relay = self._relay
+        if (
+            response.changed
+            or response.removed
+            or (response.session, response.sequence) != (relay.session, relay.sequence)
+        ):
+            relay.update(response.session, response.sequence, to_parts(response.changed), response.removed)
         self._on_update()
+
+    def _is_applied(self) -> bool:
+        """Envoy has taken all that is wanted, also of what this agent was told about trust."""
+        trust = self._trust()
+        return self._relay.is_applied and (trust.sequence, trust.revision) >= trust.known
 
     def _end(self, error: Exception) -> None:
         if self._ended is not None and not self._ended.done():
@@ -169,6 +189,7 @@ class DiscoveryClient:
             versions=None if relay.session else relay.versions(),
             applied=dict(relay.applied),
             hold_seconds=hold,
+            trust=self._trust(),
         )
         return orjson.dumps(request.as_json())
 

@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -25,6 +26,7 @@ from mesh.identity import Identity
 from mesh.key_kinds import DEFAULT_KEY
 from svid import schedule
 from svid.material import PodRef, SvidMaterial
+from svid.trust import NO_ORDER, News, is_meant, newer
 
 log = logging.getLogger("agent.identity")
 
@@ -83,6 +85,8 @@ class IdentityKeeper:
         self._life: schedule.Life | None = None
         self._attempts = schedule.Attempts()
         self._ready = asyncio.Event()
+        self._wake = asyncio.Event()
+        self.order = NO_ORDER
         self.material: SvidMaterial | None = None
         self.last_error: HeddleError | None = None
 
@@ -96,6 +100,11 @@ class IdentityKeeper:
         """There is an SVID that is valid now."""
         return self._life is not None and schedule.usable(self._life, self._wall())
 
+    @property
+    def renewing(self) -> bool:
+        """A certificate has been asked for and has not come."""
+        return self._working.locked()
+
     async def ready(self) -> SvidMaterial:
         """The SVID, as soon as there is one."""
         await self._ready.wait()
@@ -103,16 +112,44 @@ class IdentityKeeper:
         return self.material
 
     def adopt(self, material: SvidMaterial) -> None:
-        """Use `material` from now on."""
+        """Use `material` from now on; a newer bundle that is known already stays."""
+        before = self.material
+        material = replace(material, bundle=newer(before.bundle if before else None, material.bundle))
+        if before is not None and not set(before.bundle.roots) & set(material.bundle.roots):
+            self.order = NO_ORDER  # of a ca that is no more
         self._life = schedule.life(material.not_before, material.not_after, self._wall(), random.random())  # noqa: S311
         self.material, self.last_error = material, None
+        self._follow_order(self._wall() + schedule.AGAIN)
         self._on_change(material)
         self._ready.set()
+
+    def tell(self, news: News) -> None:
+        """Trust a newer bundle, and renew early when that is ordered. Call it once there is an SVID."""
+        assert self.material is not None
+        if news.order.number > self.order.number:
+            self.order = news.order
+            self._follow_order(self._wall())
+        if news.bundle.stamp > self.material.bundle.stamp:
+            log.info("trusts bundle %d with %d roots", news.bundle.sequence, len(news.bundle.roots))
+            self.material = replace(self.material, bundle=news.bundle)
+            self._on_change(self.material)
+
+    def _follow_order(self, earliest: float) -> None:
+        """Renew within the order's window, not before `earliest`, if the SVID is one of those that are meant."""
+        order = self.order
+        if self._life is not None and self.material is not None and is_meant(order, self.material):
+            begin, until = max(order.begin, earliest), max(order.until, earliest)
+            self._life = schedule.earlier(self._life, begin, until, self._wall(), random.random())  # noqa: S311
+            self._wake.set()
 
     async def run(self) -> None:
         """Renew when it is due, for ever."""
         while True:
-            await asyncio.sleep(await self.step())
+            pause = await self.step()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def step(self) -> float:
         """Do what is due now; the seconds after which to look again."""

@@ -123,9 +123,20 @@ class Relay:
 
     def set_own_secret(self, name: str, part: Part) -> None:
         """A secret of this pod's own keeper, not of discovery's (`default`, `ROOTCA`)."""
+        if self._own.get(name) != part:
+            self.revision += 1
         self._own[name] = part
         self._want((ResourceType.SECRETS, name), {name: part})
         self._report()
+
+    def own_in_use(self, name: str) -> str:
+        """The version of that secret that Envoy uses; empty before it has taken one.
+
+        Where it has not asked for the secret there is nothing that could use an older one.
+        """
+        bundle = self._bundles.get((ResourceType.SECRETS, name))
+        part = self._own.get(name) if bundle is None else bundle.taken.get(name)
+        return part.version if part else ""
 
     # ---- what Envoy asks
 
@@ -156,6 +167,8 @@ class Relay:
 
     def _accepted(self, key: Key, bundle: Bundle) -> None:
         self._unaccepted.pop(key, None)
+        if not bundle.accepted and key[0] is ResourceType.SECRETS and key[1] in self._own:
+            self.revision += 1
         if bundle.take():
             self._news.add(key)
         elif bundle.accepted:

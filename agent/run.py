@@ -34,7 +34,7 @@ from agent.xds_server import XdsServer
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
 from mesh.sds import DEFAULT, ROOTCA, federated_validation_secret, tls_secret, validation_secret
-from mesh.wire import ProxyInfo, ResourceType
+from mesh.wire import ProxyInfo, ResourceType, TrustReport
 from svid.material import PodRef, SvidMaterial, TrustBundle
 
 log = logging.getLogger("agent")
@@ -82,6 +82,8 @@ class Agent:
             self._relay,
             material=self._current_svid,
             on_update=self._updated,
+            trust=self._trust_report,
+            on_trust=self._identity.tell,
         )
 
     # ---- the life
@@ -283,6 +285,20 @@ class Agent:
     def _current_svid(self) -> SvidMaterial:
         assert self._identity.material is not None
         return self._identity.material
+
+    def _trust_report(self) -> TrustReport:
+        material = self._current_svid()
+        sequence, _, revision = self._relay.own_in_use(ROOTCA).partition(".")
+        leaf = self._relay.own_in_use(DEFAULT)
+        return TrustReport(
+            sequence=int(sequence or 0),
+            revision=int(revision or 0),
+            order=self._identity.order.number,
+            # While another certificate is on its way, signed perhaps before the last order, nothing is certain.
+            root=material.root if leaf == material.serial and not self._identity.renewing else "",
+            serial=leaf,
+            known=material.bundle.stamp,
+        )
 
     def _server(self, account: str) -> Identity:
         return Identity(self._settings.identity.trust_domain, CONTROL_NAMESPACE, account)

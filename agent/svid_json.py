@@ -17,6 +17,7 @@ def material_to_json(material: SvidMaterial) -> dict[str, Any]:
         "notAfter": material.not_after,
         "key": material.key_pem.decode(),
         "chain": material.chain_pem.decode(),
+        "root": material.root,
         "bundle": bundle_to_json(material.bundle),
     }
 
@@ -31,4 +32,5 @@ def material_from_json(raw: dict[str, Any]) -> SvidMaterial:
         key_pem=raw["key"].encode(),
         chain_pem=raw["chain"].encode(),
         bundle=bundle_from_json(raw["bundle"]),
+        root=raw.get("root", ""),  # not kept by an older agent
     )

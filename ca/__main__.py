@@ -26,7 +26,7 @@ from ca.own_certificate import own_certificate
 from ca.passphrase import passphrase_from
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
-from ca.rotation.desk import Desk
+from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
 from ca.settings import CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, CaSettings
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
@@ -47,7 +47,6 @@ from svid.material import SvidMaterial, TrustBundle
 THREADS = 8
 REVIEW_SECONDS = 5.0
 KEEPALIVE = 60  # seconds
-LONGEST_DEFAULT_WINDOW = 3600.0  # seconds over which a rotation's renewals are spread, unless it is said otherwise
 
 log = structlog.get_logger("ca")
 
@@ -102,11 +101,23 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     certificate.obtain_now()
     certificate.start()
     pods = PodWatch(ask_api(client))
+    leads = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
+    rotation = rotation_service(
+        authority,
+        store,
+        certificate,
+        settings,
+        _new_root(options, settings),
+        pod=pod,
+        leads=leads or (lambda: True),
+        discovery=address(options.discovery_address, "--discovery-address") if options.discovery_address else None,
+    )
     if cluster is None:
-        pods.start(client)
+        authority.on_bundle(lambda bundle: _export_roots(options, bundle))
+        pods.start(client, rotation.population.take)
     else:
-        authority.on_bundle(lambda _: certificate.obtain_now())
-        cluster.start(pods)
+        cluster.start(pods, rotation.population.take)
+    rotation.start()
     serve_in_threads(_metrics_address(options), create_health_app("ca.health", metrics.text, lambda: ""))
     log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
     revoking = Revoking(authority, store, ledger, settings, time.time)
@@ -117,10 +128,11 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         authority=authority,
         issuance=issuance,
         ledger=ledger,
-        bundle=lambda: authority.bundle,
-        desk=_desk(options, settings, authority, store),
         revoking=revoking,
-        members=lambda _state: (),
+        news=rotation.news,
+        desk=rotation.desk,
+        observer=rotation.observer,
+        acknowledgements=rotation.acknowledgements,
         metrics=metrics,
         now=time.time,
         replica=pod.name if pod and cluster else "",
@@ -131,6 +143,9 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         serve_operators(options.operator_socket, deps)
 
     def close() -> None:
+        rotation.stop()
+        if leads is not None:
+            leads.stop()
         certificate.close()
         if cluster is not None:
             cluster.stop()
@@ -170,6 +185,11 @@ def _parser() -> argparse.ArgumentParser:
         "without it each token is sent to the API server (TokenReview)",
     )
     add("--token-issuer", default=None, help="the issuer that tokens must name (with --token-issuer-keys)")
+    add(
+        "--discovery-address",
+        default="",
+        help="where discovery listens, which knows what agents trust; without it, its pods are asked",
+    )
     add(
         "--root-passphrase-file",
         type=Path,
@@ -226,12 +246,10 @@ def _ledger(options: argparse.Namespace, audit: AuditLog | None = None) -> Ledge
     return Ledger(options.state / LEDGER if options.state else None, audit)
 
 
-def _desk(options: argparse.Namespace, settings: CaSettings, authority: Authority, store: Store) -> Desk:
+def _new_root(options: argparse.Namespace, settings: CaSettings) -> Callable[[], str]:
+    """Makes the root of a rotation: its key, encrypted, and its certificate."""
     passphrase = _passphrase(options)
-    window = min(LONGEST_DEFAULT_WINDOW, settings.leaf_ttl / 2)
-    return Desk(
-        authority, store, lambda: new_trust(passphrase(), settings, int(time.time())).root_pem, window, time.time
-    )
+    return lambda: new_trust(passphrase(), settings, int(time.time())).root_pem
 
 
 def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:

@@ -19,21 +19,21 @@ from ca.intermediate_api import add_intermediate
 from ca.issue import Issuance, Issued, issued_json, rfc3339
 from ca.ledger import Ledger, Record
 from ca.metrics import Metrics
-from ca.policy import check_ttl, may_read_ledger
+from ca.policy import check_ttl, component_of, may_read_ledger
 from ca.request import parse_request
 from ca.revocation_api import add_revocations
 from ca.revoking import Revoking
+from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.api import RotationDeps, add_rotation
-from ca.rotation.decide import Member
 from ca.rotation.desk import Desk
-from ca.rotation.state import Rotation
-from ca.settings import CaSettings
-from ca.trust import bundle_json
+from ca.rotation.observe import Observer
+from ca.settings import CA, CaSettings
 from mesh.errors import Forbidden, HeddleError, InvalidInput
 from serving.json_http import handle_errors, json_response, read_json
-from svid.material import PodRef, TrustBundle
+from svid.material import PodRef
 from svid.schedule import RENEW_FROM
 from svid.spiffe_bundle import spiffe_bundle_json
+from svid.trust import News, news_json
 
 MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
 
@@ -49,10 +49,11 @@ class Deps:
     authority: Authority
     issuance: Issuance
     ledger: Ledger
-    bundle: Callable[[], TrustBundle]
+    news: Callable[[], News]
     desk: Desk
     revoking: Revoking
-    members: Callable[[Rotation], tuple[Member, ...]]
+    observer: Observer
+    acknowledgements: Acknowledgements
     metrics: Metrics
     now: Callable[[], float]
     replica: str = ""  # the own pod's name; "" where there is one ca
@@ -100,11 +101,11 @@ def create_app(deps: Deps) -> Flask:
 
     @app.get("/v1/bundle")
     def bundle() -> Response:
-        return json_response(bundle_json(deps.bundle()), 200)
+        return json_response(news_json(deps.news()), 200)
 
     @app.get("/v1/spiffe-bundle")
     def spiffe_bundle() -> Response:
-        return json_response(spiffe_bundle_json(deps.bundle(), deps.settings.refresh_hint), 200)
+        return json_response(spiffe_bundle_json(deps.news().bundle, deps.settings.refresh_hint), 200)
 
     @app.after_request
     def challenge(response: Response) -> Response:
@@ -114,7 +115,25 @@ def create_app(deps: Deps) -> Flask:
 
     add_revocations(app, deps.revoking, operator, deps.settings.trust_domain)
     add_intermediate(app, deps.authority, check_operator)
-    add_rotation(app, RotationDeps(deps.desk, deps.members, check_operator, deps.now))
+
+    def check_peer() -> None:
+        identity = deps.callers.operator(_credentials(), deps.now()).identity
+        if identity != CA.identity(deps.settings.trust_domain):
+            check_operator()
+
+    add_rotation(
+        app,
+        RotationDeps(
+            desk=deps.desk,
+            observer=deps.observer,
+            acknowledgements=deps.acknowledgements,
+            operator=check_operator,
+            component=lambda: component_of(deps.callers.authenticate(_credentials(), deps.now()), deps.settings),
+            peer=check_peer,
+            news=deps.news,
+            now=deps.now,
+        ),
+    )
     handle_errors(app, "the ca", count=deps.metrics.refused)
     return app
 

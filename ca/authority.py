@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.crl import may_list, revocation_list
@@ -36,6 +36,7 @@ class SigningIssuer:
     serial: str
     key: IssuerKey
     root: str  # serial of the root that it leads to
+    signed_by: str  # that root's fingerprint: SHA-256, hexadecimal
     imported: bool = False  # its root's key is elsewhere, so that none can be made in its place
 
 
@@ -80,6 +81,11 @@ class Authority:
     def trust(self) -> Trust:
         """The state as it was read last."""
         return self._trust
+
+    @property
+    def signs(self) -> str:
+        """The fingerprint of the root whose intermediate signs now."""
+        return self._issuer.signed_by
 
     def on_trust(self, listener: Callable[[Trust], object]) -> None:
         """Call `listener` whenever anything of the state has changed, from the thread that called `refresh`."""
@@ -200,10 +206,13 @@ class Authority:
         self.root_not_after = root_end = int(root.not_valid_after_utc.timestamp())
         if now + settings.min_ttl > root_end:
             raise Unavailable("the root certificate has ended", hint="rotate the root")
+        fingerprint = root.fingerprint(hashes.SHA256()).hex()
         if signer.chain:
             certificate, above = signer.chain[0], f"{root.serial_number:x}"
             serial = f"{certificate.serial_number:x}"
-            return SigningIssuer(issuer_of(certificate), signer.chain_pem, serial, root_key, above, imported=True)
+            return SigningIssuer(
+                issuer_of(certificate), signer.chain_pem, serial, root_key, above, fingerprint, imported=True
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = intermediate_certificate(
             key.public_key(),
@@ -216,5 +225,10 @@ class Authority:
         )
         pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
         return SigningIssuer(
-            issuer_of(certificate), pem, f"{certificate.serial_number:x}", key, f"{root.serial_number:x}"
+            issuer_of(certificate),
+            pem,
+            f"{certificate.serial_number:x}",
+            key,
+            root=f"{root.serial_number:x}",
+            signed_by=fingerprint,
         )

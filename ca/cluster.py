@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -66,15 +67,15 @@ class Cluster:
         self._behind = threading.Event()
         self._stopping = threading.Event()
 
-    def start(self, pods: PodWatch) -> None:
-        """Begin; what an earlier process of this replica left unwritten is written now."""
+    def start(self, pods: PodWatch, *others: Callable[[Event], None]) -> None:
+        """Begin; what an earlier process of this replica left unwritten is written now. `others` hear of pods too."""
         self._pods = pods
         self._certificates.start()
         self._events.start()
         self._states.start()
         self._catch_up()
         self._roots.start()
-        pods.start(self._client, self._roots.take)
+        pods.start(self._client, self._roots.take, *others)
         self._authority.on_bundle(lambda _: self._roots.check())
         Source([self._store.watched()], self._client).start(self._changed)
         threading.Thread(target=self._keep_up, name="catch-up", daemon=True).start()

@@ -96,6 +96,20 @@ def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:
     return identity.trust_domain == settings.trust_domain and account in settings.operators
 
 
+def component_of(caller: Caller, settings: CaSettings) -> str:
+    """What the control plane's component that calls is named among those that are waited for; "" for an operator.
+
+    Raises Forbidden for everybody else: agents say what they trust to discovery.
+    """
+    identity = caller.identity
+    account = ServiceAccount(identity.namespace, identity.service_account)
+    if may_read_ledger(caller, settings):
+        return ""
+    if identity.trust_domain != settings.trust_domain or not settings.dns_names(account):
+        raise Forbidden(f"{identity} is not of the control plane")
+    return f"{identity.namespace}/{caller.pod_name or identity.service_account}"
+
+
 def needs_pod(identity: Identity, settings: CaSettings) -> bool:
     """Whether this identity is only certified for a pod that exists."""
     return ServiceAccount(identity.namespace, identity.service_account) not in settings.without_pod

@@ -19,6 +19,7 @@ from discovery.polls import ORDINARY, Peer
 from discovery.sessions import Sessions
 from discovery.status import ProxyStatus, missing, status_json
 from discovery.status_writer import Tallies
+from discovery.trust import trust_json
 from discovery.views import of_session, plan_json
 from mesh.errors import Forbidden, InvalidInput, NotFound
 from mesh.objects import Key
@@ -26,7 +27,8 @@ from mesh.settings import CONTROL_NAMESPACE
 from mesh.wire import MAX_HOLD_SECONDS
 from serving.json_http import handle_errors, json_response
 
-OPERATOR_ACCOUNT = "heddle-operator"
+OPERATOR_ACCOUNT, CA_ACCOUNT = "heddle-operator", "heddle-ca"
+TRUST_PATH = "/v1/trust"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,13 @@ def create_app(deps: Deps) -> Flask:
         if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, DISCOVERY_ACCOUNT):
             raise Forbidden(f"{caller} is not a replica of discovery")
         return json_response(tally_json(deps.tallies.now()[0]), 200)
+
+    @app.get(TRUST_PATH)
+    def trust() -> Response:
+        caller = deps.peer(request.environ)
+        if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, CA_ACCOUNT):
+            _check_operator(deps)
+        return json_response(trust_json(deps.sessions), 200)
 
     handle_errors(app, "discovery", ordinary=ORDINARY)
     return app

@@ -134,14 +134,15 @@ def encode(reply: Reply) -> bytes:
         }
         for kind, entries in reply.delta.changed.items()
     }
-    return orjson.dumps(
-        {
-            "session": reply.session,
-            "sequence": reply.sequence,
-            "changed": changed,
-            "removed": reply.delta.removed,
-        }
-    )
+    body = {
+        "session": reply.session,
+        "sequence": reply.sequence,
+        "changed": changed,
+        "removed": reply.delta.removed,
+    }
+    if reply.trust:
+        body["trust"] = orjson.Fragment(reply.trust)
+    return orjson.dumps(body)
 
 
 class VerifiedPeers:

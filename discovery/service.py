@@ -34,6 +34,7 @@ from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, 
 from discovery.status_writer import StatusWriter, Tallies
 from discovery.tally import Member
 from discovery.tls import Rotating, client_context_from, context_from
+from discovery.trust import TrustDesk
 from discovery.views import member_of
 from kube.client import connect
 from kube.leader import Leader
@@ -49,10 +50,11 @@ from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.health import create_health_app
 from serving.logs import configure
 from serving.operator_socket import SOCKET
-from serving.options import add_certificate, add_listening, address, check_certificate, enrol, own_pod
+from serving.options import add_certificate, add_listening, address, check_certificate, enrol, following, own_pod
 from serving.server import Running
 from svid.material import SvidMaterial
 from svid.tls import client_context, server_context
+from svid.trust import News
 
 ANSWER_BYTES = 64 << 20
 ANSWER_PATIENCE = 10.0
@@ -84,9 +86,10 @@ def _start(options: argparse.Namespace) -> Running:
     settings = settings_of(options.revision)
     source = Source(watches(settings), connect(options.kube_api))
     feed = Feed(source, hub, metrics, time.monotonic, SnapshotBuilder(settings))
-    sessions = Sessions(_tools(hub, metrics, Compiler(_plan, render)))
+    trust = TrustDesk(lambda: sessions.wake())
+    sessions = Sessions(replace(_tools(hub, metrics, Compiler(_plan, render)), trust=trust.for_agent))
     bare = Bare(_tools(hub, metrics, Compiler(lambda *of: without_identity(_plan(*of)), render, with_secrets=False)))
-    certificate, context = _certificate(options)
+    certificate, context = _certificate(options, trust)
     members = partial(_members, sessions)
     tallies = Tallies(hub, feed, members)
     pod = own_pod()
@@ -143,7 +146,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _certificate(options: argparse.Namespace) -> tuple[Certificate, Callable[[], ssl.SSLContext]]:
+def _certificate(options: argparse.Namespace, trust: TrustDesk) -> tuple[Certificate, Callable[[], ssl.SSLContext]]:
     """The certificate to serve with, and the TLS context to ask other replicas with."""
     if options.certificate_file:
         files = (options.certificate_file, options.key_file, options.trust_bundle)
@@ -152,13 +155,14 @@ def _certificate(options: argparse.Namespace) -> tuple[Certificate, Callable[[],
 
     def changed(material: SvidMaterial) -> None:
         asking[:] = [client_context(material.bundle.pem, material)]
+        trust.take(News(material.bundle))
 
     def context() -> ssl.SSLContext:
         if not asking:
             raise Unavailable("no certificate yet")
         return asking[0]
 
-    certificate = SvidCertificate(enrol(options), server_context, changed)
+    certificate = SvidCertificate(enrol(options), server_context, changed, following(options, trust.take))
     certificate.start()
     return certificate, context
 

@@ -19,7 +19,7 @@ from discovery.versions import Delta, Ledger, difference
 from mesh.errors import Forbidden, Gone, HeddleError, NotFound
 from mesh.identity import Identity
 from mesh.objects import Key, Pod
-from mesh.wire import ConfigRequest, ProxyInfo
+from mesh.wire import ConfigRequest, ProxyInfo, TrustReport
 
 POD_WAIT_SECONDS = 3.0
 """How long a proxy is kept waiting for its own pod to become known, before it is told to ask again."""
@@ -43,17 +43,23 @@ class Reply:
     session: str
     sequence: int
     delta: Delta
+    trust: bytes = b""
+    """What is new about trust, as JSON; empty when nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What sessions need from outside. `wall` gives RFC 3339 text, `new_id` an unguessable name."""
+    """What sessions need from outside. `wall` gives RFC 3339 text, `new_id` an unguessable name.
+
+    `trust`: what an agent that has said so much has yet to hear about trust, as JSON.
+    """
 
     hub: Hub
     compiler: Compiler
     metrics: Metrics
     wall: Callable[[], str]
     new_id: Callable[[], str]
+    trust: Callable[[TrustReport | None], bytes] = lambda _report: b""
 
 
 class Session:
@@ -74,6 +80,7 @@ class Session:
         self.pod_uid = pod.meta.uid
         self.identity = identity
         self.proxy: ProxyInfo = request.proxy
+        self.trust = request.trust
         self.since = tools.wall()
         self.last_seen_text = self.since
         self.ledger = Ledger.new(request.versions, request.applied)
@@ -141,8 +148,11 @@ class Session:
                 if turn != self._turn:
                     return None
                 delta = difference(self.ledger.held, self.compiled.resources)
+                trust = self._tools.trust(self.trust)
                 if self._moment is not None and (delta or fresh):
-                    return self._answer(delta, self._moment)
+                    return self._answer(delta, self._moment, trust)
+                if trust and self.ledger.pending is None:
+                    return Reply(self.id, self.ledger.sequence, delta, trust)
                 self._is_current()
                 left = deadline - hub.clock()
                 if left <= 0:
@@ -156,8 +166,9 @@ class Session:
                 self._held = None
 
     def report(self, request: ConfigRequest) -> None:
-        """Take in what Envoy has applied."""
+        """Take in what Envoy has applied, and what the agent trusts."""
         self._heard()
+        self.trust = request.trust
         before = self.ledger
         self.ledger = before.reported(request.applied)
         now = self._tools.hub.clock()
@@ -170,11 +181,16 @@ class Session:
                 self._tools.metrics.rejected(kind)
         self._tools.hub.progressed()
 
-    def _answer(self, delta: Delta, moment: Moment) -> Reply:
+    def _answer(self, delta: Delta, moment: Moment, trust: bytes) -> Reply:
         self.ledger = self.ledger.answered(self.compiled.resources, delta, moment.generation, moment.arrived)
         self._tools.metrics.pushed(delta.types)
         assert self.ledger.pending is not None
-        return Reply(self.id, self.ledger.pending.sequence, delta)
+        return Reply(self.id, self.ledger.pending.sequence, delta, trust)
+
+    def wake(self) -> None:
+        """Have a held poll look again."""
+        if self._held is not None:
+            self._held.set()
 
     def _tell(self) -> None:
         """Wake the held poll if there is news. It may have been woken before and not have run yet."""
@@ -219,6 +235,11 @@ class Sessions:
         self._by_id[session.id] = self._by_pod[session.key] = session
         self._tools.hub.add(session)
         return session.poll(request, fresh=True)
+
+    def wake(self) -> None:
+        """Have every held poll look again."""
+        for session in self:
+            session.wake()
 
     def report(self, request: ConfigRequest, identity: Identity) -> None:
         """Answer `POST /v1/report`. Raises Forbidden, NotFound, Gone, Unavailable."""

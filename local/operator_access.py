@@ -13,6 +13,7 @@ from mesh.identity import Identity
 from mesh.ports import CA
 from mesh.settings import CONTROL_NAMESPACE
 from svid.client import CaAddress
+from svid.follow import Follower
 from svid.keeper import Keeper, enrolment
 from svid.tls import check_peer, client_context
 
@@ -27,9 +28,11 @@ class Operator:
         ca = CaAddress(NODE_ADDRESS, CA, self._identity("heddle-ca"))
         self._idle: dict[str, list[http.client.HTTPSConnection]] = {}
         self._keeper = Keeper(enrolment(ca, roots=roots, token_file=token_file(state, OPERATOR)))
+        self._follower = Follower(self._keeper, ca)
 
     def start(self) -> None:
         self._keeper.start()
+        self._follower.start()
 
     def get(self, service: str, path: str) -> tuple[int, bytes]:
         """The status and body of `GET https://<service>/<path>`. NotFound for an unknown service, or Unavailable."""

@@ -21,6 +21,7 @@ READ = ("list", "watch")
 READ_ONE = ("get", *READ)
 ROOTS_MAP = "istio-ca-root-cert"
 STATUS_LEASE = "heddle-discovery-status"
+ROTATION_LEASE = "heddle-ca-rotation"
 COMPONENTS = ("ca", "discovery", "webhook", "node")
 
 
@@ -54,6 +55,8 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
         Right(("create", "patch"), "events.k8s.io", "events", "tells a pod why it was refused"),
         Right((*READ_ONE, "update"), "", "secrets", "the root, encrypted", True, ("heddle-ca-root",)),
         Right(("create",), "", "secrets", "the root, the first time; RBAC cannot name what is created", True),
+        Right(("get", "update"), "coordination.k8s.io", "leases", "which replica rotates", True, (ROTATION_LEASE,)),
+        Right(("create",), "coordination.k8s.io", "leases", "the first time; RBAC cannot name what is created", True),
     ),
     "discovery": (
         _MESH_CONFIG,

@@ -81,8 +81,51 @@ class ProxyInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustReport:
+    """What a holder of a certificate acts upon: sequence and revision of the bundle, number of the last order to renew.
+
+    `root`: fingerprint of the root that its own leaf chains to, empty when that is not known; `serial`: the leaf's.
+    An agent counts what Envoy has taken; what it has read itself is `known`, so that it is not sent again meanwhile.
+    """
+
+    sequence: int
+    revision: int = 0
+    order: int = 0
+    root: str = ""
+    serial: str = ""
+    known: tuple[int, int] = (0, 0)
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Of the news that has been taken."""
+        return self.sequence, self.revision, self.order
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "sequence": self.sequence,
+            "revision": self.revision,
+            "order": self.order,
+            "root": self.root,
+            "serial": self.serial,
+            "known": list(self.known),
+        }
+
+    @staticmethod
+    def parse(raw: object, path: str = "trust") -> TrustReport:
+        """Raises InvalidInput with the field's path."""
+        body = _mapping(raw, path)
+        root, serial = _text(body, "root", path)[:128], _text(body, "serial", path)[:128]
+        sequence, revision, order = (_whole(body, name, path) for name in ("sequence", "revision", "order"))
+        known = body.get("known", [0, 0])
+        if not isinstance(known, list) or len(known) != 2 or not all(type(each) is int for each in known):
+            raise InvalidInput("must be two numbers", field=f"{path}.known".lstrip("."))
+        return TrustReport(sequence, revision, order, root, serial, (known[0], known[1]))
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigRequest:
-    """`versions` is sent only when there is no session (first request, or after 410)."""
+    """`versions` is sent only when there is no session (first request, or after 410). Without `trust`, an agent is too
+    old to be told of the bundle by discovery."""
 
     proxy: ProxyInfo
     session: str = ""
@@ -90,6 +133,7 @@ class ConfigRequest:
     versions: Versions | None = None
     applied: Mapping[str, Applied] = field(default_factory=dict)
     hold_seconds: float = 25.0
+    trust: TrustReport | None = None
 
     def as_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -101,6 +145,8 @@ class ConfigRequest:
         }
         if self.versions is not None:
             body["versions"] = self.versions
+        if self.trust is not None:
+            body["trust"] = self.trust.as_json()
         return body
 
     @staticmethod
@@ -128,17 +174,22 @@ class ConfigRequest:
                 for name, state in _mapping(body.get("applied", {}), "applied").items()
             },
             hold_seconds=float(hold),
+            trust=None if body.get("trust") is None else TrustReport.parse(body["trust"]),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigResponse:
-    """What changed since the sequence that the agent named. `changed`: type -> name -> (version, resource)."""
+    """What changed since the sequence that the agent named. `changed`: type -> name -> (version, resource).
+
+    `trust`: the bundle and the order as they are now (the ca's `GET /v1/bundle`), where the agent has others.
+    """
 
     session: str
     sequence: int
     changed: Mapping[str, Mapping[str, tuple[str, Any]]]
     removed: Mapping[str, tuple[str, ...]]
+    trust: Mapping[str, Any] | None = None
 
     @staticmethod
     def parse(raw: Mapping[str, Any]) -> ConfigResponse:
@@ -150,6 +201,7 @@ class ConfigResponse:
                 for kind, entries in raw["changed"].items()
             },
             removed={kind: tuple(names) for kind, names in raw["removed"].items()},
+            trust=raw.get("trust"),
         )
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from mesh.errors import HeddleError, Unavailable
+from mesh.wire import TrustReport
+from svid.follow import Follower
 from svid.keeper import Keeper, Obtain, OnChange
 from svid.material import SvidMaterial
+from svid.trust import News
 
 
 class Certificate(Protocol):
@@ -29,16 +32,24 @@ class Certificate(Protocol):
 
 
 class SvidCertificate:
-    """An SVID, renewed in a thread. `context_of` makes the TLS context; `on_change` is told after it is in force."""
+    """An SVID, renewed in a thread. `context_of` makes the TLS context; `on_change` is told after it is in force.
+
+    `follow` makes what brings news of the trust bundle to the keeper; without it, whoever has some calls `tell`.
+    """
 
     def __init__(
-        self, obtain: Obtain, context_of: Callable[[SvidMaterial], ssl.SSLContext], on_change: OnChange | None = None
+        self,
+        obtain: Obtain,
+        context_of: Callable[[SvidMaterial], ssl.SSLContext],
+        on_change: OnChange | None = None,
+        follow: Callable[[Keeper], Follower] | None = None,
     ) -> None:
         self._context: ssl.SSLContext | None = None
         self._context_of = context_of
         self._keeper = Keeper(obtain, on_change=self._changed)
         if on_change is not None:
             self._keeper.add_listener(on_change)
+        self._follower = follow(self._keeper) if follow else None
 
     def obtain_now(self) -> None:
         """Get a certificate here and now; raises what `obtain` raises."""
@@ -47,6 +58,21 @@ class SvidCertificate:
     def start(self) -> None:
         """From now on, get and renew in a thread. Call it in the process that serves."""
         self._keeper.start()
+        if self._follower is not None:
+            self._follower.start()
+
+    def tell(self, news: News) -> None:
+        """Trust this bundle, and renew early when that is ordered."""
+        self._keeper.tell(news)
+
+    def report(self) -> TrustReport | None:
+        """What is acted upon now; None before there is a certificate."""
+        return self._keeper.report()
+
+    @property
+    def material(self) -> SvidMaterial:
+        """The certificate; Unavailable before there is one."""
+        return self._keeper.current
 
     def context(self) -> ssl.SSLContext:
         if self._context is None:
@@ -57,6 +83,8 @@ class SvidCertificate:
         return "" if self._context else f"no certificate yet: {self._keeper.last_error or 'asking the ca'}"
 
     def close(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
         self._keeper.stop()
 
     def _changed(self, material: SvidMaterial) -> None:

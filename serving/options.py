@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mesh.errors import InvalidInput
@@ -11,8 +12,10 @@ from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
 from mesh.ports import CA, CONTROL_METRICS
 from mesh.settings import CONTROL_NAMESPACE
 from svid.client import CaAddress
-from svid.keeper import Obtain, enrolment
+from svid.follow import Follower
+from svid.keeper import Keeper, Obtain, enrolment
 from svid.material import PodRef
+from svid.trust import News
 
 
 def add_listening(parser: argparse.ArgumentParser, port: int) -> None:
@@ -43,13 +46,25 @@ def check_certificate(options: argparse.Namespace) -> None:
 
 def enrol(options: argparse.Namespace) -> Obtain:
     """How to get and renew the service's SVID, by the options of `add_certificate`."""
-    ca = Identity(options.trust_domain, CONTROL_NAMESPACE, "heddle-ca")
     return enrolment(
-        CaAddress(*address(options.ca_address, "--ca-address"), ca),
+        ca_address(options),
         roots=options.trust_bundle.read_text,
         token_file=options.token_file,
         pod=own_pod(),
     )
+
+
+def following(
+    options: argparse.Namespace, on_news: Callable[[News], None] = lambda _: None
+) -> Callable[[Keeper], Follower]:
+    """What follows the ca's trust bundle for a keeper; `on_news` hears of everything new first."""
+    return lambda keeper: Follower(keeper, ca_address(options), own_pod(), on_news=on_news)
+
+
+def ca_address(options: argparse.Namespace) -> CaAddress:
+    """Where the ca is, and who it must be."""
+    ca = Identity(options.trust_domain, CONTROL_NAMESPACE, "heddle-ca")
+    return CaAddress(*address(options.ca_address, "--ca-address"), ca)
 
 
 def own_pod() -> PodRef | None:

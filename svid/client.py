@@ -9,6 +9,8 @@ import http.client
 import json
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mesh.errors import HeddleError, Unavailable
@@ -94,7 +96,7 @@ def fetch_ledger(ca: CaAddress, material: SvidMaterial, *, timeout: float = TIME
     return _exchange(ca, context, "GET", "/v1/certificates", None, {}, timeout, limit=1 << 30)
 
 
-class _Connection(http.client.HTTPSConnection):
+class Connection(http.client.HTTPSConnection):
     """HTTPS whose server must prove a SPIFFE ID before a single byte (a token, say) is sent to it."""
 
     def __init__(self, ca: CaAddress, context: ssl.SSLContext, timeout: float) -> None:
@@ -123,11 +125,24 @@ def _exchange(
     *,
     limit: int = MAX_ANSWER,
 ) -> object:
-    connection = _Connection(ca, context, timeout)
+    connection = Connection(ca, context, timeout)
     try:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
-        raw = response.read(limit + 1)
+        with explained(ca):
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            raw = response.read(limit + 1)
+    finally:
+        connection.close()
+    if len(raw) > limit:
+        raise Unreachable(f"the ca at {ca.host}:{ca.port} sent more than {limit} bytes")
+    return decoded(response.status, raw)
+
+
+@contextmanager
+def explained(ca: CaAddress) -> Iterator[None]:
+    """Round network operations: what goes wrong is raised as Unreachable, in words."""
+    try:
+        yield
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(
             f"the ca at {ca.host}:{ca.port} shows a certificate that does not verify: {error.verify_message}",
@@ -137,14 +152,10 @@ def _exchange(
         raise Unreachable(f"the server at {ca.host}:{ca.port} is not the ca: {error}") from None
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(f"the ca at {ca.host}:{ca.port} does not answer: {error or type(error).__name__}") from None
-    finally:
-        connection.close()
-    if len(raw) > limit:
-        raise Unreachable(f"the ca at {ca.host}:{ca.port} sent more than {limit} bytes")
-    return _decode(response.status, raw)
 
 
-def _decode(status: int, raw: bytes) -> object:
+def decoded(status: int, raw: bytes) -> object:
+    """The JSON of a good answer; Refused with what any other says."""
     try:
         answer = json.loads(raw)
     except ValueError:

@@ -15,14 +15,17 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mesh.errors import HeddleError, Unavailable
 from mesh.key_kinds import DEFAULT_KEY
+from mesh.wire import TrustReport
 from svid import schedule
 from svid.client import CaAddress, Refused, Token, Unreachable, fetch
 from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
+from svid.trust import NO_ORDER, News, is_meant, newer
 
 log = logging.getLogger("svid")
 
@@ -53,6 +56,7 @@ class Keeper:
         self._material: SvidMaterial | None = None
         self._life: schedule.Life | None = None
         self._attempts = schedule.Attempts()
+        self._order = NO_ORDER
         self.last_error: HeddleError | None = None
 
     @property
@@ -98,6 +102,27 @@ class Keeper:
             self._renew(recover=not valid)
             return self.current
 
+    def tell(self, news: News) -> None:
+        """Trust a newer bundle, and renew early when that is ordered. The listeners have heard of it on return."""
+        with self._working:
+            current = self._material
+            if current is not None and news.bundle.stamp > current.bundle.stamp:
+                self._material = replace(current, bundle=news.bundle)
+                self._tell_listeners(self._material)
+            if news.order.number > self._order.number:
+                self._order = news.order
+                self._follow_order(self._wall())
+        self._wake.set()
+
+    def report(self) -> TrustReport | None:
+        """What is acted upon now; None before there is a certificate."""
+        with self._working:
+            current = self._material
+            if current is None:
+                return None
+            bundle = current.bundle
+            return TrustReport(bundle.sequence, bundle.revision, self._order.number, current.root, current.serial)
+
     def start(self) -> None:
         """Run `step` in a daemon thread until `stop`."""
         self._thread = threading.Thread(target=self._run, name="svid", daemon=True)
@@ -118,6 +143,8 @@ class Keeper:
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self.step())
+            if not self._stopping:
+                self._wake.clear()
 
     def _renew(self, *, recover: bool) -> None:
         try:
@@ -131,16 +158,31 @@ class Keeper:
             self._failed(wrapped)
             raise wrapped from error
         wall = self._wall()
+        before = self._material
+        material = replace(material, bundle=newer(before.bundle if before else None, material.bundle))
+        if before is not None and not set(before.bundle.roots) & set(material.bundle.roots):
+            self._order = NO_ORDER  # of a ca that is no more
         self._life = schedule.life(material.not_before, material.not_after, wall, self._random())
         self._attempts = schedule.after_success(self._life, wall, self._monotonic(), self._random())
         self._material, self.last_error = material, None
+        self._follow_order(wall + schedule.AGAIN)
+        self._tell_listeners(material)
+        self._ready.set()
+        log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
+
+    def _follow_order(self, earliest: float) -> None:
+        """Renew within the order's window, not before `earliest`, if the leaf is one of those that are meant."""
+        order = self._order
+        if self._life is not None and self._material is not None and is_meant(order, self._material):
+            begin, until = max(order.begin, earliest), max(order.until, earliest)
+            self._life = schedule.earlier(self._life, begin, until, self._wall(), self._random())
+
+    def _tell_listeners(self, material: SvidMaterial) -> None:
         for listener in self._listeners:
             try:
                 listener(material)
             except Exception:  # one listener's failure is not the others'
-                log.exception("a listener failed on the new certificate %s", material.serial)
-        self._ready.set()
-        log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
+                log.exception("a listener failed on the certificate %s", material.serial)
 
     def _failed(self, error: HeddleError) -> None:
         self.last_error = error

@@ -53,6 +53,11 @@ class TrustBundle:
     federated: tuple[ForeignRoots, ...] = field(default=(), repr=False)
 
     @property
+    def stamp(self) -> tuple[int, int]:
+        """Grows with every change."""
+        return self.sequence, self.revision
+
+    @property
     def pem(self) -> str:
         """All roots as one PEM text, the form that `ssl` and Envoy load."""
         return "".join(root if root.endswith("\n") else root + "\n" for root in self.roots)
@@ -76,6 +81,7 @@ class SvidMaterial:
     key_pem: bytes = field(repr=False)
     chain_pem: bytes  # the leaf first, then the intermediate
     bundle: TrustBundle
+    root: str = ""  # fingerprint (SHA-256, hexadecimal) of the root that it chains to; empty when that is not known
 
 
 def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
@@ -112,6 +118,7 @@ def material_from_response(key_pem: bytes, body: object) -> SvidMaterial:
         key_pem=key_pem,
         chain_pem="".join(pem if pem.endswith("\n") else pem + "\n" for pem in chain).encode(),
         bundle=trust,
+        root=_root_of(chain[-1], trust),
     )
 
 
@@ -152,6 +159,21 @@ def bundle_to_json(bundle: TrustBundle) -> dict[str, object]:
     if bundle.federated:
         body["federated"] = [{"trustDomain": each.trust_domain, "roots": list(each.roots)} for each in bundle.federated]
     return body
+
+
+def _root_of(last: str, bundle: TrustBundle) -> str:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+
+    for pem in bundle.roots:
+        try:
+            root = x509.load_pem_x509_certificate(pem.encode())
+            x509.load_pem_x509_certificates(last.encode())[-1].verify_directly_issued_by(root)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return root.fingerprint(hashes.SHA256()).hex()
+    return ""
 
 
 def _public_der(key: object) -> bytes:

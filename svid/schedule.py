@@ -15,6 +15,7 @@ RENEW_UNTIL = 0.60
 FIRST_RETRY = 1.0  # seconds
 LONGEST_RETRY = 60.0
 LONGEST_TICK = 10.0
+AGAIN = 10.0  # until the next attempt, when a renewal that was ordered brought a leaf of the same root
 CLOCK_TOLERANCE = 60.0  # a certificate that starts this much in the future is still taken as usable
 
 
@@ -52,6 +53,12 @@ def life(not_before: float, not_after: float, received: float, random: float) ->
     start = received if not_before <= received < not_after else not_before
     share = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * random
     return Life(not_before, not_after, start + share * (not_after - start))
+
+
+def earlier(current: Life, begin: float, until: float, wall: float, random: float) -> Life:
+    """The same certificate, to be renewed at a moment from `begin` (or now, if that is later) to `until`."""
+    first = max(begin, wall)
+    return replace(current, renew_at=min(current.renew_at, first + random * max(0.0, until - first)))
 
 
 def usable(current: Life, wall: float) -> bool:

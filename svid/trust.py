@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mesh.errors import InvalidInput
-from svid.material import TrustBundle, bundle_from_json, bundle_to_json
+from svid.material import SvidMaterial, TrustBundle, bundle_from_json, bundle_to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class News:
     order: Order = NO_ORDER
 
     @property
-    def version(self) -> tuple[int, int]:
-        """Grows with every change."""
-        return self.bundle.sequence, self.order.number
+    def version(self) -> tuple[int, int, int]:
+        """Equal when everything is."""
+        return *self.bundle.stamp, self.order.number
 
 
 def newer(known: TrustBundle | None, told: TrustBundle) -> TrustBundle:
@@ -46,14 +46,19 @@ def newer(known: TrustBundle | None, told: TrustBundle) -> TrustBundle:
     A late answer does not take the place of a newer bundle. One that has no root in common with it is not late but
     another trust domain's beginning, such as after the ca lost its root: the ca has proved itself, so that one holds.
     """
-    if known is None or told.sequence > known.sequence or not set(known.roots) & set(told.roots):
+    if known is None or told.stamp > known.stamp or not set(known.roots) & set(told.roots):
         return told
     return known
 
 
+def is_meant(order: Order, material: SvidMaterial) -> bool:
+    """Whether `order` asks for this certificate to be renewed. One whose root is not known might be meant."""
+    return bool(order.root) and material.root in ("", order.root)
+
+
 def merged(known: News, told: News) -> News:
     """What holds after `told` came, whichever part of it is late."""
-    bundle = told.bundle if told.bundle.sequence > known.bundle.sequence else known.bundle
+    bundle = told.bundle if told.bundle.stamp > known.bundle.stamp else known.bundle
     order = told.order if told.order.number > known.order.number else known.order
     return replace(known, bundle=bundle, order=order)
 

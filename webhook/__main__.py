@@ -19,7 +19,7 @@ from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.gthread import threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
-from serving.options import add_certificate, add_listening, address, check_certificate, enrol
+from serving.options import add_certificate, add_listening, address, check_certificate, enrol, following
 from serving.server import Running
 from svid.material import SvidMaterial
 from webhook.app import Deps, create_app, health_app
@@ -102,7 +102,7 @@ def _certificate(options: argparse.Namespace, metrics: Metrics, registration: Re
         return context_of(material)
 
     certificate = SvidCertificate(
-        enrol(options), trusted, lambda material: metrics.certificate_ends(material.not_after)
+        enrol(options), trusted, lambda material: metrics.certificate_ends(material.not_after), following(options)
     )
     certificate.start()
     return certificate

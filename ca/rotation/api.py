@@ -1,4 +1,4 @@
-"""A rotation over HTTP: `GET /v1/rotation` and `POST /v1/rotation`, for operators.
+"""A rotation over HTTP: `GET` and `POST /v1/rotation` for operators, and what those ask each other who take part.
 
 docs/architecture.md has the wire.
 """
@@ -12,13 +12,17 @@ from typing import Any
 from flask import Flask, Response
 
 from ca.issue import rfc3339
+from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.decide import NAMED, Member, count_leaves, sentence, waiting
 from ca.rotation.desk import Desk, Wish
 from ca.rotation.documents import STANDBY, root_facts
+from ca.rotation.observe import Observer
 from ca.rotation.state import LONGEST_WINDOW, Phase, Rotation
 from ca.trust import Trust
 from mesh.errors import InvalidInput
+from mesh.wire import TrustReport
 from serving.json_http import json_response, read_json
+from svid.trust import News, news_json
 
 MAX_BODY = 64 * 1024
 DOES = ("start", "pause", "resume", "rollback", "finish", "exclude", "include")
@@ -27,29 +31,50 @@ _FIELDS = frozenset({"do", "pods", "windowSeconds", "dryRun", "root"})
 
 @dataclass(frozen=True, slots=True)
 class RotationDeps:
-    """`operator` raises unless the current request is an operator's; `members` looks at who lives with what."""
+    """`operator` raises unless the current request is an operator's, `peer` unless it is another replica's;
+    `component` is the title of the component that asks, "" for an operator, and raises for everybody else."""
 
     desk: Desk
-    members: Callable[[Rotation], tuple[Member, ...]]
+    observer: Observer
+    acknowledgements: Acknowledgements
     operator: Callable[[], None]
+    component: Callable[[], str]
+    peer: Callable[[], None]
+    news: Callable[[], News]
     now: Callable[[], float]
 
 
 def add_rotation(app: Flask, deps: RotationDeps) -> None:
-    """Add the two routes."""
+    """Add the routes."""
+
+    @app.post("/v1/bundle/acknowledgements")
+    def acknowledge() -> Response:
+        title = deps.component()
+        report = TrustReport.parse(read_json(MAX_BODY), "")
+        if title:
+            deps.acknowledgements.say(title, report)
+        news = deps.news()
+        if news.version == report.version:
+            return Response(status=204)
+        return json_response(news_json(news), 200)
+
+    @app.get("/v1/trust")
+    def trust() -> Response:
+        deps.peer()
+        return json_response(deps.observer.told(), 200)
 
     @app.get("/v1/rotation")
     def rotation() -> Response:
         deps.operator()
         trust, state = deps.desk.current()
-        return json_response(rotation_json(trust, state, deps.members(state), deps.now()), 200)
+        return json_response(rotation_json(trust, state, deps.observer.members(), deps.now()), 200)
 
     @app.post("/v1/rotation")
     def ask() -> Response:
         deps.operator()
         wish = wish_from(read_json(MAX_BODY))
         trust, before = deps.desk.current()
-        members = deps.members(before)
+        members = deps.observer.members()
         further: dict[str, Any] = {}
         if wish.do == "start":
             further["preflight"] = preflight(before, members)

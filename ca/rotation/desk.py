@@ -52,6 +52,11 @@ class Desk:
         self._authority, self._store = authority, store
         self._new_root, self._window, self._now = new_root, window, now
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a rotation, as far as this replica has heard."""
+        return rotation_of(self._authority.trust).running
+
     def current(self) -> tuple[Trust, Rotation]:
         """What is stored now. Raises what reading raises."""
         self._authority.refresh()

@@ -21,7 +21,7 @@ from ca.store import Documents
 from ca.trust import Trust, certificate_of
 from mesh.errors import MissingPrerequisite
 from svid.material import TrustBundle
-from svid.trust import NO_ORDER, News
+from svid.trust import NO_ORDER, Order
 
 STANDBY, ROTATION = "root-standby.pem", "rotation.json"
 
@@ -68,13 +68,12 @@ def rotation_of(trust: Trust) -> Rotation:
     return state
 
 
-def news_of(trust: Trust) -> News:
-    """What everyone is told."""
+def order_of(trust: Trust) -> Order:
+    """What everyone is told to renew."""
     try:
-        order = rotation_of(trust).order
+        return rotation_of(trust).order
     except MissingPrerequisite:
-        order = NO_ORDER
-    return News(trust.bundle, order)
+        return NO_ORDER
 
 
 def with_new_root(trust: Trust, root_pem: str) -> Trust:
