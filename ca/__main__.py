@@ -18,6 +18,7 @@ from ca.audit import AuditLog
 from ca.authority import Authority
 from ca.callers import Callers
 from ca.cluster import Cluster
+from ca.federation_keeper import FederationKeeper
 from ca.issue import Issuance
 from ca.ledger import LEDGER, Ledger
 from ca.metrics import Metrics
@@ -142,10 +143,17 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
     if options.operator_socket:
         serve_operators(options.operator_socket, deps)
 
+    federation = None
+    if options.mesh_config:
+        federation = FederationKeeper(authority, store, options.mesh_config, settings.trust_domain, time.time)
+        federation.start()
+
     def close() -> None:
         rotation.stop()
         if leads is not None:
             leads.stop()
+        if federation is not None:
+            federation.stop()
         certificate.close()
         if cluster is not None:
             cluster.stop()
@@ -173,6 +181,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--leaf-ttl", default="24h", help="life of a certificate, such as 24h or 15m")
     add("--min-ttl", default="1m", help="the shortest life that a caller may ask for")
     add("--max-ttl", default="7d", help="the longest life that a caller may ask for")
+    add(
+        "--mesh-config",
+        type=Path,
+        default=None,
+        help="file with meshConfig (YAML), such as a mounted key of ConfigMap istio: trustDomainAliases and "
+        "caCertificates say which other trust domains proxies trust; read again when it changes",
+    )
     add(
         "--leaf-keys",
         default=",".join(KEY_KINDS),

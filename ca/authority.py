@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.crl import may_list, revocation_list
+from ca.federation import Federation, federation_of
 from ca.profile import intermediate_certificate
 from ca.revocation import Revocations, revocations_of
 from ca.root_document import signer_of
@@ -65,7 +66,8 @@ class Authority:
         self._trust = open_trust(store, read_passphrase, settings, now())
         self._issuer = self._new_issuer(self._trust)
         self._revocations = revocations_of(self._trust.others)
-        self._bundle = self._with_lists(self._trust, self._revocations)
+        self._federation = federation_of(self._trust.others)
+        self._bundle = self._with_others(self._with_lists(self._trust, self._revocations), self._federation)
 
     @property
     def bundle(self) -> TrustBundle:
@@ -76,6 +78,11 @@ class Authority:
     def revocations(self) -> Revocations:
         """What has been revoked."""
         return self._revocations
+
+    @property
+    def federation(self) -> Federation:
+        """The other trust domains that are trusted."""
+        return self._federation
 
     @property
     def trust(self) -> Trust:
@@ -142,16 +149,19 @@ class Authority:
             revocations = revocations_of(trust.others)
             if trust.root_pem != old.root_pem:
                 self._issuer = self._new_issuer(trust)
-            changed = trust.bundle != old.bundle or revocations != self._revocations
+            federation = federation_of(trust.others)
+            known = (old.bundle, self._revocations, self._federation.roots)
+            changed = (trust.bundle, revocations, federation.roots) != known
             if changed:
-                self._bundle = self._with_lists(trust, revocations)
-            self._trust, self._revocations = trust, revocations
+                self._bundle = self._with_others(self._with_lists(trust, revocations), federation)
+            self._trust, self._revocations, self._federation = trust, revocations, federation
         if changed:
             log.info(
                 "the trust bundle has changed",
                 sequence=trust.bundle.sequence,
                 roots=len(trust.bundle.roots),
-                revision=revocations.number,
+                revision=self._bundle.revision,
+                federated=[each.trust_domain for each in self._bundle.federated],
             )
             for listener in self._listeners:
                 listener(self._bundle)
@@ -177,6 +187,12 @@ class Authority:
                 "a root signs no revocation lists, so there are none: what is revoked stays trusted until it ends"
             )
         return bundle
+
+    @staticmethod
+    def _with_others(bundle: TrustBundle, federation: Federation) -> TrustBundle:
+        if bundle.crls and federation.roots:
+            log.warning("while other trust domains are federated, proxies heed no revocation lists (docs/adr/0222)")
+        return replace(bundle, revision=bundle.revision + federation.number, federated=federation.roots)
 
     def _due(self, longest_leaf: int) -> bool:
         issuer, now = self._issuer.issuer, self._now()
