@@ -15,7 +15,7 @@ from typing import Any
 from agent.svid_json import material_from_json, material_to_json
 from mesh.errors import HeddleError
 from mesh.identity import parse_identity
-from svid.client import CaAddress
+from svid.client import CaAddress, Refused
 from svid.keeper import enrolment
 from svid.material import PodRef
 
@@ -34,7 +34,8 @@ def enrol(order: dict[str, Any]) -> dict[str, Any]:
     try:
         material = obtain(material_from_json(current) if current else None)
     except HeddleError as error:
-        return {"error": {**error.as_json(), "status": error.status}}
+        told = error.retry_after if isinstance(error, Refused) else 0.0
+        return {"error": {**error.as_json(), "status": error.status, "retryAfter": told}}
     return {"material": material_to_json(material)}
 
 

@@ -59,11 +59,12 @@ class Orders:
 
 
 class Refused(HeddleError):
-    """The ca, or the way to it, said no; status and code are as it gave them."""
+    """The ca, or the way to it, said no; status, code and `retry_after` (seconds) are as it gave them."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         super().__init__(str(body.get("message")), field=body.get("field"), hint=body.get("hint"))
         self.status, self.code = int(body.get("status", 503)), str(body.get("code"))
+        self.retry_after = float(body.get("retryAfter", 0.0))
 
 
 class IdentityKeeper:
@@ -172,7 +173,8 @@ class IdentityKeeper:
             material = await self._fetch(None if recover else self.material)
         except HeddleError as error:
             self.last_error = error
-            self._attempts = schedule.after_failure(self._attempts, time.monotonic(), random.random())  # noqa: S311
+            told = error.retry_after if isinstance(error, Refused) else 0.0
+            self._attempts = schedule.after_failure(self._attempts, time.monotonic(), random.random(), told)  # noqa: S311
             raise
         self.adopt(material)
         assert self._life is not None

@@ -21,6 +21,7 @@ from ca.cluster import Cluster
 from ca.federation_keeper import FederationKeeper
 from ca.issue import Issuance
 from ca.ledger import LEDGER, Ledger
+from ca.limits import CALLER_RATE, TOTAL_RATE, Limits, Rate
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
@@ -135,6 +136,7 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         observer=rotation.observer,
         acknowledgements=rotation.acknowledgements,
         metrics=metrics,
+        limits=Limits(settings.caller_rate, settings.failure_rate, settings.total_rate),
         now=time.time,
         replica=pod.name if pod and cluster else "",
         refused=cluster.refused if cluster else nothing,
@@ -212,6 +214,18 @@ def _parser() -> argparse.ArgumentParser:
         help="passphrase of the root key; without it, root-passphrase in the state directory, made when missing "
         "(needed with --root-secret)",
     )
+    add(
+        "--rate",
+        type=float,
+        default=TOTAL_RATE.per_second,
+        help="certificates a second, twice as many at once; who is refused is told when to come again; 0: no limit",
+    )
+    add(
+        "--caller-rate",
+        type=float,
+        default=CALLER_RATE.per_second,
+        help="the same for one pod, sixty times as many at once; 0: no limit",
+    )
     add("--threads", type=int, default=THREADS)
     add(
         "--operator-socket",
@@ -244,6 +258,8 @@ def _settings(options: argparse.Namespace) -> CaSettings:
         leaf_ttl=_seconds(options.leaf_ttl, "--leaf-ttl"),
         min_ttl=_seconds(options.min_ttl, "--min-ttl"),
         max_ttl=_seconds(options.max_ttl, "--max-ttl"),
+        caller_rate=_rate(options.caller_rate, 60, "--caller-rate"),
+        total_rate=_rate(options.rate, 2, "--rate"),
         leaf_keys=frozenset(kind.strip() for kind in options.leaf_keys.split(",")),
         # In a pod, the control plane has pods too.
         without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
@@ -293,6 +309,12 @@ def _seconds(text: str, field: str) -> int:
     if match is None:
         raise InvalidInput(f"{text!r} is not a duration", field=field, hint="such as 90s, 15m, 24h or 7d")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _rate(per_second: float, seconds_at_once: int, field: str) -> Rate:
+    if not 0 <= per_second < float("inf"):
+        raise InvalidInput(f"{per_second} is not a number of certificates a second", field=field)
+    return Rate(per_second, max(1, int(per_second * seconds_at_once)))
 
 
 def _metrics_address(options: argparse.Namespace) -> tuple[str, int]:

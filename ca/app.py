@@ -18,6 +18,7 @@ from ca.callers import Authentication, Credentials, PodRefused
 from ca.intermediate_api import add_intermediate
 from ca.issue import Issuance, Issued, issued_json, rfc3339
 from ca.ledger import Ledger, Record
+from ca.limits import Limits
 from ca.metrics import Metrics
 from ca.policy import check_ttl, component_of, may_read_ledger
 from ca.request import parse_request
@@ -28,13 +29,14 @@ from ca.rotation.api import RotationDeps, add_rotation
 from ca.rotation.desk import Desk
 from ca.rotation.observe import Observer
 from ca.settings import CA, CaSettings
-from mesh.errors import Forbidden, HeddleError, InvalidInput
+from mesh.errors import Forbidden, HeddleError, InvalidInput, Unauthenticated
 from serving.json_http import handle_errors, json_response, read_json
 from svid.material import PodRef
 from svid.schedule import RENEW_FROM
 from svid.spiffe_bundle import spiffe_bundle_json
 from svid.trust import News, news_json
 
+LONGEST_NAME = 32
 MAX_BODY = 96 * 1024  # a request of 64 KiB, and JSON round it
 
 log = structlog.get_logger("ca")
@@ -55,6 +57,7 @@ class Deps:
     observer: Observer
     acknowledgements: Acknowledgements
     metrics: Metrics
+    limits: Limits
     now: Callable[[], float]
     replica: str = ""  # the own pod's name; "" where there is one ca
     # Told of each refusal of a pod that is certain to be the one that asked; must neither block nor raise.
@@ -139,11 +142,19 @@ def create_app(deps: Deps) -> Flask:
 
 
 def _issue(deps: Deps, csr: str, ttl: int | None) -> Issued:
+    credentials, address = _credentials(), request.remote_addr or ""
+    shown = credentials.authorization.encode() or credentials.certificate
+    deps.limits.before(shown, address, time.monotonic())
     try:
-        caller = deps.callers.authenticate(_credentials(), deps.now())
+        caller = deps.callers.authenticate(credentials, deps.now())
+    except Unauthenticated:
+        deps.limits.failed(address, time.monotonic())
+        raise
     except PodRefused as error:
         deps.refused(error.pod, error)
         raise
+    pod = f"pod {caller.pod_namespace}/{caller.pod_name} ({caller.pod_uid})" if caller.pod_name else ""
+    deps.limits.known(pod or str(caller.identity), shown, time.monotonic())
     try:
         return deps.issuance.issue(caller, parse_request(csr), ttl)
     except HeddleError as error:
@@ -158,7 +169,8 @@ def _read_order() -> tuple[str, int | None]:
         raise InvalidInput("the body is not a JSON object", hint='send {"csr": "<PEM>"}')
     unknown = sorted(body.keys() - {"csr", "ttlSeconds"})
     if unknown:
-        raise InvalidInput(f"{unknown[0]!r} is not a field", field=unknown[0], hint="there are csr and ttlSeconds")
+        name = unknown[0][:LONGEST_NAME]  # it is logged: a token that somebody puts here by mistake must not be
+        raise InvalidInput(f"{name!r} is not a field", field=name, hint="there are csr and ttlSeconds")
     csr = body.get("csr")
     if not isinstance(csr, str):
         raise InvalidInput("there is no certificate signing request", field="csr", hint="send it as PEM")

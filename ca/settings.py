@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ca.limits import CALLER_RATE, FAILURE_RATE, TOTAL_RATE, Rate
 from mesh.errors import InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
 from mesh.key_kinds import DEFAULT_KEY, KEY_KINDS
@@ -61,6 +62,10 @@ class CaSettings:
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
     audience: str = "istio-ca"
+    # Certificates: of one caller, of an address that does not prove who it is, and of everybody.
+    caller_rate: Rate = CALLER_RATE
+    failure_rate: Rate = FAILURE_RATE
+    total_rate: Rate = TOTAL_RATE
     refresh_hint: int = 300  # how often other trust domains should look for a new bundle
     leaf_keys: frozenset[str] = frozenset(KEY_KINDS)  # the kinds of key that are certified
     # The service accounts of the control plane, and the DNS names of each.

@@ -91,10 +91,16 @@ class Unsupported(HeddleError):
 
 
 class Busy(HeddleError):
-    """Too much at once; try again after a while."""
+    """Too much at once; try again after a while: `retry_after` seconds, where that can be said."""
 
     status = 429
     code = "busy"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.retry_after = retry_after
 
 
 class Unavailable(HeddleError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
+from mesh.errors import Busy, HeddleError, InvalidInput, TooLarge, Unsupported
 
 JSON = "application/json"
 
@@ -59,7 +60,10 @@ def handle_errors(
         count(error.code)
         level = log.info if error.status in ordinary else log.warning
         level("refused", method=request.method, path=request.path, error=str(error), status=error.status)
-        return json_response({"error": error.as_json()}, error.status)
+        response = json_response({"error": error.as_json()}, error.status)
+        if isinstance(error, Busy) and error.retry_after:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after))  # RFC 9110 section 10.2.3
+        return response
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -46,14 +46,25 @@ class Unreachable(Unavailable):
 
 
 class Refused(HeddleError):
-    """The ca answered, and the answer is no. `status` and `code` are the ca's."""
+    """The ca answered, and the answer is no. `status` and `code` are the ca's.
+
+    `retry_after`: the seconds after which it wants to be asked again; 0 where it does not say.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, *, field: str | None = None, hint: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        hint: str | None = None,
+        retry_after: float = 0.0,
     ) -> None:
         super().__init__(message, field=field, hint=hint)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
 
 
 def fetch(
@@ -135,7 +146,7 @@ def _exchange(
         connection.close()
     if len(raw) > limit:
         raise Unreachable(f"the ca at {ca.host}:{ca.port} sent more than {limit} bytes")
-    return decoded(response.status, raw)
+    return decoded(response.status, raw, response.getheader("Retry-After", ""))
 
 
 @contextmanager
@@ -154,8 +165,8 @@ def explained(ca: CaAddress) -> Iterator[None]:
         raise Unreachable(f"the ca at {ca.host}:{ca.port} does not answer: {error or type(error).__name__}") from None
 
 
-def decoded(status: int, raw: bytes) -> object:
-    """The JSON of a good answer; Refused with what any other says."""
+def decoded(status: int, raw: bytes, retry_after: str = "") -> object:
+    """The JSON of a good answer; Refused with what any other says. `retry_after`: the header Retry-After."""
     try:
         answer = json.loads(raw)
     except ValueError:
@@ -166,5 +177,10 @@ def decoded(status: int, raw: bytes) -> object:
     if not isinstance(error, dict):
         raise Refused(status, "unknown", f"the ca answered {status} without saying why")
     raise Refused(
-        status, str(error.get("code")), str(error.get("message")), field=error.get("field"), hint=error.get("hint")
+        status,
+        str(error.get("code")),
+        str(error.get("message")),
+        field=error.get("field"),
+        hint=error.get("hint"),
+        retry_after=float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0,
     )

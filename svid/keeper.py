@@ -186,7 +186,8 @@ class Keeper:
 
     def _failed(self, error: HeddleError) -> None:
         self.last_error = error
-        self._attempts = schedule.after_failure(self._attempts, self._monotonic(), self._random())
+        told = error.retry_after if isinstance(error, Refused) else 0.0
+        self._attempts = schedule.after_failure(self._attempts, self._monotonic(), self._random(), told)
 
 
 def enrolment(

@@ -16,6 +16,7 @@ FIRST_RETRY = 1.0  # seconds
 LONGEST_RETRY = 60.0
 LONGEST_TICK = 10.0
 AGAIN = 10.0  # until the next attempt, when a renewal that was ordered brought a leaf of the same root
+LONGEST_TOLD = 300.0  # a ca that says more is not believed: the certificate may end before
 CLOCK_TOLERANCE = 60.0  # a certificate that starts this much in the future is still taken as usable
 
 
@@ -91,8 +92,14 @@ def after_success(received: Life, wall: float, monotonic: float, random: float) 
     return after_failure(Attempts(), monotonic, random)
 
 
-def after_failure(attempts: Attempts, monotonic: float, random: float) -> Attempts:
-    """Exponential backoff with jitter: the n-th wait is uniform in the upper half of min(60, 2^n) seconds."""
+def after_failure(attempts: Attempts, monotonic: float, random: float, told: float = 0.0) -> Attempts:
+    """Exponential backoff with jitter: the n-th wait is uniform in the upper half of min(60, 2^n) seconds.
+
+    `told`: the ca's own Retry-After. Nobody comes earlier, nor all at once: up to half of it and a second later.
+    """
     ceiling = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempts.failures, 16))
     wait = ceiling * (0.5 + 0.5 * random)
+    if told:
+        told = min(told, LONGEST_TOLD)
+        wait = max(wait, told + (told / 2 + 1) * random)
     return replace(attempts, failures=attempts.failures + 1, not_before=monotonic + wait)

@@ -178,7 +178,7 @@ def service(label: str, count: int, algorithm: str, keys: str = "api", *more: st
     mint = TokenMint(algorithm)
     with tempfile.TemporaryDirectory() as scratch, ApiServer(mint) as api:
         pods = [api.add_pod("default", f"reviews-{n}", f"uid-{n}", "bookinfo-reviews") for n in range(200)]
-        options = ("--token-issuer-keys", keys, "--token-issuer", ISSUER, *more)
+        options = ("--token-issuer-keys", keys, "--token-issuer", ISSUER, "--rate", "0", "--caller-rate", "0", *more)
         with CaProcess(Path(scratch) / "state", api, *options) as ca:
             tokens = [mint.token("default", "bookinfo-reviews", pods[n % len(pods)], jti=str(n)) for n in range(count)]
             measure(label, ca, tokens)
