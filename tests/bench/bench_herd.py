@@ -1,8 +1,8 @@
 """Agents that all start at once, at one ca with its default limits: `python tests/bench/bench_herd.py [--agents N]`.
 
 Each has its own token, key, TLS connection and backoff (`tests/ca/herd.py`). Prints when the last has its certificate,
-how many were told to come again, and how long the unluckiest waited. Client and ca share the machine's cores, and most of
-the time goes into the clients' keys and handshakes.
+and how many were told to come again. Client and ca share the machine's cores, and most of the time goes into the
+clients' keys and handshakes.
 """
 
 from __future__ import annotations
