@@ -21,7 +21,7 @@ from ca.cluster import Cluster
 from ca.federation_keeper import FederationKeeper
 from ca.issue import Issuance
 from ca.ledger import LEDGER, Ledger
-from ca.limits import CALLER_RATE, TOTAL_RATE, Limits, Rate
+from ca.limits import Limits
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
@@ -30,7 +30,7 @@ from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
-from ca.settings import CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, CaSettings
+from ca.settings import CALLER_RATE, CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, TOTAL_RATE, CaSettings, Rate
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from ca.trust import new_trust
 from kube.client import Client, connect

@@ -13,25 +13,12 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
 
+from ca.settings import Rate
 from mesh.errors import Busy
 
 MOST_KEYS = 50_000  # remembered; the longest unused is forgotten first
 SHORTEST_RETRY = 1.0  # Retry-After has whole seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """`burst` at once, then `per_second`. Without a `per_second` there is no limit."""
-
-    per_second: float
-    burst: int
-
-
-CALLER_RATE = Rate(per_second=1.0, burst=60)
-FAILURE_RATE = Rate(per_second=50.0, burst=500)
-TOTAL_RATE = Rate(per_second=500.0, burst=1000)
 
 
 class Limiter:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ca.limits import CALLER_RATE, FAILURE_RATE, TOTAL_RATE, Rate
 from mesh.errors import InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
 from mesh.key_kinds import DEFAULT_KEY, KEY_KINDS
 
 CONTROL_NAMESPACE = "istio-system"
 HOUR, DAY = 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`burst` at once, then `per_second`. Without a `per_second` there is no limit."""
+
+    per_second: float
+    burst: int
+
+
+CALLER_RATE = Rate(per_second=1.0, burst=60)
+FAILURE_RATE = Rate(per_second=50.0, burst=500)
+TOTAL_RATE = Rate(per_second=500.0, burst=1000)
 
 
 @dataclass(frozen=True, slots=True)

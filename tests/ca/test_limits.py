@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ca.limits import Limiter, Limits, Rate
+from ca.limits import Limiter, Limits
+from ca.settings import Rate
 from mesh.errors import Busy
 from svid import schedule
 from svid.client import Refused, Token, fetch

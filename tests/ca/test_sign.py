@@ -178,8 +178,10 @@ def test_issuers_with_other_keys_sign_as_their_key_does(
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, tmp_path: Path
 ) -> None:
     root = root_certificate(key, "cluster.local", new_serial(), 1_000_000, END)
-    below = intermediate_certificate(key.public_key(), root, key, "cluster.local", new_serial(), 1_000_000, END)
-    leaf = openssl_verifies(root, below, key, KEYS[0], tmp_path)
+    rsa_too = isinstance(key, rsa.RSAPrivateKey)
+    own = rsa.generate_private_key(65537, 2048) if rsa_too else ec.generate_private_key(ec.SECP384R1())
+    below = intermediate_certificate(own.public_key(), root, key, "cluster.local", new_serial(), 1_000_000, END)
+    leaf = openssl_verifies(root, below, own, KEYS[0], tmp_path)
     expected = "ecdsa-with-SHA384" if key is KEYS[1] else "sha256WithRSAEncryption"
     assert {each.signature_algorithm_oid._name for each in (root, below, leaf)} == {expected}
     leaf.verify_directly_issued_by(below)
