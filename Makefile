@@ -33,7 +33,7 @@ test: $(VENV)/.ready system system-cluster ## lint, types, import rules and ever
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.ready ## ruff, mypy and the import rules alone
 	$(BIN)/ruff check .

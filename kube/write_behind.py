@@ -20,7 +20,7 @@ import structlog
 from kube.source import backoff
 from mesh.errors import Busy, HeddleError, Unavailable
 
-MOST_TRIES = 8  # in about 12 seconds, when nothing else succeeds
+MOST_TRIES = 8  # in 11 to 23 seconds, when nothing else succeeds
 _PASSING = (401, 403, 404)
 
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ class Counts:
 class WriteBehind(Generic[Item]):
     """`write(item)` makes one item so at the API server, and may be called again with the same.
 
-    `limit` bounds the keys that wait, `per_second` the writes.
+    `limit` bounds the keys that wait, `per_second` the writes; `pause` says how many seconds follow so many failures.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class WriteBehind(Generic[Item]):
         *,
         limit: int,
         per_second: float,
+        pause: Callable[[int, float], float] = backoff,
         random: Callable[[], float] = _random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,7 +60,7 @@ class WriteBehind(Generic[Item]):
         self._write = write
         self._limit = limit
         self._interval = 1.0 / per_second
-        self._random, self._monotonic = random, monotonic
+        self._backoff, self._random, self._monotonic = pause, random, monotonic
         self._waiting: dict[Hashable, Item] = {}
         self._changed = threading.Condition()
         self._stop_at: float | None = None
@@ -106,7 +107,7 @@ class WriteBehind(Generic[Item]):
                 self._pause(self._interval - (self._monotonic() - began))
             else:
                 self._failures += 1
-                self._pause(backoff(self._failures, self._random()))
+                self._pause(self._backoff(self._failures, self._random()))
 
     def _take(self) -> tuple[Hashable, Item] | None:
         with self._changed:

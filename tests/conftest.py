@@ -1,4 +1,4 @@
-"""Fixtures for every test: a real API server, a real cluster, and programs that not every machine has."""
+"""Fixtures for every test: a real API server, a real cluster, programs that not every machine has. And how a run is spread over processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from tests.cluster.fixtures import (
     go_spiffe,
     module_api_server,
     own_api_server,
-    pytest_collection_finish,
+    pytest_runtest_protocol,
     pytest_runtest_setup,
     pytest_terminal_summary,
+)
+from tests.lanes import (
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
 )
 
 __all__ = [
@@ -23,7 +29,11 @@ __all__ = [
     "go_spiffe",
     "module_api_server",
     "own_api_server",
-    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_runtest_protocol",
     "pytest_runtest_setup",
     "pytest_terminal_summary",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
 ]

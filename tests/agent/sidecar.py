@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,21 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from local.linux import die_with_parent
 from mesh.identity import Identity
 from mesh.wire import ResourceType
 from mesh.xds import config_source
 from tests.agent.control_plane import TRUST_DOMAIN, Authority, CaService, DiscoveryService, eventually
+from tests.support.ports import free_port
 
 ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
 IDENTITY = Identity(TRUST_DOMAIN, "default", "reviews")
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cluster(name: str, **more: Any) -> tuple[str, str, Any]:
@@ -161,7 +155,9 @@ class Sidecar:
     def start(self) -> None:
         log = (self.directory / "agent.log").open("ab")
         command = [sys.executable, "-m", "agent", "run"]
-        self.process = subprocess.Popen(command, env=self.environment, stderr=log, stdout=log)
+        self.process = subprocess.Popen(
+            command, env=self.environment, stderr=log, stdout=log, preexec_fn=die_with_parent
+        )
         log.close()
 
     @property

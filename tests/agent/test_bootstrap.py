@@ -11,7 +11,7 @@ import pytest
 from agent.bootstrap import bootstrap
 from agent.envoy import find_envoy
 from mesh.errors import MissingPrerequisite
-from tests.agent.sidecar import free_port
+from tests.support.ports import free_port
 from tests.support.protos import parse
 
 

@@ -16,13 +16,13 @@ from tests.agent.sidecar import (
     Sidecar,
     cluster,
     endpoints,
-    free_port,
     listener,
     one_app,
     route,
     sidecar,
     virtual_host,
 )
+from tests.support.ports import free_port
 
 BAD_RING = {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 2000, "maximum_ring_size": 100}}
 

@@ -18,10 +18,10 @@ from tests.agent.control_plane import eventually
 from tests.agent.sidecar import (
     App,
     Sidecar,
-    free_port,
     one_app,
     sidecar,
 )
+from tests.support.ports import free_port
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from mesh.errors import InvalidInput
 from mesh.identity import Identity
 from svid.tls import server_context
 from tests.agent.control_plane import Authority
-from tests.agent.sidecar import App, free_port, one_app, sidecar
+from tests.agent.sidecar import App, one_app, sidecar
+from tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ import pytest
 
 from agent.intercept import main
 from mesh.interception import Family, InterceptionSpec, arguments, missing
+from tests.lanes import MACHINE
 from tests.mesh.network import Namespace, run
+
+pytestmark = MACHINE
 
 SPEC = InterceptionSpec(exclude_outbound_cidrs=("10.1.0.0/16", "fd00:1::/32"), exclude_inbound_ports=(22,))
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.agent.control_plane import eventually
-from tests.agent.sidecar import ALL, App, Sidecar, free_port, one_app, sidecar, virtual_host
+from tests.agent.sidecar import ALL, App, Sidecar, one_app, sidecar, virtual_host
+from tests.support.ports import free_port
 
 
 @pytest.fixture

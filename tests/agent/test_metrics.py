@@ -17,7 +17,8 @@ from agent.http_server import Request, serve_tcp
 from agent.metrics import LONGEST_SECONDS, Metrics, plain, scrape_seconds
 from agent.settings import AppMetrics
 from tests.agent.sidecar import App as NamedApp
-from tests.agent.sidecar import free_port, one_app, sidecar
+from tests.agent.sidecar import one_app, sidecar
+from tests.support.ports import free_port
 
 
 @contextmanager

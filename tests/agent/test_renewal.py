@@ -23,11 +23,11 @@ from tests.agent.sidecar import (
     Sidecar,
     cluster,
     endpoints,
-    free_port,
     listener,
     route,
     virtual_host,
 )
+from tests.support.ports import free_port
 
 CLIENT = Identity(TRUST_DOMAIN, "default", "client")
 

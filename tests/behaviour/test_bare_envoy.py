@@ -24,8 +24,9 @@ from tests.discovery.harness import (
     virtual_service,
 )
 from tests.support.echo import EchoApp
-from tests.support.envoy import RunningEnvoy, free_port
+from tests.support.envoy import RunningEnvoy
 from tests.support.http import get
+from tests.support.ports import free_port
 
 HOST = "shop.example.com"
 NODE = "router~127.0.0.1~ingress-0.default~default.svc.cluster.local"

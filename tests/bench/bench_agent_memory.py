@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.agent.control_plane import DiscoveryService
-from tests.agent.sidecar import App, Sidecar, cluster, endpoints, free_port, listener, route, sidecar, virtual_host
+from tests.agent.sidecar import App, Sidecar, cluster, endpoints, listener, route, sidecar, virtual_host
+from tests.support.ports import free_port
 
 ALL = ("clusters", "endpoints", "listeners", "routes", "virtualHosts")
 CHANGES = 60

@@ -23,10 +23,12 @@ from typing import Any, Self
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from local.linux import die_with_parent
 from mesh.identity import Identity
 from svid.client import CaAddress
 from svid.material import PodRef, SvidMaterial
 from svid.tls import client_context
+from tests.support.ports import free_port
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CA_IDENTITY = Identity("cluster.local", "istio-system", "heddle-ca")
@@ -175,12 +177,6 @@ class ApiServer:
         return {"authenticated": True, "user": user, "audiences": claims["aud"]}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class RunningCa:
     """`python -m ca` on free ports of the loopback; its output goes to `log`."""
 
@@ -200,6 +196,7 @@ class RunningCa:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
                 cwd=Path(__file__).parents[2],
                 env=self._env,
             )

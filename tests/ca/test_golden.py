@@ -20,7 +20,8 @@ from mesh.identity import Identity
 from svid.material import SvidMaterial, TrustBundle
 from svid.tls import check_peer, client_context
 from tests.support.chains import PEM, REVIEWS, Chain, key_pem
-from tests.support.envoy import RunningEnvoy, free_port
+from tests.support.envoy import RunningEnvoy
+from tests.support.ports import free_port
 
 CASES = Path(__file__).parent / "cases" / "certificates"
 KEYS: dict[str, Any] = {

@@ -17,6 +17,7 @@ import pytest
 
 from cli.main import COMMANDS
 from cli.main import heddle as GROUP
+from local.linux import die_with_parent
 from tests.cli import run
 
 HEDDLE = str(Path(sys.executable).with_name("heddle"))
@@ -183,6 +184,7 @@ def test_up_twice_and_ended_before_it_is_ready(short: Path, number: signal.Signa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=die_with_parent,
     )
     wait_until((short / "state" / "engine.sock").exists)
     assert "a mesh is already running in" in up(*words, state=short / "state")

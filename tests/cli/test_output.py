@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 from cli.demo.host import left_behind, surroundings, tree
 from cli.output import age, columns, duration, moment, output_option, show
+from tests.lanes import MACHINE
+
+pytestmark = MACHINE
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import random
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from mesh.errors import HeddleError
 from tests.cluster import builds, missing
 from tests.cluster.certificates import ClusterAuthority
 from tests.cluster.processes import Processes
+from tests.support.ports import free_port
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CLUSTER_ADDRESS = "10.96.0.1"  # the first of the service range, which the API server gives to `kubernetes`
@@ -56,7 +54,7 @@ class ControlPlane:
         self._etcd = missing.program("etcd", "etcd-server")
         self._kubernetes = str(builds.built(builds.KUBERNETES) / "kubernetes")
         self._listen, self._advertise = listen, advertise
-        etcd, peer, self.port = (2379, 2380, 6443) if outside_port else free_ports(3)
+        etcd, peer, self.port = (2379, 2380, 6443) if outside_port else (free_port() for _ in range(3))
         self.etcd_address = f"http://127.0.0.1:{etcd}"
         self._peer_address = f"http://127.0.0.1:{peer}"
         self.address = f"https://127.0.0.1:{outside_port or self.port}"
@@ -256,14 +254,3 @@ def write_kubeconfig(path: Path, address: str, authority: Path, user: dict[str, 
         )
     )
     path.chmod(0o600)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nothing listens on, outside the range that the kernel gives to connections."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(20000, 30000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in found:
-                found.append(port)
-    return found

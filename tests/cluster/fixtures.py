@@ -1,7 +1,8 @@
 """The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe`, `go_federation` and `fuzzer`, for all tests.
 
-What takes minutes (Go builds, images) is made before the first test, so that no test's time limit is spent on it.
-Where a level cannot run its tests are skipped and the end of the run says so; with CI=true that is a failure.
+What takes minutes (Go builds, images) is made before the first test that needs it, and outside of that test's time
+limit; other processes of the same run go on meanwhile. Where a level cannot run its tests are skipped and the end of
+the run says so; with CI=true that is a failure.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from tests.cluster.image_builds import BuildFailed
 
 EXISTING = "HEDDLE_TEST_KUBECONFIG"
 
-_unavailable: dict[str, missing.Missing] = {}
-_broken: dict[str, Exception] = {}
-_skipped: dict[str, set[str]] = {}
+# Of each fixture that was made ready in this process, or not: what is wrong.
+_prepared: dict[str, Exception | None] = {}
+NOT_COVERED = "not covered"
 
 
 def prepare_api_server() -> None:
@@ -63,40 +64,54 @@ def existing() -> Path | None:
     return Path(path).resolve() if path else None
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly:
-        return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
-    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    for name, prepare in PREPARATIONS.items():
-        if name in used and (name in HERE or existing() is None):
-            try:
-                with capture.global_and_fixture_disabled() if capture else nullcontext():  # somebody waits, and reads
-                    prepare()
-            except missing.Missing as error:
-                _unavailable[name] = error
-            except (BuildFailed, subprocess.CalledProcessError) as error:
-                _broken[name] = error
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before the plugin that limits a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Make ready what the test needs and no test before it did."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    for name in _needed(item):
+        if name not in _prepared and (name in HERE or existing() is None):
+            with capture.global_and_fixture_disabled() if capture else nullcontext():  # somebody waits, and reads
+                _prepared[name] = _problem(PREPARATIONS[name])
+    return (yield)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, tests in _skipped.items():
-        terminalreporter.section(f"NOT COVERED: {len(tests)} tests that need {name}", sep="!", red=True)
-        terminalreporter.write_line(str(_unavailable[name]))
-        for test in sorted(tests):
-            terminalreporter.write_line(f"  {test}")
+def _needed(item: pytest.Item) -> list[str]:
+    return [name for name in PREPARATIONS if name in getattr(item, "fixturenames", ())]
+
+
+def _problem(prepare: Callable[[], object]) -> Exception | None:
+    try:
+        prepare()
+    except (missing.Missing, BuildFailed, subprocess.CalledProcessError) as error:
+        return error
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, and remember, a test that needs what cannot be had here; before any of its fixtures starts."""
-    for name in _broken.keys() & set(getattr(item, "fixturenames", ())):
-        pytest.fail(f"{name}: {_broken[name]}", pytrace=False)
-    for name in _unavailable.keys() & set(getattr(item, "fixturenames", ())):
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name}: {_unavailable[name]}", pytrace=False)
-        _skipped.setdefault(name, set()).add(item.nodeid)
-        pytest.skip(f"{name}: {_unavailable[name]}")
+    for name in _needed(item):
+        problem = _prepared.get(name)
+        if problem is None:
+            continue
+        if not isinstance(problem, missing.Missing) or os.environ.get("CI") == "true":
+            pytest.fail(f"{name}: {problem}", pytrace=False)
+        item.user_properties.append((NOT_COVERED, [name, str(problem)]))  # part of the report, also between processes
+        pytest.skip(f"{name}: {problem}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tests: dict[str, set[str]] = {}
+    reasons: dict[str, str] = {}
+    for report in terminalreporter.getreports("skipped"):
+        for name, reason in (value for key, value in report.user_properties if key == NOT_COVERED):
+            tests.setdefault(name, set()).add(report.nodeid)
+            reasons[name] = reason
+    for name, skipped in tests.items():
+        terminalreporter.section(f"NOT COVERED: {len(skipped)} tests that need {name}", sep="!", red=True)
+        terminalreporter.write_line(reasons[name])
+        for test in sorted(skipped):
+            terminalreporter.write_line(f"  {test}")
 
 
 @pytest.fixture(scope="session")

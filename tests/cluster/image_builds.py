@@ -64,6 +64,7 @@ def _forget_old(archives: Path) -> None:
     for archive in archives.glob("*.tar"):
         if time.time() - archive.stat().st_mtime > KEPT_SECONDS:
             archive.unlink()
+    _buildah("rm", "--all")  # of builds that were killed: whoever builds holds the lock
     _buildah("rmi", "--prune")
 
 

@@ -41,7 +41,7 @@ def requirements() -> None:
         missing.program(name, package)
     if not (CNI_PROGRAMS / "ptp").exists():
         raise missing.Missing(f"{CNI_PROGRAMS}/ptp is not there (Debian: apt-get install containernetworking-plugins)")
-    for build in (builds.CONTAINERD, builds.COREDNS, builds.PAUSE):
+    for build in (builds.CONTAINERD, builds.COREDNS, builds.PAUSE, builds.KUBERNETES):
         builds.built(build)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from local.linux import die_with_parent
 from mesh.errors import HeddleError, Unavailable
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as CONTROL
@@ -68,7 +69,11 @@ class Load:
         assert cluster.node is not None, "requests come from the node, which is only ours in a cluster that is"
         command = [sys.executable, str(Path(__file__).parent / "load.py"), *arguments]
         self._process = subprocess.Popen(
-            cluster.node.inside(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            cluster.node.inside(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
         )
 
     def take(self) -> dict[str, Any]:

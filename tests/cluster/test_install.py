@@ -65,27 +65,26 @@ VIRTUAL_SERVICE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(api_server: ApiServer) -> Iterator[ApiServer]:
-    """One of its own: an installation is for the whole cluster, and its webhook would refuse other tests' pods."""
-    assert api_server.address
+def own_api_server() -> Iterator[ApiServer]:
+    """One for all tests here: an installation is for the whole cluster, and its webhook would refuse others' pods."""
     with api_servers.running() as started:
         yield started
 
 
 @pytest.fixture
-def api(server: ApiServer) -> Iterator[ApiServer]:
+def api(own_api_server: ApiServer) -> Iterator[ApiServer]:
     """With no installation on it, before and after; definitions and namespace may be there."""
-    yield server
-    for owned in read_inventories(server.client):
-        uninstall(server, f"--revision={owned.revision}")
+    yield own_api_server
+    for owned in read_inventories(own_api_server.client):
+        uninstall(own_api_server, f"--revision={owned.revision}")
 
 
 @pytest.fixture
-def bare(server: ApiServer) -> Iterator[ApiServer]:
+def bare(own_api_server: ApiServer) -> Iterator[ApiServer]:
     """With nothing of Heddle's or Istio's on it."""
-    _clear(server)
-    yield server
-    _clear(server)
+    _clear(own_api_server)
+    yield own_api_server
+    _clear(own_api_server)
 
 
 def _clear(server: ApiServer) -> None:

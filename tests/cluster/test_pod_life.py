@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local.linux import die_with_parent
 from tests.cluster import builds
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import TOOLS
@@ -162,6 +163,7 @@ def test_the_sidecar_leaves_last(mesh: Cluster, namespace: str) -> None:
         [*command, "logs", "--follow", "leaving", "--container=app", f"--namespace={namespace}"],
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=die_with_parent,
     )
     assert log.stdout is not None
     assert log.stdout.readline() == "ready\n"

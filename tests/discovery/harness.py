@@ -24,11 +24,12 @@ from typing import Any
 import orjson
 
 from local.api import create_app, serve_in_thread
+from local.linux import die_with_parent
 from local.store import Store, key_of
 from mesh.kinds import KINDS
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
 from tests.support.certificates import Authority
-from tests.support.envoy import free_port
+from tests.support.ports import free_port
 
 Json = dict[str, Any]
 SECONDS = 30.0
@@ -178,7 +179,12 @@ class DiscoveryProcess:
     def __enter__(self) -> DiscoveryProcess:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True, env=self._env
+                self._command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+                env=self._env,
             )
         until = time.monotonic() + SECONDS
         while not self.ready():

@@ -31,8 +31,9 @@ from kube.tokens import (
     token_from_review,
 )
 from mesh.errors import Busy, InvalidInput, Unauthenticated, Unavailable
-from tests.ca.harness import ISSUER, TokenMint, free_port, unsigned
+from tests.ca.harness import ISSUER, TokenMint, unsigned
 from tests.ca.harness import ApiServer as Api
+from tests.support.ports import free_port
 
 MINT = TokenMint()
 NOW = 1_800_000_000

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from kube.client import Refused
+from kube.source import backoff
 from kube.write_behind import MOST_TRIES, WriteBehind
 from mesh.errors import HeddleError, NotFound, Unavailable
 from tests.support.waiting import wait_for
@@ -39,7 +40,9 @@ def server() -> Server:
 
 @contextmanager
 def queue(server: Server, limit: int = 100) -> Iterator[WriteBehind[str]]:
-    made: WriteBehind[str] = WriteBehind("test", server.write, limit=limit, per_second=10_000, random=lambda: 0.0)
+    made: WriteBehind[str] = WriteBehind(
+        "test", server.write, limit=limit, per_second=10_000, pause=lambda failures, _: 0.001 * failures
+    )
     made.start()
     try:
         yield made
@@ -104,6 +107,12 @@ def test_a_refusal_that_may_pass_is_tried_again_for_a_while(server: Server, erro
         wait_for(lambda: writes.counts.refused == 1)
         assert server.written == ["a"]
         assert writes.counts.retried == 2 + MOST_TRIES - 1
+
+
+def test_for_how_long_it_is_tried_again() -> None:
+    """Longer than an API server takes that has just started, and not for minutes."""
+    shortest, longest = (sum(backoff(n, random) for n in range(1, MOST_TRIES)) for random in (0.0, 1.0))
+    assert 10 < shortest < longest < 25
 
 
 def test_a_full_queue_takes_known_keys_only(server: Server) -> None:

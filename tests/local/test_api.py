@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from local import api
 from local.store import Raw, Store
 from local.tokens import TokenIssuer, reviewer
 from mesh.objects import Key
+from tests.support.ports import free_port
 
 NOW = 1_800_000_000.0
 
@@ -28,9 +28,7 @@ class Server:
         self.store = Store(uid=lambda: f"uid-{next(numbers)}", now=lambda: "2026-01-01T00:00:00Z")
         self.issuer = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
         self.now = NOW
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         app = api.create_app(self.store, reviewer(self.issuer, self.store, lambda: self.now), self.issuer.jwks)
         self.url = f"http://127.0.0.1:{port}"
         self.stop = api.serve_in_thread(app, "127.0.0.1", port)

@@ -13,14 +13,9 @@ import pytest
 from local import forward
 from local.forward import Forwarder, Published, listen
 from mesh.errors import Conflict, InvalidInput
+from tests.support.ports import free_port
 
 Address = tuple[str, int]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Target:

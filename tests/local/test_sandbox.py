@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 
 from local import sandbox
 from local.sandbox import subordinate_range
+from tests.lanes import MACHINE
+
+pytestmark = MACHINE
 
 # Starts a sandbox in which a kubelet runs a pod, says the engine's PID, and waits: the process that will be killed.
 OUTER = """

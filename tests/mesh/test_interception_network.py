@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from mesh.interception import InterceptionSpec, arguments
+from tests.lanes import MACHINE
 from tests.mesh.network import OUTSIDE, OUTSIDE6, POD, POD6, SERVICE, Network
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, MACHINE]
 
 ENVOY = {"uid": 1337, "gid": 1337}
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+from local.linux import die_with_parent
 from mesh.interception import InterceptionSpec, arguments
 from tests.mesh.network import POD, POD6, Namespace
 
@@ -63,6 +64,7 @@ class RunningGate:
             cwd=ROOT,
             env=environment,
             stderr=subprocess.PIPE,
+            preexec_fn=die_with_parent,
             text=True,
         )
         self._lines: list[str] = []

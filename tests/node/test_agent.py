@@ -20,12 +20,13 @@ from node.enter import inside
 from node.pods import POD, GatedPods
 from node.schedule import Visit
 from node.visit import Outcome, look
+from tests.lanes import MACHINE
 from tests.mesh.network import POD as POD_ADDRESS
 from tests.mesh.network import POD6, Namespace, run
 from tests.node.gates import RunningGate, made_pod
 from tests.node.places import HOST_ADDRESS, NODE, Folder, pod_object
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, MACHINE]
 
 
 class RunningAgent:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from mesh.interception import InterceptionSpec, arguments
+from tests.lanes import MACHINE
 from tests.mesh.network import Namespace, run
 from tests.node.gates import POD_UID, ROOT, RunningGate, made_pod
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, MACHINE]
 
 Start = Callable[..., RunningGate]
 

@@ -14,8 +14,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from local.linux import die_with_parent
 from tests.support.certificates import Authority
-from tests.support.envoy import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,11 @@ class Service:
         command = [sys.executable, "-m", "tests.serving.service", str(self.port), str(self.health_port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, str(self.certificate), str(self.key)], cwd=ROOT, stdout=log, stderr=log
+                [*command, str(self.certificate), str(self.key)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent,
             )
         until = time.monotonic() + 30
         while self.health("/readyz")[0] != 200:

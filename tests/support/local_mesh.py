@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any
 
 from cli.commands.status import read as read_status
 from cli.mesh_access import Mesh
+from local.linux import die_with_parent
+from tests.support.ports import free_port
 
 HEDDLE = str(Path(sys.executable).with_name("heddle"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,9 @@ def local_mesh(folder: Path, manifests: Path, images: Path | None, options: Sequ
     argv = [HEDDLE, "local", "up", "-f", str(manifests), "--http-port", str(port), "--https-port", str(https_port)]
     argv += ["--images", str(images)] if images else []
     with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen([*argv, *options], env=_environment(state), stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*argv, *options], env=_environment(state), stdout=log, stderr=log, preexec_fn=die_with_parent
+        )
     mesh = LocalMesh(state, manifests, port, https_port, process)
     try:
         _await_ready(mesh, folder / "up.log")
@@ -115,12 +118,6 @@ def local_mesh(folder: Path, manifests: Path, images: Path | None, options: Sequ
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await_ready(mesh: LocalMesh, log: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from tests.support.envoy import RunningEnvoy, free_port
+from tests.support.envoy import RunningEnvoy
+from tests.support.ports import free_port
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.network."
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."

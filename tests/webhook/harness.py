@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from local.linux import die_with_parent
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 
 NAME = "heddle-webhook.istio-system.svc"
 ROOT = Path(__file__).parents[2]
@@ -263,7 +265,13 @@ class WebhookProcess:
         command += ["--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.health_port}"]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **(env or {})}
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+                env={**os.environ, **(env or {})},
             )
 
     def ready(self) -> WebhookProcess:
@@ -298,8 +306,3 @@ class WebhookProcess:
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(20)
         self._directory.cleanup()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

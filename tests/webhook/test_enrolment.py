@@ -11,6 +11,7 @@ import pytest
 
 from svid.tls import peer_identity
 from tests.ca import harness as ca
+from tests.support.ports import free_port
 from tests.webhook.harness import ROOT, ApiServer, WebhookProcess, namespace
 
 
@@ -46,7 +47,7 @@ def test_without_the_ca_it_says_so_and_takes_no_connection(tmp_path: Path) -> No
     api = ApiServer([])
     with ca.ApiServer(mint) as cas_api, ca.CaProcess(tmp_path / "ca", cas_api) as authority:
         roots.write_text(authority.roots)
-    enrol = ["--ca-address", f"127.0.0.1:{ca.free_port()}", "--trust-bundle", str(roots), "--token-file", str(token)]
+    enrol = ["--ca-address", f"127.0.0.1:{free_port()}", "--trust-bundle", str(roots), "--token-file", str(token)]
     webhook = WebhookProcess(api.url, enrol=enrol, root_pem=roots.read_text())
     try:
         while not (answer := webhook.health("/readyz"))[1].startswith("no certificate yet: the ca"):

@@ -22,6 +22,7 @@ from mesh.wire import ResourceType
 from tests.support import envoy, http, plans
 from tests.support.certificates import Authority
 from tests.support.echo import EchoApp
+from tests.support.ports import free_port
 
 PATHS = {xds.rest_path(kind): kind for kind in xds.TYPE_URLS}
 HOLD = 10.0
@@ -116,7 +117,7 @@ def _bootstrap(port: int) -> dict[str, Any]:
     }
     return {
         "node": {"id": "test", "cluster": "test"},
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": envoy.free_port()}}},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": free_port()}}},
         "dynamic_resources": {"cds_config": xds.config_source(), "lds_config": xds.config_source()},
         "stats_config": {"stats_tags": list(xds.STATS_TAGS)},
         "static_resources": {"clusters": [cluster]},
@@ -162,7 +163,7 @@ def test_everything_by_rest(control: tuple[Control, int], tmp_path: Path) -> Non
     certificate = authority.issue(dns="there.example.com")
     secret = sds.tls_secret(sds.credential_name("there"), certificate.chain_pem, certificate.key_pem)
     state.secrets[secret["name"]] = secret
-    ports = {"plain": envoy.free_port(), "tls": envoy.free_port()}
+    ports = {"plain": free_port(), "tls": free_port()}
     with EchoApp("app") as app:
         state.publish(_gateway(ports, app, "outbound|80||app.example.com"))
         with envoy.RunningEnvoy(_bootstrap(port), tmp_path) as running:

@@ -12,12 +12,13 @@ import pytest
 from discovery.envoy.render import render
 from mesh import sds
 from mesh.ports import INBOUND, OUTBOUND, PROXY_GID
+from tests.lanes import MACHINE
 from tests.mesh.network import OUTSIDE, POD, SERVICE, Namespace
 from tests.support import envoy, http, plans
 from tests.support.certificates import Authority
 from tests.support.echo import EchoApp
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, MACHINE]
 DECLARED, UNDECLARED, HTTP, TCP, UNKNOWN = 8080, 9090, 80, 5432, 8888
 
 

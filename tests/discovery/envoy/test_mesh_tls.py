@@ -20,6 +20,7 @@ from mesh import sds
 from tests.support import envoy, http, plans
 from tests.support.certificates import Authority, Certificate
 from tests.support.echo import EchoApp
+from tests.support.ports import free_port
 
 CLIENT = "spiffe://cluster.local/ns/default/sa/client"
 SERVER = "spiffe://cluster.local/ns/default/sa/server"
@@ -59,7 +60,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     authority = Authority()
-    ports = {name: envoy.free_port() for name in INBOUND}
+    ports = {name: free_port() for name in INBOUND}
     with EchoApp("app") as app:
         fields = {
             "inbound": [
@@ -85,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "route_tables": [_to(f"inbound|{port}||", f"inbound|{port}||") for port in ports.values()],
         }
         secrets = _secrets(authority.issue(uri=SERVER), authority.root_pem)
-        bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), secrets, envoy.free_port())
+        bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), secrets, free_port())
         bootstrap = envoy.bind_listeners(bootstrap, {"virtualInbound": list(ports.values())})
         with envoy.RunningEnvoy(bootstrap, tmp_path_factory.mktemp("server")) as running:
             yield Server(authority, ports, app, running)
@@ -102,7 +103,7 @@ def _client(
     **tls: Any,
 ) -> tuple[dict[str, Any], int]:
     """The bootstrap of a client Envoy whose only destination is the server's port `target`."""
-    port = envoy.free_port()
+    port = free_port()
     fields = {
         "outbound": [{"name": "out", "address": "0.0.0.0", "port": 80, "protocol": "http", "route_table": "80"}],
         "route_tables": [_to("80", "outbound|80||server")],
@@ -116,7 +117,7 @@ def _client(
     }
     svid = (authority or server.authority).issue(uri=identity)
     secrets = _secrets(svid, server.authority.root_pem)
-    bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), secrets, envoy.free_port())
+    bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), secrets, free_port())
     return envoy.bind_listeners(bootstrap, {"out": [port]}), port
 
 

@@ -11,6 +11,7 @@ import pytest
 from discovery.envoy.render import render
 from tests.support import envoy, http, plans
 from tests.support.echo import EchoApp
+from tests.support.ports import free_port
 
 HOST = "reviews"
 
@@ -70,7 +71,7 @@ ROUTES: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Where the outbound listener listens."""
-    port = envoy.free_port()
+    port = free_port()
     with EchoApp("v1") as v1, EchoApp("v2") as v2, EchoApp("v3") as v3:
         apps = {"v1": v1, "v2": v2, "v3": v3}
         fields = {
@@ -94,7 +95,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
                 for name, app in apps.items()
             ],
         }
-        bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), (), envoy.free_port())
+        bootstrap = envoy.static_bootstrap(render(plans.plan(fields)), (), free_port())
         bootstrap = envoy.bind_listeners(bootstrap, {"out": [port]})
         with envoy.RunningEnvoy(bootstrap, tmp_path_factory.mktemp("routing")):
             yield port

@@ -1,0 +1,98 @@
+"""Which tests follow one another in one process when a run has several (`pytest -n`), and in which order they start.
+
+Tests of one lane share what is made once a run: a cluster, a mesh, an API server. Which lane a test is in follows from
+the fixtures that its file uses, or from the file's own `xdist_group` mark; a file that neither applies to is a lane of
+its own. Lanes that take longest come first, so that no process is left alone with one at the end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadGroupScheduling
+
+from local import linux
+
+# Lanes, files or folders, in the order in which they start; what is not here starts after these.
+FIRST = (
+    "cluster",
+    "world",
+    "api_server",
+    "tests/cluster",
+    "bookinfo",
+    "machine",
+    "tests/local",
+    "tests/ca",
+    "tests/discovery",
+)
+
+# The mark of files whose tests add to this machine's interfaces, mounts and rules, or look whether anything did.
+MACHINE = pytest.mark.xdist_group("machine")
+
+# Tests wait more than they compute: this many processes keep one processor busy.
+PROCESSES_PER_PROCESSOR = 2
+MOST_PROCESSES = 8
+
+
+class Lanes(LoadGroupScheduling):
+    """xdist's scheduling by group, where a file without a group is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        return scope.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    config.option.loadscopereorder = False  # by number of tests
+    return Lanes(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `pytest -n auto` starts."""
+    return min(MOST_PROCESSES, PROCESSES_PER_PROCESSOR * len(os.sched_getaffinity(0)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        linux.die_with_parent()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In each process of a run that has several: the lanes in their order, and in them the tests in theirs."""
+    if not hasattr(config, "workerinput"):
+        return
+    shared: dict[Path, set[str]] = {}
+    for item in items:
+        shared.setdefault(item.path, set()).update(_shared_fixtures(item))
+    places: dict[pytest.Item, int] = {}
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if mark is None and shared[item.path]:
+            item.add_marker(pytest.mark.xdist_group(min(shared[item.path], key=_place)))
+            mark = item.get_closest_marker("xdist_group")
+        places[item] = _place(mark.args[0] if mark else item.nodeid)
+    items.sort(key=places.__getitem__)
+
+
+def _shared_fixtures(item: pytest.Item) -> set[str]:
+    """The project's own fixtures that the test uses and that run once for a process's tests: those with an end."""
+    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return {
+        name
+        for name, (*_, chosen) in known.items()
+        if chosen.scope == "session"
+        and chosen.func.__module__.startswith("tests.")
+        and inspect.isgeneratorfunction(chosen.func)
+    }
+
+
+def _place(lane: str) -> int:
+    """When a lane, or the lane of a test's file, starts."""
+    return next((number for number, name in enumerate(FIRST) if lane.startswith(name)), len(FIRST))
