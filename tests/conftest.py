@@ -1,4 +1,4 @@
-"""Fixtures for every test: a real API server, a real cluster, programs that not every machine has. And how a run is spread over processes."""
+"""Fixtures for every test: a real API server, a real cluster, programs that not every machine has; a run's lanes."""
 
 from __future__ import annotations
 

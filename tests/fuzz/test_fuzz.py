@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from local.linux import die_with_parent
+
 ROOT = Path(__file__).parents[2]
 TARGETS = ("csr", "bearer")
 SECONDS = 20
@@ -18,7 +20,7 @@ def test_nothing_is_found(fuzzer: None, tmp_path: Path) -> None:
         command = [sys.executable, "-m", f"tests.fuzz.{target}", f"-max_total_time={SECONDS}", "-max_len=8192"]
         command += ["-timeout=20", f"-artifact_prefix={tmp_path}/{target}-", str(tmp_path / f"corpus-{target}")]
         with (tmp_path / f"{target}.log").open("wb") as log:
-            started[target] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            started[target] = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, preexec_fn=die_with_parent)
     codes = {target: process.wait(SECONDS + 60) for target, process in started.items()}
     for target, code in codes.items():
         log_text = (tmp_path / f"{target}.log").read_text(errors="replace")
