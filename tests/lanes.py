@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadGroupScheduling
 
 from local import linux
 
@@ -38,16 +37,10 @@ PROCESSES_PER_PROCESSOR = 2
 MOST_PROCESSES = 8
 
 
-class Lanes(LoadGroupScheduling):
-    """xdist's scheduling by group, where a file without a group is one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        scope = super()._split_scope(nodeid)
-        return scope.partition("::")[0]
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.lane_scheduler import Lanes  # a run in one process does without xdist
+
     config.option.loadscopereorder = False  # by number of tests
     return Lanes(config, log)
 
