@@ -272,7 +272,7 @@ class DiscoveryService(HttpsService):
     def _heard(self, body: Any) -> None:
         self.applied = body["applied"]
 
-    def await_applied(self, *kinds: str, timeout: float = 20.0) -> None:
+    def await_applied(self, *kinds: str, timeout: float = 60.0) -> None:
         """Until the agent says that Envoy has taken the newest sequence of each of `kinds`."""
 
         def done() -> bool:
@@ -281,7 +281,7 @@ class DiscoveryService(HttpsService):
         eventually(lambda: self._difference() == {"changed": {}, "removed": {}} and done(), timeout=timeout)
 
 
-def eventually(condition: Callable[[], Any], *, timeout: float = 20.0) -> Any:
+def eventually(condition: Callable[[], Any], *, timeout: float = 60.0) -> Any:
     """The first true value of `condition`; AssertionError after `timeout` seconds, or its own last exception."""
     until = time.monotonic() + timeout
     while True:

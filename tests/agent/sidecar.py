@@ -190,7 +190,7 @@ class Sidecar:
 
     def await_ready(self) -> None:
         assert self.process is not None
-        eventually(lambda: self.ready() or self.process.poll() is not None, timeout=30)  # type: ignore[union-attr]
+        eventually(lambda: self.ready() or self.process.poll() is not None, timeout=120)  # type: ignore[union-attr]
         assert self.process.poll() is None, self.log
 
     def start_with(self, discovery: DiscoveryService, *resources: tuple[str, str, Any]) -> None:

@@ -87,7 +87,7 @@ def test_a_request_in_flight_finishes_and_then_it_ends(tmp_path: Path) -> None:
         eventually(lambda: says_close(port))
         assert made.process.poll() is None
         app.release.set()
-        assert made.process.wait(10) == 0
+        assert made.process.wait(60) == 0
         slow.join(5)
         assert slow.status == 200
         assert slow.closes
@@ -129,7 +129,7 @@ def test_quitting_is_asked_from_inside_the_pod_only(tmp_path: Path) -> None:
         assert made.get(made.agent_port, "/quitquitquit")[0] == 405
         assert made.get(made.agent_port, "/quitquitquit", "POST") == (200, b"OK")
         assert made.process is not None
-        assert made.process.wait(10) == 0
+        assert made.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

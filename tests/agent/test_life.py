@@ -135,7 +135,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         other.listen()
         made.start()
         assert made.process is not None
-        assert made.process.wait(10) == 1
+        assert made.process.wait(60) == 1
         assert f"port {made.health_port} cannot be listened on" in made.log
         assert "Traceback" not in made.log
 
@@ -144,5 +144,5 @@ def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
     with sidecar(tmp_path, INSTANCE_IP="nowhere") as (made, _ca, _discovery):
         made.start()
         assert made.process is not None
-        assert made.process.wait(10) == 1
+        assert made.process.wait(60) == 1
         assert made.log == "heddle-agent: INSTANCE_IP: 'nowhere' is not an IP address\n"

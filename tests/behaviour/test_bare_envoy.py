@@ -107,7 +107,7 @@ def shop() -> Iterator[EchoApp]:
 
 
 def eventually(check: Callable[[], Any], wanted: Any) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     found: Any = None
     while time.monotonic() < until:
         try:

@@ -200,7 +200,7 @@ class RunningCa:
                 cwd=Path(__file__).parents[2],
                 env=self._env,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while self.plain("/readyz")[0] != 200:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -214,12 +214,12 @@ class RunningCa:
     def __exit__(self, *_error: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def kill(self) -> None:
         """As by the kernel: the arbiter and its worker at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(60)
 
     @property
     def address(self) -> CaAddress:

@@ -426,7 +426,7 @@ def _gone(client: Client, path: str) -> None:
 
 def _eventually(attempt: Callable[[], Any]) -> Any:
     """Definitions and service accounts take a moment."""
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 120
     while True:
         try:
             return attempt()

@@ -190,7 +190,7 @@ def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
 
 
 def _eventually(attempt: Any) -> Any:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while not (found := attempt()):
         assert time.monotonic() < ends
         time.sleep(0.1)

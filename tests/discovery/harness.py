@@ -32,7 +32,7 @@ from tests.support.certificates import Authority
 from tests.support.ports import free_port
 
 Json = dict[str, Any]
-SECONDS = 30.0
+SECONDS = 120.0
 ROLE = "spiffe://cluster.local/ns/{}/sa/{}"
 DISCOVERY = ROLE.format("istio-system", "heddle-discovery")
 OPERATOR = ("istio-system", "heddle-operator")
@@ -200,7 +200,7 @@ class DiscoveryProcess:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(15)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()

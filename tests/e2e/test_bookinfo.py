@@ -180,7 +180,7 @@ def test_traffic_goes_on_without_control_plane_and_envoy_restarts(bookinfo: Loca
         assert not load(bookinfo, 100).wait().failures
         assert not bookinfo.json("status")["ready"]
         bookinfo.inside("details-v1", "heddle-agent", "restart-envoy", container="istio-proxy")
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while "title" not in bookinfo.get(PRODUCT)[1].get("details", {}):
             assert time.monotonic() < until, "details does not come back"
             time.sleep(0.1)
@@ -203,7 +203,7 @@ def test_scaling_adds_and_removes_pods_without_a_failed_request(bookinfo: LocalM
     bookinfo.settle()
     assert len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) == 2
     bookinfo.change("bookinfo.yaml", before)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) > 1:
         assert time.monotonic() < until
         time.sleep(0.2)

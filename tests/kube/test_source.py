@@ -100,8 +100,8 @@ def test_a_version_that_is_too_old_lists_again(api: ApiServer) -> None:
         api.events.put({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}})
         api.events.put("end")
         assert names(followed.next()) == ["a"]
-        api.watching.acquire(timeout=20)
-        api.watching.acquire(timeout=20)
+        api.watching.acquire(timeout=60)
+        api.watching.acquire(timeout=60)
         api.answers.append((410, {"message": "too old resource version"}))
         api.events.put("end")
         assert names(followed.next()) == ["a"]
@@ -154,7 +154,7 @@ def test_silence_is_taken_for_a_dead_connection(api: ApiServer) -> None:
     with Followed(api.address, silence_seconds=0.3) as followed:
         followed.next()
         for _ in range(2):
-            assert api.watching.acquire(timeout=20)
+            assert api.watching.acquire(timeout=60)
 
 
 def test_events_that_are_split_or_joined_on_the_wire(api: ApiServer) -> None:

@@ -108,7 +108,7 @@ def test_a_crash_loop_slows_down_and_says_that_it_is_restarting(world: World, mo
     monkeypatch.setattr(components.time, "sleep", sleep)
     running = world.run(CRASH)
     for _ in range(5):
-        assert ticks.acquire(timeout=20)
+        assert ticks.acquire(timeout=60)
     assert pauses == [0.05, 0.1, 0.2, 0.2, 0.2]
     assert running.states() == {"c0": "restarting"}
     running.stop("c0")

@@ -115,7 +115,7 @@ def test_tokens_are_their_owners_alone_and_renewed(tmp_path: Path, monkeypatch: 
     for account in ACCOUNTS:
         assert token_file(tmp_path, account).stat().st_mode & 0o777 == 0o600
     for _ in range(len(ACCOUNTS) * 3):
-        assert renewed.acquire(timeout=20)
+        assert renewed.acquire(timeout=60)
     stop.set()
     assert (tmp_path / "tokens").stat().st_mode & 0o777 == 0o700
     assert {file.name for file in (tmp_path / "tokens").iterdir() if file.suffix != ".new"} == set(ACCOUNTS)

@@ -123,7 +123,7 @@ def client(path: Path, argv: list[str]) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_when_the_client_is_killed_its_command_ends(engine: Engine, path: Path, number: signal.Signals) -> None:
     caller = client(path, ["sleep", "1000"])
-    assert engine.began.acquire(timeout=20)
+    assert engine.began.acquire(timeout=60)
     caller.send_signal(number)
     caller.wait()
     assert engine.started[0].ended.result(20) == -signal.SIGHUP

@@ -160,7 +160,7 @@ def test_exec_gives_exit_codes_runs_as_the_user_and_can_be_killed(scene: Scene) 
         number = null.fileno()
         running = scene.kubelet.exec("shop", "a", ["sleep", "1000"], stdin=number, stdout=number, stderr=number)
         running.kill(signal.SIGKILL)
-        assert running.ended.result(timeout=20) == 128 + signal.SIGKILL
+        assert running.ended.result(timeout=60) == 128 + signal.SIGKILL
 
 
 @in_sandbox

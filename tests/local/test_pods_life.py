@@ -127,7 +127,7 @@ def test_hooks_run_and_a_deaf_program_is_killed_at_the_end_of_its_grace(scene: S
     scene.run("a", script(deaf, lifecycle=hooks), terminationGracePeriodSeconds=3)
     scene.until_ready("a")
     path = scene.kubelet.log_path("shop", "a")
-    scene.kubelet.stop("shop", "a").result(timeout=20)
+    scene.kubelet.stop("shop", "a").result(timeout=60)
     assert path.read_text() == "hello\ngoodbye\n"
     ended = state_of(scene.statuses["a"], "main")["state"]["terminated"]
     assert (ended["exitCode"], ended["signal"]) == (137, 9)
@@ -149,7 +149,7 @@ def test_sidecars_are_stopped_after_the_rest_when_the_pod_goes(scene: Scene) -> 
     )
     scene.until_ready("a")
     path = scene.kubelet.log_path("shop", "a", "watch")
-    scene.kubelet.stop("shop", "a").result(timeout=20)
+    scene.kubelet.stop("shop", "a").result(timeout=60)
     assert path.read_text() == "main was down\n"
 
 
@@ -164,7 +164,7 @@ def test_a_job_past_its_deadline_fails(scene: Scene) -> None:
 def test_a_pod_can_be_run_again_under_its_name(scene: Scene) -> None:
     scene.run("a", {"name": "server", "image": "python", "args": [SERVER]})
     scene.until_ready("a")
-    scene.kubelet.stop("shop", "a").result(timeout=20)
+    scene.kubelet.stop("shop", "a").result(timeout=60)
     assert scene.kubelet.pods() == []
     scene.run("a", server())
     scene.until_ready("a")

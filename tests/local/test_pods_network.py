@@ -101,7 +101,7 @@ def test_host_network_is_the_nodes(scene: Scene) -> None:
 def test_a_stopped_pod_leaves_no_interface_namespace_or_process(scene: Scene) -> None:
     scene.run("a", server())
     scene.until_ready("a")
-    scene.kubelet.stop("shop", "a").result(timeout=20)
+    scene.kubelet.stop("shop", "a").result(timeout=60)
     assert os.listdir("/run/netns") == []
     # The kernel removes a namespace's interfaces a moment after the namespace has gone.
     for _ in range(200):

@@ -18,7 +18,7 @@ USER = {"runAsUser": 1337, "runAsGroup": 1337}
 
 def until(scene: Scene, name: str, command: str, wanted: str) -> None:
     """Ask the container until it answers so."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (output := scene.shell(name, command)[1]) != wanted:
         assert time.monotonic() < deadline, output
         time.sleep(0.05)

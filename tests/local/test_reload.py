@@ -285,7 +285,7 @@ def following(tmp_path: Path) -> Iterator[Callable[..., tuple[World, Callable[[i
 
         def wait(index: int) -> list[Path]:
             while len(seen) <= index:
-                assert came.acquire(timeout=20)
+                assert came.acquire(timeout=60)
             return seen[index]
 
         thread = threading.Thread(target=world.manifests.follow, args=(note, stop))

@@ -92,7 +92,7 @@ class RunningGate:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -52,7 +52,7 @@ class RunningAgent:
             self._thread.join(30)
 
     def await_outcome(self, visit: Visit) -> Outcome:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while time.monotonic() < until:
             for outcome in tuple(self.outcomes):
                 if outcome.visit is visit:

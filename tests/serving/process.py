@@ -39,7 +39,7 @@ class Service:
                 stderr=log,
                 preexec_fn=die_with_parent,
             )
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while self.health("/readyz")[0] != 200:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
@@ -72,4 +72,4 @@ class Service:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)

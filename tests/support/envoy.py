@@ -23,7 +23,7 @@ from mesh.wire import ResourceType
 
 Json = dict[str, Any]
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 _RDS = "rds"
 _SDS_LISTS = ("tls_certificate_sds_secret_configs",)
 _SDS_SINGLES = ("validation_context_sds_secret_config",)

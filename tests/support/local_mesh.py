@@ -23,8 +23,8 @@ from tests.support.ports import free_port
 
 HEDDLE = str(Path(sys.executable).with_name("heddle"))
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 90.0
-SETTLE_SECONDS = 60.0
+START_SECONDS = 180.0
+SETTLE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], bool], looks: int = 1000) -> None:
+def wait_for(condition: Callable[[], bool], looks: int = 4000) -> None:
     """Look every 20 ms; fail after so many looks."""
     for _ in range(looks):
         if condition():

@@ -276,7 +276,7 @@ class WebhookProcess:
 
     def ready(self) -> WebhookProcess:
         """Wait until it says so."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while time.monotonic() < until and self.process.poll() is None:
             if self.health("/readyz")[0] == 200:
                 return self
@@ -304,5 +304,5 @@ class WebhookProcess:
 
     def close(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(60)
         self._directory.cleanup()

@@ -179,7 +179,7 @@ def test_everything_by_rest(control: tuple[Control, int], tmp_path: Path) -> Non
 
             # A held poll ends with the change, and the next request goes by it.
             state.publish(_gateway(ports, app, "outbound|80||empty.example.com"))
-            end = time.monotonic() + 10
+            end = time.monotonic() + 120
             while http.get(ports["plain"]).status != 503:
                 assert time.monotonic() < end, running.admin("/config_dump")
 
