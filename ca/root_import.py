@@ -161,7 +161,7 @@ def _path(
 
 
 def _no_issuer(path: Sequence[x509.Certificate], candidates: Sequence[x509.Certificate]) -> FieldProblem:
-    last, name = path[-1], _name(path, len(path) - 1)
+    last, name = path[-1], CERTIFICATE if len(path) == 1 else CHAIN
     named = [c for c in candidates if c.subject == last.issuer and c != last]
     if named:
         return _problem(name, f"its signature is not that of {_subject(named[0])}, which it names as its issuer")

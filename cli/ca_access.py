@@ -18,6 +18,9 @@ class Ca(Protocol):
     def post(self, path: str, body: object) -> Any:
         """The JSON answer to `POST path`."""
 
+    def replicas(self) -> list[str]:
+        """Their names."""
+
     def post_to_each(self, path: str, body: object) -> dict[str, Any]:
         """The JSON answer of every replica to `POST path`, by its name."""
 
@@ -34,6 +37,9 @@ class EmbeddedCa:
     def post(self, path: str, body: object) -> Any:
         return self._mesh.ca_post(path, body)
 
+    def replicas(self) -> list[str]:
+        return ["ca"]
+
     def post_to_each(self, path: str, body: object) -> dict[str, Any]:
         return {"ca": self.post(path, body)}
 
@@ -49,6 +55,9 @@ class ClusterCa:
 
     def post(self, path: str, body: object) -> Any:
         return self._mesh.ask_ca(self._mesh.ca_pods()[0], "POST", path, body)
+
+    def replicas(self) -> list[str]:
+        return [pod.name for pod in self._mesh.ca_pods()]
 
     def post_to_each(self, path: str, body: object) -> dict[str, Any]:
         return {pod.name: self._mesh.ask_ca(pod, "POST", path, body) for pod in self._mesh.ca_pods()}

@@ -43,6 +43,10 @@ COMMANDS = {
         "cli.commands.tag",
         "Names, such as prod, that namespaces use in istio.io/rev and that are pointed at a revision.",
     ),
+    "trust": (
+        "cli.commands.trust",
+        "What the mesh trusts: import a root, export the bundle, see who would fail without a root.",
+    ),
     "uninstall": ("cli.commands.uninstall", "Remove an installation from a Kubernetes cluster."),
     "upgrade": (
         "cli.commands.upgrade",

@@ -90,7 +90,7 @@ def install(tools: Tools, rendered: Rendered, findings: Findings, operator: str,
             frozenset(findings.adopted), operator,
         )  # fmt: skip
         write_inventory(client, whole)
-        _make_passphrase(client, rendered.namespace, tools.tell)
+        make_passphrase(client, rendered.namespace, tools.tell)
         for stage in _stages(parts):
             _apply_stage(tools, rendered.namespace, stage, lock, wait=wait)
         _prune(tools, findings, now)
@@ -228,7 +228,7 @@ def _ensure_namespace(client: Client, rendered: Rendered) -> None:
             client.apply(reference_of(raw).path, raw)
 
 
-def _make_passphrase(client: Client, namespace: str, tell: Callable[[str], None]) -> None:
+def make_passphrase(client: Client, namespace: str, tell: Callable[[str], None]) -> None:
     """The passphrase of the root key, once; whoever loses it loses the root."""
     path = SECRET.path(namespace, PASSPHRASE_SECRET)
     try:

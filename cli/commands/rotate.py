@@ -12,7 +12,7 @@ import click
 
 from cli.ca_access import Ca, reach
 from cli.on_cluster import cluster_options, confirm, yes_option
-from cli.output import duration, output_option, show
+from cli.output import columns, duration, output_option, show
 from cli.rotation import exclusion, view
 from cli.rotation.watch import follow
 from mesh.errors import Conflict
@@ -121,7 +121,7 @@ def start(
         after = ca.post(PATH, asked)
     if exclude:
         after = _exclude(ca, after, exclude, yes)
-    return _end(ca, after, output, watch=watch, wait=wait, goal="forward")
+    return watched(ca, after, output, watch=watch, wait=wait, goal="forward")
 
 
 @command.command("status")
@@ -136,7 +136,7 @@ def status(exclude: Sequence[str], watch: bool, wait: int | None, yes: bool, kub
     body = ca.get(PATH)
     if exclude:
         body = _exclude(ca, body, exclude, yes)
-    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
+    watched(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
 
 
 @command.command("pause")
@@ -155,7 +155,7 @@ def resume(watch: bool, wait: int | None, kubeconfig: str, output: str) -> None:
     """Go on after `pause`."""
     ca = reach(kubeconfig)
     body = ca.post(PATH, {"do": "resume"})
-    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
+    watched(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
 
 
 @command.command("rollback")
@@ -171,7 +171,7 @@ def rollback(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: 
         if not view.is_idle(body):
             confirm(f"The rotation is in phase {body['phase']}, and goes back to the old root.", yes)
         body = ca.post(PATH, {"do": "rollback"})
-    _end(ca, body, output, watch=watch, wait=wait, goal="back")
+    watched(ca, body, output, watch=watch, wait=wait, goal="back")
 
 
 @command.command("finish")
@@ -185,7 +185,27 @@ def finish(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: st
     if not view.is_idle(ca.get(PATH)):
         confirm("All certificates of the old root are renewed at once.", yes)
     body = ca.post(PATH, {"do": "finish"})
-    _end(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
+    watched(ca, body, output, watch=watch, wait=wait, goal=body["direction"])
+
+
+@command.command("intermediate")
+@click.option("--dry-run", is_flag=True, help="Only say which replicas would.")
+@cluster_options
+@output_option
+def intermediate(dry_run: bool, kubeconfig: str, output: str) -> None:
+    """Each replica of the ca signs with another intermediate from now on. Certificates that are there stay valid."""
+    ca = reach(kubeconfig)
+    if dry_run:
+        click.echo(f"would make another intermediate: {', '.join(ca.replicas())}")
+        return
+    show(
+        ca.post_to_each("/v1/intermediate", {}),
+        output,
+        lambda found: columns(
+            ("replica", "before", "now", "ends"),
+            [(name, each["old"], each["new"], each["notAfter"]) for name, each in found.items()],
+        ),
+    )
 
 
 @command.command("exclude")
@@ -246,7 +266,7 @@ def _check_names(pods: Sequence[str]) -> None:
         raise click.BadParameter(f"{', '.join(wrong)}: write a pod as NAMESPACE/NAME")
 
 
-def _end(ca: Ca, body: Mapping[str, Any], output: str, *, watch: bool, wait: int | None, goal: str) -> None:
+def watched(ca: Ca, body: Mapping[str, Any], output: str, *, watch: bool, wait: int | None, goal: str) -> None:
     """Show `body`, after watching if that was asked for; leaves with 1 or 3 when it did not end as wanted."""
     if not watch and wait is None:
         return _show(body, output)

@@ -4,52 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from svid.client import Token, fetch
-from svid.material import SvidMaterial
-from svid.request import new_key_request
-from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint
+from tests.cli.operated import Operated, operated
 from tests.cli.run import heddle
 from tests.local.command_server import CommandServer
 
 
-class OperatorOf:
-    """Passes on to a ca what the engine is asked for, with the operator's certificate."""
-
-    def __init__(self, ca: CaProcess, material: SvidMaterial) -> None:
-        self._ca, self._material = ca, material
-
-    def get(self, service: str, path: str) -> tuple[int, bytes]:
-        return self._ask("GET", service, path)
-
-    def post(self, service: str, path: str, body: bytes) -> tuple[int, bytes]:
-        return self._ask("POST", service, path, body)
-
-    def _ask(self, method: str, service: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        assert service == "ca"
-        status, answer, _ = self._ca.request(method, path, body, {"Content-Type": "application/json"}, self._material)
-        return status, json.dumps(answer).encode()
-
-
 @pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
-    mint = TokenMint()
-    keys = ("--token-issuer-keys", "api", "--token-issuer", ISSUER)
-    with ApiServer(mint) as api, CaProcess(tmp_path_factory.mktemp("ca") / "state", api, *keys) as process:
-        token = mint.token("istio-system", "heddle-operator")
-        process.operator = OperatorOf(process, fetch(process.address, process.roots, new_key_request(), Token(token)))
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    with operated(tmp_path_factory.mktemp("ca")) as process:
         yield process
 
 
 @pytest.fixture
-def asked(mesh: CommandServer, ca: CaProcess) -> None:
+def asked(mesh: CommandServer, ca: Operated) -> None:
     mesh.operator.answering = ca.operator
 
 
-def test_a_rotation_is_tried_started_paused_and_turned_back(ca: CaProcess, asked: None, tmp_path: Path) -> None:
+def test_each_replica_makes_another_intermediate(ca: Operated, asked: None) -> None:
+    assert heddle("rotate", "intermediate", "--dry-run").out == "would make another intermediate: ca\n"
+    made = json.loads(heddle("rotate", "intermediate", "-o", "json").out)["ca"]
+    assert made["old"] != made["new"]
+    chain = x509.load_pem_x509_certificates(ca.enrol().chain_pem)
+    assert f"{chain[1].serial_number:x}" == made["new"]
+
+
+def test_a_rotation_is_tried_started_paused_and_turned_back(ca: Operated, asked: None) -> None:
     assert json.loads(heddle("rotate", "status", "-o", "json").out)["phase"] == "idle"
     tried = heddle("rotate", "start", "--dry-run")
     assert "It would begin with phase distribute and bundle 2." in tried.out, tried.err
