@@ -93,15 +93,21 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         metrics.written_behind(cluster.counts)
     issuance = Issuance(authority, ledger, settings, time.time, cluster.issued if cluster else nothing)
 
-    def changed(material: SvidMaterial) -> None:
-        metrics.ends("serving", material.not_after)
-        metrics.ends("root", authority.root_not_after)
-        metrics.ends("intermediate", authority.issuer(settings.max_ttl).issuer.not_after)
+    def changed(_material: SvidMaterial) -> None:
         ledger.prune(time.time() - settings.retention)
+
+    def ends() -> dict[str, float]:
+        return {
+            "root": authority.root_not_after,
+            "intermediate": authority.issuer(settings.max_ttl).issuer.not_after,
+            "serving": certificate.material.not_after,
+        }
 
     certificate = own_certificate(issuance, settings, changed, pod)
     certificate.obtain_now()
     certificate.start()
+    metrics.ends(ends)
+    metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()))
     pods = PodWatch(ask_api(client))
     leads = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
     rotation = rotation_service(

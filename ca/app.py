@@ -80,8 +80,13 @@ def create_app(deps: Deps) -> Flask:
     @app.post("/v1/certificates")
     def issue() -> Response:
         started = time.perf_counter()
-        csr, ttl = _read_order()
-        issued = _issue(deps, csr, ttl)
+        deps.metrics.asked()
+        try:
+            csr, ttl = _read_order()
+            issued = _issue(deps, csr, ttl)
+        except HeddleError as error:
+            deps.metrics.certificate_refused(error)
+            raise
         deps.metrics.issued(issued.caller.kind, time.perf_counter() - started)
         log.info(
             "certificate issued",

@@ -15,7 +15,7 @@ from ca.request import SignableKey
 from ca.settings import CaSettings
 from ca.sign import prepare, sign
 from ca.trust import bundle_json, new_serial
-from mesh.errors import Forbidden
+from mesh.errors import Revoked
 from svid.material import TrustBundle
 
 _LINE = 64  # RFC 7468 section 2
@@ -60,7 +60,7 @@ class Issuance:
             str(caller.identity), caller.proof if caller.kind == "certificate" else ""
         )
         if refusal:
-            raise Forbidden(refusal, hint="`heddle certificates revoked` has the list")
+            raise Revoked(refusal, hint="`heddle certificates revoked` has the list")
         signing = self._authority.issuer(self._settings.max_ttl)
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
         prepared = prepare(signing.issuer, grant, key, new_serial())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from kube.write_behind import Counts
+from mesh.errors import HeddleError
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -35,11 +38,68 @@ class _WrittenBehind(Collector):
         yield done
 
 
+_CITADEL_COUNTS = {
+    "csr_count": "Certificate signing requests received",
+    "authentication_failure_count": "Requests whose sender did not prove who it is",
+    "csr_parsing_err_count": "Requests that are not a signing request that can be granted",
+    "csr_sign_err_count": "Requests that failed at signing or at recording",
+    "success_cert_issuance_count": "Certificates issued",
+}
+
+
+class _Citadel(Collector):
+    """What istiod calls the same, so that dashboards and alerts written for it work.
+
+    Its counters have no `_total` (Istio, security/pkg/server/ca/monitoring.go), which the client library would add, so
+    they go out untyped.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(_CITADEL_COUNTS, 0)
+        self.ends: Callable[[], Mapping[str, float]] = dict
+
+    def count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        for name, meaning in _CITADEL_COUNTS.items():
+            counter = Metric(f"citadel_server_{name}", meaning, "unknown")
+            counter.add_sample(f"citadel_server_{name}", {}, self._counts[name])
+            yield counter
+        ends = self.ends()
+        for certificate, name in (("root", "root_cert"), ("intermediate", "cert_chain")):
+            if certificate in ends:
+                meaning = f"the {certificate} certificate ends"
+                yield GaugeMetricFamily(f"citadel_server_{name}_expiry_timestamp", f"When {meaning}", ends[certificate])
+                left = ends[certificate] - self._now()
+                yield GaugeMetricFamily(f"citadel_server_{name}_expiry_seconds", f"Seconds until {meaning}", left)
+
+
+class _Ends(Collector):
+    """When each certificate of the ca's own ends, as it is when somebody asks."""
+
+    def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "heddle_ca_certificate_expiry_timestamp_seconds", "When the certificate ends", labels=["certificate"]
+        )
+        for certificate, at in self._ends().items():
+            family.add_metric([certificate], at)
+        yield family
+
+
 class Metrics:
     """The ca's metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._registry = CollectorRegistry()
+        self._citadel = _Citadel(now)
+        self._registry.register(self._citadel)
         issued = Counter(
             "heddle_ca_certificates_issued",
             "Certificates issued, by how the caller proved itself",
@@ -59,15 +119,17 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._ends = Gauge(
-            "heddle_ca_certificate_expiry_timestamp_seconds",
-            "When the certificate ends",
-            ["certificate"],
-            registry=self._registry,
+        self._revoked = Gauge(
+            "heddle_ca_revoked_certificates", "Certificates on the revocation list", registry=self._registry
         )
+
+    def asked(self) -> None:
+        """One request for a certificate came."""
+        self._citadel.count("csr_count")
 
     def issued(self, caller: str, seconds: float) -> None:
         """One certificate went out."""
+        self._citadel.count("success_cert_issuance_count")
         self._issued[caller].inc()
         self._seconds.observe(seconds)
 
@@ -75,9 +137,23 @@ class Metrics:
         """One request was answered with an error."""
         self._refused.labels(code).inc()
 
-    def ends(self, certificate: str, at: float) -> None:
-        """`certificate`: root, intermediate or serving."""
-        self._ends.labels(certificate).set(at)
+    def certificate_refused(self, error: HeddleError) -> None:
+        """One request for a certificate failed; it is counted by its code too, when it is answered."""
+        if error.status == 401:
+            self._citadel.count("authentication_failure_count")
+        elif error.status in (400, 413) and error.field == "csr":
+            self._citadel.count("csr_parsing_err_count")
+        elif error.status >= 500:
+            self._citadel.count("csr_sign_err_count")
+
+    def ends(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Show when `root`, `intermediate` and `serving` end (Unix seconds), as `ends` says whenever it is asked."""
+        self._citadel.ends = ends
+        self._registry.register(_Ends(ends))
+
+    def revoked(self, count: Callable[[], float]) -> None:
+        """Show how many certificates are revoked."""
+        self._revoked.set_function(count)
 
     def written_behind(self, counts: Callable[[], Mapping[str, tuple[int, Counts]]]) -> None:
         """Show what `counts` says whenever the metrics are read."""

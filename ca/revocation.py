@@ -25,7 +25,7 @@ REASONS = (
     "cessationOfOperation",
     "privilegeWithdrawn",
 )
-MOST_SERIALS = 10_000  # all proxies hold the list: some 50 bytes each
+MOST_SERIALS = 5_000  # all proxies hold the list: some 65 bytes each as PEM, for each root
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,12 @@ class Forbidden(HeddleError):
     code = "forbidden"
 
 
+class Revoked(Forbidden):
+    """The caller is known, and its certificate or identity has been revoked."""
+
+    code = "revoked"
+
+
 class NotFound(HeddleError):
     """The thing that was named does not exist (yet)."""
 
