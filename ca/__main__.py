@@ -25,12 +25,23 @@ from ca.limits import Limits
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
-from ca.passphrase import passphrase_from
+from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
+from ca.pkcs11 import use_module
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
-from ca.settings import CALLER_RATE, CONTROL_NAMESPACE, CONTROL_PLANE, DAY, OPERATOR, TOTAL_RATE, CaSettings, Rate
+from ca.settings import (
+    CALLER_RATE,
+    CONTROL_NAMESPACE,
+    CONTROL_PLANE,
+    DAY,
+    OPERATOR,
+    TOTAL_RATE,
+    CaSettings,
+    Rate,
+    RootToken,
+)
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from ca.trust import new_trust
 from kube.client import Client, connect
@@ -232,6 +243,13 @@ def _parser() -> argparse.ArgumentParser:
         default=CALLER_RATE.per_second,
         help="the same for one pod, sixty times as many at once; 0: no limit",
     )
+    add(
+        "--root-pkcs11-module",
+        default="",
+        help="a PKCS #11 module (shared library): root keys are made and used in a token, and never leave it; "
+        "--root-passphrase-file then holds the PIN",
+    )
+    add("--root-pkcs11-token", default="", help="the token's label")
     add("--threads", type=int, default=THREADS)
     add(
         "--operator-socket",
@@ -266,10 +284,24 @@ def _settings(options: argparse.Namespace) -> CaSettings:
         max_ttl=_seconds(options.max_ttl, "--max-ttl"),
         caller_rate=_rate(options.caller_rate, 60, "--caller-rate"),
         total_rate=_rate(options.rate, 2, "--rate"),
+        root_token=_token(options),
         leaf_keys=frozenset(kind.strip() for kind in options.leaf_keys.split(",")),
         # In a pod, the control plane has pods too.
         without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
     )
+
+
+def _token(options: argparse.Namespace) -> RootToken | None:
+    if not options.root_pkcs11_module and not options.root_pkcs11_token:
+        return None
+    if not (options.root_pkcs11_module and options.root_pkcs11_token and options.root_passphrase_file):
+        raise InvalidInput(
+            "a root in a PKCS #11 token needs the module, the token's label and its PIN",
+            field="--root-pkcs11-token",
+            hint="name --root-pkcs11-module, --root-pkcs11-token and, for the PIN, --root-passphrase-file",
+        )
+    use_module(options.root_pkcs11_module)
+    return RootToken(options.root_pkcs11_module, options.root_pkcs11_token)
 
 
 def _store(options: argparse.Namespace, client: Client) -> Store:
@@ -297,7 +329,8 @@ def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:
 
 def _passphrase(options: argparse.Namespace) -> Callable[[], bytes]:
     if options.root_passphrase_file:
-        return lambda: passphrase_from(options.root_passphrase_file, create=False)
+        least = LEAST_OF_PIN if options.root_pkcs11_token else LEAST_BYTES
+        return lambda: passphrase_from(options.root_passphrase_file, create=False, least=least)
     state: Path = options.state
     # A root that exists has its passphrase somewhere; making up another would hide that it is lost.
     return lambda: passphrase_from(state / "root-passphrase", create=not (state / TRUST_FILE).exists())

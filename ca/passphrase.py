@@ -9,10 +9,14 @@ from ca.store import create_file
 from mesh.errors import InvalidInput, MissingPrerequisite
 
 LEAST_BYTES = 16
+LEAST_OF_PIN = 4  # a token counts the attempts
 
 
-def passphrase_from(path: Path, *, create: bool) -> bytes:
-    """The passphrase in `path`; with `create`, a random one is put there (mode 0600) if there is no such file."""
+def passphrase_from(path: Path, *, create: bool, least: int = LEAST_BYTES) -> bytes:
+    """The passphrase in `path`, of at least `least` bytes.
+
+    With `create`, a random one is put there (mode 0600) if there is no such file.
+    """
     try:
         if create and not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,10 +26,10 @@ def passphrase_from(path: Path, *, create: bool) -> bytes:
         raise MissingPrerequisite(
             f"the root key's passphrase cannot be read from {path}: {error.strerror}", field="rootPassphraseFile"
         ) from None
-    if len(passphrase) < LEAST_BYTES:
+    if len(passphrase) < least:
         raise InvalidInput(
             f"the passphrase in {path} has {len(passphrase)} bytes",
             field="rootPassphraseFile",
-            hint=f"use at least {LEAST_BYTES}, such as `openssl rand -base64 32` writes",
+            hint=f"use at least {least}, such as `openssl rand -base64 32` writes",
         )
     return passphrase

@@ -1,6 +1,7 @@
 """What a document of a root holds (`ca.store`), with the key of the root or, for one that is kept offline, without it.
 
     of its own      the root's key, encrypted (PKCS #8), and its certificate
+    in a token      the PKCS #11 URI of the root's key (`ca.pkcs11`), and its certificate
     imported        the root's certificate; the key of what signs, encrypted; and, where that is not the root itself,
                     the certificates from the one that signs up to just below the root
 The first certificate is the root's in both, so that whoever asks for it alone needs to know of neither.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from ca import pkcs11
 from ca.root_import import ImportedRoot
 from ca.signature import IssuerKey
 from ca.trust import certificate_of
@@ -48,7 +50,11 @@ def signer_of(document: str, passphrase: bytes, where: str) -> Signer:
     """What signs by this document. MissingPrerequisite when it cannot be opened, or does not belong together."""
     root = certificate_of(document, where)
     try:
-        key = serialization.load_pem_private_key(document.encode(), passphrase)
+        key: object
+        if document.startswith(pkcs11.SCHEME):
+            key = pkcs11.key_at(document.partition("\n")[0], passphrase)
+        else:
+            key = serialization.load_pem_private_key(document.encode(), passphrase)
     except (ValueError, TypeError) as error:
         raise MissingPrerequisite(
             f"the root key in {where} cannot be opened: {error}",

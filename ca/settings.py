@@ -62,6 +62,14 @@ REVISIONED_WEBHOOK = "heddle-webhook-"
 
 
 @dataclass(frozen=True, slots=True)
+class RootToken:
+    """Where root keys are made, if it is a PKCS #11 token: the module (a shared library) and the token's label."""
+
+    module: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class CaSettings:
     """Times are in seconds. InvalidInput when they contradict each other."""
 
@@ -74,6 +82,7 @@ class CaSettings:
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired
     audience: str = "istio-ca"
+    root_token: RootToken | None = None  # where new root keys are made, if not here
     # Certificates: of one caller, of an address that does not prove who it is, and of everybody.
     caller_rate: Rate = CALLER_RATE
     failure_rate: Rate = FAILURE_RATE

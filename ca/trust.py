@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ca import pkcs11
 from ca.profile import root_certificate
 from ca.settings import CaSettings
 from ca.store import Documents, Store, Stored
@@ -46,7 +47,12 @@ def open_trust(store: Store, read_passphrase: Callable[[], bytes], settings: CaS
 
     Raises MissingPrerequisite when it cannot be used, InvalidInput when it is another trust domain's.
     """
-    stored = store.read() or store.create(new_trust(read_passphrase(), settings, int(now)).documents())
+    stored = store.read()
+    if stored is None:
+        made = new_trust(read_passphrase(), settings, int(now))
+        stored = store.create(made.documents())
+        if stored.documents.get(ROOT) != made.root_pem:
+            forget_key(made.root_pem, read_passphrase())  # another replica was first
     return trust_from(stored, store.name, settings.trust_domain)
 
 
@@ -77,20 +83,32 @@ def trust_from(stored: Stored, where: str, trust_domain: str) -> Trust:
 
 def roots_with_keys(trust: Trust) -> list[str]:
     """The documents that hold a root and its key: that of the root that signs, and that of one on standby."""
-    return [text for text in (trust.root_pem, *trust.others.values()) if "PRIVATE KEY-----" in text]
+    return [
+        text
+        for text in (trust.root_pem, *trust.others.values())
+        if "PRIVATE KEY-----" in text or text.startswith(pkcs11.SCHEME)
+    ]
 
 
 def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
     """A new root, and the first bundle: it alone."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = root_certificate(
-        key, settings.trust_domain, new_serial(), now - settings.backdate, now + settings.root_ttl
-    )
-    encrypted = key.private_bytes(
-        _PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(passphrase)
-    )
+    serial = new_serial()
+    if settings.root_token:
+        key, kept = pkcs11.new_key(settings.root_token, passphrase, f"heddle-root-{serial:x}")
+        kept += "\n"
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        encryption = serialization.BestAvailableEncryption(passphrase)
+        kept = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+    certificate = root_certificate(key, settings.trust_domain, serial, now - settings.backdate, now + settings.root_ttl)
     root = certificate.public_bytes(_PEM).decode()
-    return Trust(encrypted.decode() + root, TrustBundle(settings.trust_domain, 1, (root,)))
+    return Trust(kept + root, TrustBundle(settings.trust_domain, 1, (root,)))
+
+
+def forget_key(root_pem: str, passphrase: bytes) -> None:
+    """Destroy the key of a root that nobody will use, where leaving its document behind does not: in a token."""
+    if root_pem.startswith(pkcs11.SCHEME):
+        pkcs11.destroy(root_pem.partition("\n")[0], passphrase)
 
 
 def certificate_of(root_pem: str, where: str) -> x509.Certificate:

@@ -13,6 +13,7 @@ from tests.cluster.fixtures import (
     pytest_runtest_protocol,
     pytest_runtest_setup,
     pytest_terminal_summary,
+    softhsm,
 )
 from tests.lanes import (
     pytest_collection_modifyitems,
@@ -36,4 +37,5 @@ __all__ = [
     "pytest_terminal_summary",
     "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",
+    "softhsm",
 ]

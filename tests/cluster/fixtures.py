@@ -42,6 +42,15 @@ def prepare_fuzzer() -> None:
         raise missing.Missing("atheris is not installed: it has wheels for Linux on x86-64, and Python 3.11 to 3.13")
 
 
+def softhsm_module() -> str:
+    """The PKCS #11 module of SoftHSM, or Missing."""
+    missing.program("softhsm2-util", "softhsm2")
+    for folder in ("/usr/lib/softhsm", "/usr/lib64/softhsm", "/usr/lib64/pkcs11", "/usr/local/lib/softhsm"):
+        if Path(folder, "libsofthsm2.so").exists():
+            return f"{folder}/libsofthsm2.so"
+    raise missing.Missing("softhsm2-util is there and libsofthsm2.so is not")
+
+
 # What is made ready for each fixture that a collected test uses.
 PREPARATIONS: dict[str, Callable[[], object]] = {
     "api_server": prepare_api_server,
@@ -50,11 +59,12 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
     "cluster": clusters.requirements,
     "go_spiffe": lambda: builds.built(builds.SPIFFE),
     "fuzzer": prepare_fuzzer,
+    "softhsm": softhsm_module,
     "go_federation": lambda: builds.built(builds.FEDERATION),
 }
 
 
-HERE = ("own_api_server", "go_federation")
+HERE = ("own_api_server", "go_spiffe", "go_federation", "fuzzer", "softhsm")
 """What is started here although the tests use a cluster that exists."""
 
 
@@ -169,3 +179,9 @@ def cluster() -> Iterator[Cluster]:
 def go_federation() -> Path:
     """The program of go/federation: go-spiffe as a judge of bundles and their endpoints."""
     return builds.built(builds.FEDERATION) / "federation"
+
+
+@pytest.fixture(scope="session")
+def softhsm() -> str:
+    """The path of SoftHSM's module."""
+    return softhsm_module()
