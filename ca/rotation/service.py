@@ -75,8 +75,12 @@ def rotation_service(
     def news() -> News:
         return News(authority.bundle, order_of(authority.trust))
 
+    def start() -> None:
+        certificate.tell(news())  # an order may have been given before this process began
+        driver.start()
+
     authority.on_trust(lambda trust: _follow(certificate, trust, news()))
-    return RotationService(desk, observer, acknowledgements, population, news, driver.start, driver.stop)
+    return RotationService(desk, observer, acknowledgements, population, news, start, driver.stop)
 
 
 def _follow(certificate: SvidCertificate, trust: Trust, news: News) -> None:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from svid.client import Token, fetch
-from svid.material import PodRef, SvidMaterial
-from svid.request import new_key_request
-from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint
-
-
-class Operated(CaProcess):
-    """A ca, asked as its operator."""
-
-    operator: SvidMaterial
-
-    def enrol(self, token: str) -> SvidMaterial:
-        return fetch(self.address, self.roots, new_key_request(), Token(token))
-
-    def rotation(self, **wish: Any) -> Any:
-        """What it answers to a wish, or to a question where there is none."""
-        body = json.dumps(wish).encode() if wish else None
-        method, headers = ("POST", {"Content-Type": "application/json"}) if wish else ("GET", {})
-        return self.request(method, "/v1/rotation", body, headers, self.operator)[:2]
+from svid.material import PodRef
+from tests.ca.harness import ISSUER, ApiServer, TokenMint
+from tests.ca.rotation.operated import Operated
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +27,7 @@ def api(mint: TokenMint) -> Iterator[ApiServer]:
 def ca(api: ApiServer, mint: TokenMint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     state = tmp_path_factory.mktemp("ca") / "state"
     with Operated(state, api, "--token-issuer-keys", "api", "--token-issuer", ISSUER) as process:
-        process.operator = process.enrol(mint.token("istio-system", "heddle-operator"))
+        process.begin(mint)
         yield process
 
 
