@@ -203,6 +203,29 @@ def test_a_secret_of_its_own_is_served_before_any_configuration() -> None:
     assert relay.answer((ResourceType.SECRETS, "default"), version) is not None
 
 
+def test_which_of_its_own_secrets_envoy_uses() -> None:
+    relay = Relay(lambda: "now")
+    assert relay.own_in_use("ROOTCA") == ""
+    relay.set_own_secret("ROOTCA", Part("1", b"{}"))
+    assert relay.own_in_use("ROOTCA") == "1"  # Envoy has not asked for it, so it uses no older one
+    body = relay.poll(ResourceType.SECRETS, "ROOTCA", "")
+    assert body is not None
+    assert relay.own_in_use("ROOTCA") == ""
+    relay.poll(ResourceType.SECRETS, "ROOTCA", body.split(b'"')[3].decode())
+    assert relay.own_in_use("ROOTCA") == "1"
+    relay.set_own_secret("ROOTCA", Part("2", b'{"new":1}'))
+    assert relay.own_in_use("ROOTCA") == "1"
+    before = relay.revision
+    second = relay.poll(ResourceType.SECRETS, "ROOTCA", body.split(b'"')[3].decode())
+    assert second is not None
+    relay.poll(ResourceType.SECRETS, "ROOTCA", second.split(b'"')[3].decode())
+    assert relay.own_in_use("ROOTCA") == "2"
+    assert relay.revision > before  # so that discovery hears of it
+    relay.envoy_started()
+    relay.set_own_secret("ROOTCA", Part("3", b'{"new":2}'))
+    assert relay.own_in_use("ROOTCA") == "2"
+
+
 def test_forcing_goes_on_without_what_envoy_does_not_take() -> None:
     relay = relay_with(simple())
     envoy = ModelEnvoy(relay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mesh.wire import (
     ProxyInfo,
     Rejection,
     ResourceType,
+    TrustReport,
     virtual_host_name,
 )
 
@@ -134,6 +136,30 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_a_wrong_field_is_named(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as got:
         ConfigRequest.parse({**GOOD, **change})
+    assert got.value.field == field
+
+
+def test_what_an_agent_trusts() -> None:
+    trust = TrustReport(3, 1, 4, "aa", "bb", (3, 2))
+    request = replace(ConfigRequest.parse(GOOD), trust=trust)
+    assert ConfigRequest.parse(request.as_json()) == request
+    assert ConfigRequest.parse(GOOD).trust is None  # of an agent that is too old to say
+
+
+@pytest.mark.parametrize(
+    ("trust", "field"),
+    [
+        (5, "trust"),
+        ({"sequence": -1}, "trust.sequence"),
+        ({"order": "1"}, "trust.order"),
+        ({"root": 5}, "trust.root"),
+        ({"known": [1]}, "trust.known"),
+        ({"known": [True, 1]}, "trust.known"),
+    ],
+)
+def test_a_wrong_field_of_trust_is_named(trust: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as got:
+        ConfigRequest.parse({**GOOD, "trust": trust})
     assert got.value.field == field
 
 

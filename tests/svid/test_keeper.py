@@ -15,6 +15,7 @@ from svid import keeper as keeper_module
 from svid.client import CaAddress, Refused, Token, Unreachable
 from svid.keeper import Keeper, enrolment
 from svid.material import PodRef, SvidMaterial, TrustBundle
+from svid.trust import News, Order
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -218,3 +219,51 @@ def test_missing_files_are_said(tmp_path: Path, asked: list[tuple[str, str]]) ->
         enrolment(CA, roots=roots, token_file=tmp_path / "token")(None)
     enrolment(CA, roots=roots, token_file=tmp_path / "token")(svid("1"))
     assert asked == [("1", "\nROOT\n")]
+
+
+BOTH = TrustBundle("cluster.local", 2, ("ROOT\n", "NEW\n"))
+
+
+def test_a_newer_bundle_is_trusted_at_once_and_an_older_one_never_again() -> None:
+    world, heard = World(), []
+    keeper = world.keeper(on_change=lambda material: heard.append(material.bundle))
+    keeper.step()
+    keeper.tell(News(BOTH))
+    assert heard == [BUNDLE, BOTH]
+    keeper.tell(News(BUNDLE))
+    keeper.renew_now()  # at a replica that is behind
+    assert heard == [BUNDLE, BOTH, BOTH]
+    assert keeper.current.bundle == BOTH
+
+
+def test_an_order_is_carried_out_within_its_window_and_not_twice() -> None:
+    world = World()
+    keeper = world.keeper()
+    keeper.step()
+    keeper.tell(News(BUNDLE, Order(1, "", 0, 0)))
+    assert keeper.renew_at == pytest.approx(NOW + DAY * 0.55)
+    keeper.tell(News(BUNDLE, Order(2, "aa", NOW, NOW + 100)))  # the leaf's root is not known: it may be meant
+    assert keeper.renew_at == pytest.approx(NOW + 50)
+    report = keeper.report()
+    assert report is not None
+    assert report.order == 2
+    world.pass_time(51)
+    keeper.step()
+    assert keeper.current.serial == "2"
+    assert keeper.renew_at is not None
+    assert NOW + 51 + 10 <= keeper.renew_at <= NOW + 100  # the new one's root is not known either
+    keeper.tell(News(BUNDLE, Order(1, "aa", NOW, NOW + 1)))  # late: nothing changes
+    assert keeper.renew_at > NOW + 60
+
+
+def test_an_order_for_others_changes_nothing() -> None:
+    world = World()
+    keeper = Keeper(
+        lambda current: replace(world.obtain(current), root="bb"),
+        wall=lambda: world.wall,
+        monotonic=lambda: world.monotonic,
+        random=lambda: 0.5,
+    )
+    keeper.step()
+    keeper.tell(News(BUNDLE, Order(1, "aa", NOW, NOW)))
+    assert keeper.renew_at == pytest.approx(NOW + DAY * 0.55)
