@@ -33,7 +33,7 @@ test: $(VENV)/.ready system system-cluster ## lint, types, import rules and ever
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -v -n auto --dist loadgroup # -v takes back pyproject.toml's -q
 
 lint: $(VENV)/.ready ## ruff, mypy and the import rules alone
 	$(BIN)/ruff check .
