@@ -25,10 +25,12 @@ from kube.source import list_path
 from mesh.annotations import INJECT, NAMESPACE_INJECTION
 from mesh.kinds import KINDS
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from webhook.gate import ENFORCE, WITHOUT_NET_ADMIN
 
 ENTRY_SUFFIX = ".sidecar-injector.heddle.dev"
 ROOTS, ROOTS_KEY = "istio-ca-root-cert", "root-cert.pem"
 SOON = timedelta(days=30)
+NODE_AGENT = "heddle-node"
 NEVER = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 _SLICES = list_path("discovery.k8s.io", "v1", "endpointslices")
 
@@ -114,6 +116,7 @@ def diagnose(facts: Facts, now: datetime) -> list[Finding]:
         *_definitions(facts),
         *_roots(facts, now),
         *_not_injected(facts),
+        *_without_node_agent(facts),
         *_unknown_revisions(facts),
     ]
     return sorted(found, key=lambda finding: finding.severity is not Severity.ERROR)
@@ -308,6 +311,21 @@ def _not_injected(facts: Facts) -> Iterator[Finding]:
         says = f"the namespace asks for sidecars, and {len(names)} of its pods have none: {shown}"
         restart = f"kubectl -n {namespace} rollout restart deployment,statefulset,daemonset"
         yield Finding(Severity.WARNING, f"Namespace {namespace}", says, (restart,))
+
+
+def _without_node_agent(facts: Facts) -> Iterator[Finding]:
+    """Namespaces whose pods may not write their own interception rules, where nothing else writes them."""
+    if any(raw["kind"] == DAEMON_SET.kind and raw["metadata"]["name"] == NODE_AGENT for raw in facts.workloads):
+        return
+    for raw in facts.namespaces:
+        level = _label(raw, ENFORCE)
+        if _asks(raw) and level in WITHOUT_NET_ADMIN:
+            says = (
+                f"it enforces pod security {level} and asks for sidecars, and the node agent is not installed: "
+                "its pods wait for their interception rules and do not start"
+            )
+            way_out = ("heddle install --set components.cni.enabled=true, as before otherwise",)
+            yield Finding(Severity.WARNING, f"Namespace {raw['metadata']['name']}", says, way_out)
 
 
 def _unknown_revisions(facts: Facts) -> Iterator[Finding]:

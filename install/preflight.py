@@ -16,11 +16,11 @@ from install.resources import CRD, LEASE, MUTATING, NAMESPACE, POD, SECRET, Refe
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound
 from mesh.settings import CONTROL_NAMESPACE
+from webhook.gate import ENFORCE, WITHOUT_NET_ADMIN
 
 OLDEST = (1, 29)
 OLDEST_WITHOUT_NATIVE = (1, 27)
 AT_ONCE = 8
-ENFORCE = "pod-security.kubernetes.io/enforce"
 SOMEWHERE = "default"
 """Objects for a namespace that is not there yet are tried in this one."""
 
@@ -53,9 +53,12 @@ def preflight(client: Client, rendered: Rendered, choices: Choices, *, native_si
     findings = Findings()
     oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
     findings.errors += _version(client, oldest, native_sidecars)
-    if rendered.namespace != CONTROL_NAMESPACE and not choices.force:
-        says = f"proxies look for the control plane in namespace {CONTROL_NAMESPACE}, not in {rendered.namespace}"
-        findings.errors.append(HeddleError(says, hint="leave the namespace out"))
+    if rendered.namespace != CONTROL_NAMESPACE:
+        says = (
+            f"the control plane runs in namespace {CONTROL_NAMESPACE} alone, not in {rendered.namespace}: "
+            "its parts, and proxies, know each other by identities that name this namespace"
+        )
+        findings.errors.append(HeddleError(says, hint="leave out namespace and values.global.istioNamespace"))
     denied = list(missing_rights(client, rendered))
     if denied:
         findings.errors.append(
@@ -212,7 +215,7 @@ def _namespace(client: Client, rendered: Rendered) -> Iterator[HeddleError]:
     except NotFound:
         return
     enforced = (found["metadata"].get("labels") or {}).get(ENFORCE)
-    if enforced in ("restricted", "baseline") and any(raw["kind"] == "DaemonSet" for raw in rendered.objects):
+    if enforced in WITHOUT_NET_ADMIN and any(raw["kind"] == "DaemonSet" for raw in rendered.objects):
         yield HeddleError(
             f"namespace {rendered.namespace} enforces pod security {enforced}, which the node agent cannot have: "
             "it writes rules in other pods' networks",

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from install.kubernetes_resources import Raw, Resources, TagText, TextMap
+from mesh.injector import Policy
 from mesh.istio.base import EMPTY, Flag, Model, Text, UInt, planned
+from mesh.label_selector import LabelSelector
 from mesh.problems import Path
 
 
@@ -52,7 +54,7 @@ class ValuesProxy(Model):
     readiness_period_seconds: UInt | None = None
     resources: Resources | None = None
     startup_probe: StartupProbe | None = None
-    auto_inject: Any = planned()
+    auto_inject: Policy | None = None
     cluster_domain: Any = planned()
     enable_core_dump: Any = planned()
     outlier_log_path: Any = planned()
@@ -212,9 +214,9 @@ class ValuesInjector(Model):
     injected_annotations: TextMap = EMPTY
     rewrite_app_http_probe: Flag | None = Field(default=None, alias="rewriteAppHTTPProbe")
     templates: Raw | None = None
-    always_inject_selector: Any = planned()
+    always_inject_selector: tuple[LabelSelector, ...] = ()
     injection_url: Any = planned(alias="injectionURL")
-    never_inject_selector: Any = planned()
+    never_inject_selector: tuple[LabelSelector, ...] = ()
     reinvocation_policy: Any = planned()
 
 

@@ -7,12 +7,14 @@ only defaults of these annotations, so that there is one meaning and one parser 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from mesh.errors import InvalidInput
+from mesh.label_selector import LabelSelector
 from mesh.problems import show
 from mesh.yaml_values import Unreadable, load
 
@@ -28,6 +30,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True, coerce_numbers_to_str=True
     )
+
+
+class Policy(StrEnum):
+    """What holds for a pod that is sent to injection and says nothing itself."""
+
+    enabled = "enabled"
+    disabled = "disabled"
 
 
 class Resources(_Model):
@@ -60,6 +69,7 @@ class ProxyValues(_Model):
     readiness_period_seconds: int | None = None
     readiness_failure_threshold: int | None = None
     hold_application_until_proxy_starts: bool = False
+    auto_inject: Policy = Policy.enabled
     lifecycle: Raw | None = None
     startup_probe: StartupProbe = StartupProbe()
 
@@ -88,6 +98,8 @@ class WebhookValues(_Model):
     injected_annotations: dict[str, str] = Field(default_factory=dict)
     templates: dict[str, str | Raw] = Field(default_factory=dict)
     default_templates: tuple[str, ...] = ()
+    never_inject_selector: tuple[LabelSelector, ...] = ()
+    always_inject_selector: tuple[LabelSelector, ...] = ()
 
 
 class InjectorValues(_Model):
@@ -116,12 +128,18 @@ class InjectorValues(_Model):
 
 
 class InjectorConfig(_Model):
-    """The key `config`: templates of one's own, and which are applied to a pod that names none."""
+    """The key `config`: templates of one's own, which are applied to a pod that names none, and who gets a sidecar.
+
+    As in Istio, the selectors decide about pods that say nothing themselves, `neverInjectSelector` first.
+    """
 
     templates: dict[str, str | Raw] = Field(default_factory=dict)
     default_templates: tuple[str, ...] = ()
     aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     injected_annotations: dict[str, str] = Field(default_factory=dict)
+    policy: Policy | None = None
+    never_inject_selector: tuple[LabelSelector, ...] = ()
+    always_inject_selector: tuple[LabelSelector, ...] = ()
 
 
 def parse_values(text: str) -> InjectorValues:

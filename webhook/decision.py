@@ -1,7 +1,8 @@
 """Whether a pod gets a sidecar, and why. Pure.
 
 Istio's order, from its page "Installing the Sidecar" and the selectors of its webhook: some pods never; then whoever
-says no wins, pod or namespace; then whoever says yes; `istio-injection` goes before `istio.io/rev`.
+says no wins, pod or namespace; then whoever says yes; `istio-injection` goes before `istio.io/rev`. From pods that say
+nothing themselves the mesh's own settings may take the sidecar back (`neverInjectSelector`, `policy`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 from mesh.annotation_values import parse_truth
 from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION
 from mesh.errors import InvalidInput
+from mesh.injector import Policy
+from mesh.label_selector import any_chooses
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from webhook.config import NEVER_NAMESPACES, InjectionConfig
 
@@ -60,6 +63,29 @@ def decide(
     switch = namespace_labels.get(NAMESPACE_INJECTION)
     if switch == "disabled":
         return Decision(False, f"namespace {namespace} is labelled {NAMESPACE_INJECTION}=disabled")
+    decision = _by_namespace(pod, namespace, namespace_labels, said, where, config)
+    return _unless_the_mesh_says_no(pod, config) or decision if decision.inject and said is None else decision
+
+
+def _unless_the_mesh_says_no(pod: Mapping[str, Any], config: InjectionConfig) -> Decision | None:
+    """About a pod that says nothing itself and would get a sidecar: Istio's policy and selectors."""
+    labels, injector = pod["metadata"].get("labels") or {}, config.injector
+    if any_chooses(injector.never, labels):
+        return Decision(False, "its labels match neverInjectSelector of the mesh's injection settings")
+    if injector.policy is Policy.disabled and not any_chooses(injector.always, labels):
+        return Decision(False, f"the mesh's injection policy is disabled, and it has no label {INJECT}=true")
+    return None
+
+
+def _by_namespace(
+    pod: Mapping[str, Any],
+    namespace: str,
+    namespace_labels: Mapping[str, str],
+    said: str | None,
+    where: str,
+    config: InjectionConfig,
+) -> Decision:
+    switch = namespace_labels.get(NAMESPACE_INJECTION)
     if switch == "enabled":
         return Decision(True, f"namespace {namespace} is labelled {NAMESPACE_INJECTION}=enabled")
     revision = namespace_labels.get(REVISION)
@@ -90,6 +116,8 @@ def _without_namespace(
         return _by_revision(revision, "it is labelled", config)
     if said is not None:
         return Decision(True, f"its {where} {INJECT} is {said!r}")
+    if any_chooses(config.injector.always, pod["metadata"].get("labels") or {}):
+        return Decision(True, "its labels match alwaysInjectSelector of the mesh's injection settings")
     if config.by_default or config.injector.by_default:
         return Decision(True, f"namespace {namespace} does not say otherwise, and the mesh injects by default")
     return Decision(

@@ -8,7 +8,8 @@ from typing import Any
 
 from mesh.annotations import PodOptions, parse_options
 from mesh.errors import InvalidInput
-from mesh.injector import CONFIG_KEY, NAME, VALUES_KEY, StartupProbe, parse_config, parse_values
+from mesh.injector import CONFIG_KEY, NAME, VALUES_KEY, Policy, StartupProbe, parse_config, parse_values
+from mesh.label_selector import LabelSelector
 from webhook.templates import Template, parse_template
 
 SIDECAR, GATEWAY = "sidecar", "gateway"
@@ -26,7 +27,8 @@ DEFAULT_RESOURCES: Raw = {
 @dataclass(frozen=True)
 class InjectorSettings:
     """Defaults of the mesh for every pod; `options` are those of its annotations. `hold`: see ProxyConfig's
-    holdApplicationUntilProxyStarts. `resources` and `init_resources` are of istio-proxy and istio-init."""
+    holdApplicationUntilProxyStarts. `resources` and `init_resources` are of istio-proxy and istio-init. `policy`,
+    `never` and `always` decide about pods that say nothing themselves."""
 
     options: PodOptions = field(default_factory=PodOptions)
     templates: Mapping[str, Template] = field(default_factory=dict)
@@ -41,6 +43,9 @@ class InjectorSettings:
     lifecycle: Mapping[str, Any] | None = None
     startup_probe: StartupProbe = field(default_factory=StartupProbe)
     by_default: bool = False
+    policy: Policy = Policy.enabled
+    never: tuple[LabelSelector, ...] = ()
+    always: tuple[LabelSelector, ...] = ()
 
 
 def injector_settings(data: Mapping[str, str]) -> InjectorSettings:
@@ -69,6 +74,9 @@ def injector_settings(data: Mapping[str, str]) -> InjectorSettings:
         lifecycle=proxy.lifecycle,
         startup_probe=proxy.startup_probe,
         by_default=of_webhook.enable_namespaces_by_default,
+        policy=config.policy or proxy.auto_inject,
+        never=config.never_inject_selector or of_webhook.never_inject_selector,
+        always=config.always_inject_selector or of_webhook.always_inject_selector,
     )
     chosen_templates(settings, defaults)
     return settings

@@ -259,6 +259,14 @@ def test_definitions_can_be_left_as_they_are(bare: ApiServer) -> None:
     assert find(bare.client, CRD.path("", "gateways.networking.istio.io")) is None
 
 
+def test_another_namespace_is_refused_whatever_is_forced(api: ApiServer) -> None:
+    for asked in ("namespace=mesh", "values.global.istioNamespace=mesh"):
+        ran = heddle(api, "install", "-y", "--no-wait", "--force", "--set", asked)
+        assert ran.code == 1
+        assert f"the control plane runs in namespace {HOME} alone, not in mesh" in ran.err
+    assert find(api.client, NAMESPACE.path("", "mesh")) is None
+
+
 def test_another_injector_for_the_same_namespaces_is_refused(api: ApiServer) -> None:
     configuration = {
         "apiVersion": MUTATING.api_version,

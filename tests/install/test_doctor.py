@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from install.doctor import Facts, Severity, diagnose
 from install.files import folder
 from install.inventory import BEGUN, COMPLETE, Inventory
@@ -120,3 +122,20 @@ def test_namespaces_that_ask_for_a_revision_that_is_not_there() -> None:
     asking = {"metadata": {"name": "b", "labels": {REVISION_LABEL: "canary"}}}
     facts = replace(WELL, namespaces=[*WELL.namespaces, asking], roots=[*WELL.roots, roots("b")])
     assert any("Namespace b: it is labelled istio.io/rev=canary" in message for message in messages(facts))
+
+
+@pytest.mark.parametrize(("level", "told"), [("restricted", True), ("baseline", True), ("privileged", False)])
+def test_restricted_namespaces_need_the_node_agent(level: str, told: bool) -> None:
+    labels = {"istio-injection": "enabled", "pod-security.kubernetes.io/enforce": level}
+    strict = {"metadata": {"name": "strict", "labels": labels}}
+    facts = replace(WELL, namespaces=[*WELL.namespaces, strict], roots=[*WELL.roots, roots("strict")])
+    start = (
+        f"warning Namespace strict: it enforces pod security {level} and asks for sidecars, and the node agent is not"
+    )
+    assert any(message.startswith(start) for message in messages(facts)) is told
+    agent = {
+        "kind": "DaemonSet",
+        "metadata": {"namespace": HOME, "name": "heddle-node"},
+        "spec": {"selector": {"matchLabels": {"app": "heddle-node"}}},
+    }
+    assert not any("node agent" in message for message in messages(replace(facts, workloads=[agent])))

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from mesh.errors import InvalidInput
 from webhook.config import InjectionConfig
 from webhook.decision import decide
 from webhook.inject import inject
+from webhook.injector import injector_settings
 
 CONFIG = InjectionConfig()
 ENABLED, DISABLED = {"istio-injection": "enabled"}, {"istio-injection": "disabled"}
@@ -110,3 +112,52 @@ def test_the_annotation_without_the_container_is_no_sidecar() -> None:
     copied = pod(annotations={"sidecar.istio.io/status": "{}"})
     assert decide(copied, "shop", ENABLED, CONFIG).inject
     assert "istio-proxy" in {c["name"] for c in inject(copied, CONFIG)["spec"]["initContainers"]}
+
+
+SELECTORS = """
+policy: {policy}
+neverInjectSelector:
+- matchExpressions: [{{key: batch, operator: Exists}}]
+- matchLabels: {{tier: plain}}
+- {{}}
+alwaysInjectSelector:
+- matchExpressions: [{{key: tier, operator: In, values: [front, back]}}, {{key: batch, operator: DoesNotExist}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "namespace", "labels", "expected"),
+    [
+        ("enabled", ENABLED, {}, True),
+        ("enabled", ENABLED, {"batch": ""}, False),
+        ("enabled", ENABLED, {"tier": "plain"}, False),
+        ("enabled", ENABLED, {"tier": "plain", WISH: "true"}, True),  # who says it himself is heard
+        ("enabled", ENABLED, {"tier": "back", "batch": ""}, False),  # never goes before always
+        ("enabled", {"istio.io/rev": "default"}, {"batch": ""}, False),
+        ("enabled", DISABLED, {"tier": "front"}, False),
+        ("enabled", {}, {"tier": "front"}, True),
+        ("enabled", {}, {}, False),
+        ("disabled", ENABLED, {}, False),
+        ("disabled", ENABLED, {"tier": "back"}, True),
+        ("disabled", ENABLED, {WISH: "true"}, True),
+        ("disabled", ENABLED, {WISH: "false", "tier": "back"}, False),
+    ],
+)
+def test_the_meshs_selectors_decide_about_pods_that_say_nothing(
+    policy: str, namespace: dict[str, str], labels: dict[str, str], expected: bool
+) -> None:
+    config = InjectionConfig(injector=injector_settings({"config": SELECTORS.format(policy=policy)}))
+    decision = decide(pod(labels), "shop", namespace, config)
+    assert decision.inject is expected, decision.reason
+
+
+def test_an_installation_sets_the_selectors_by_its_values() -> None:
+    said = "sidecarInjectorWebhook: {neverInjectSelector: [{matchLabels: {job: x}}]}"
+    config = InjectionConfig(injector=injector_settings({"values": said}))
+    assert decide(pod({"job": "x"}), "shop", ENABLED, config) == (
+        False,
+        "its labels match neverInjectSelector of the mesh's injection settings",
+        "",
+    )
+    with pytest.raises(InvalidInput, match=r"data.config: neverInjectSelector.0.matchExpressions.0.operator"):
+        injector_settings({"config": "neverInjectSelector: [{matchExpressions: [{key: a, operator: Is}]}]"})

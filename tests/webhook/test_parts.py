@@ -243,7 +243,7 @@ pilot: {env: {}}
     assert settings.resources["requests"] == {"cpu": "100m"}
     assert settings.startup_probe.failure_threshold == 300
     assert settings.by_default
-    assert unheeded_values(parse_values(text)) == ["global.hub", "global.proxy.autoInject", "pilot"]
+    assert unheeded_values(parse_values(text)) == ["global.hub", "pilot"]
 
 
 @pytest.mark.parametrize(
