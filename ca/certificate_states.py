@@ -1,4 +1,4 @@
-"""WorkloadCertificates that time has overtaken: not renewed when they should have been, or expired.
+"""WorkloadCertificates that time, or an operator, has overtaken: not renewed in time, expired, or revoked.
 
 Nobody issues anything then, so every replica looks through all objects now and then. Two that see the same do the same:
 the second write finds another resourceVersion, or nothing to do. Needs the rights to `list` and `patch` them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random as _random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,11 +28,16 @@ COLLECTION = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 log = structlog.get_logger("ca")
 
 
-def state_at(spec: Mapping[str, Any], now: float) -> str:
-    """The state of a certificate at `now` (Unix seconds): the one that it has, or Renewing or Expired. Pure."""
+def state_at(spec: Mapping[str, Any], now: float, revoked: Collection[str] = ()) -> str:
+    """The state of a certificate at `now` (Unix seconds): the one that it has, or Revoked, Renewing or Expired. Pure.
+
+    `revoked`: the serials that are. One that was restored has lost what it was before, and is Issued.
+    """
     state: str = spec["state"]
+    if spec["serial"] in revoked:
+        return CertificateState.Revoked
     if state == CertificateState.Revoked:
-        return state
+        state = CertificateState.Issued
     issued, expires = _seconds(spec["issued"]), _seconds(spec["expires"])
     if now >= expires:
         return CertificateState.Expired
@@ -42,24 +47,38 @@ def state_at(spec: Mapping[str, Any], now: float) -> str:
 
 
 class CertificateStates:
-    """Looks through the objects every `EVERY_SECONDS`, give or take a half, from `start` to `stop`."""
+    """Looks through the objects every `EVERY_SECONDS`, give or take a half, and after `wake`, from `start` to `stop`.
 
-    def __init__(self, client: Client, random: Callable[[], float] = _random.random) -> None:
-        self._client, self._random = client, random
+    `revoked()`: the serials that are.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        random: Callable[[], float] = _random.random,
+        revoked: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        self._client, self._random, self._revoked = client, random, revoked
         self._stopping = threading.Event()
+        self._awake = threading.Event()
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="certificate-states", daemon=True).start()
 
+    def wake(self) -> None:
+        """Look now: something was revoked or restored."""
+        self._awake.set()
+
     def stop(self) -> None:
         self._stopping.set()
+        self._awake.set()
 
     def look(self, now: float) -> int:
         """Write the state of each that has another at `now`; how many were written. Raises when there is no list."""
-        written = 0
+        written, revoked = 0, self._revoked()
         for page in self._client.list(COLLECTION):
             for item in page.items:
-                state = state_at(item["spec"], now)
+                state = state_at(item["spec"], now, revoked)
                 if state != item["spec"]["state"] and not self._stopping.is_set():
                     written += self._write(item["metadata"], state)
                     self._stopping.wait(WRITE_SECONDS)
@@ -79,7 +98,11 @@ class CertificateStates:
         return 1
 
     def _run(self) -> None:
-        while not self._stopping.wait(EVERY_SECONDS * (0.5 + self._random())):
+        while True:
+            self._awake.wait(EVERY_SECONDS * (0.5 + self._random()))
+            self._awake.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self.look(time.time())
             except HeddleError as error:

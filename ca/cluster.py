@@ -25,7 +25,7 @@ from kube.client import Client
 from kube.source import Changed, Event, Source
 from kube.write_behind import Counts, WriteBehind
 from mesh.errors import HeddleError
-from svid.material import PodRef
+from svid.material import PodRef, TrustBundle
 
 # An object costs the ca about 2 ms of the interpreter that issuance needs too, and the API server a write to its disk.
 CERTIFICATES_PER_SECOND = 100.0
@@ -62,7 +62,10 @@ class Cluster:
             limit=MOST_EVENTS_WAITING,
             per_second=EVENTS_PER_SECOND,
         )
-        self._states = CertificateStates(client)
+        self._revision = authority.revocations.number
+        self._states = CertificateStates(
+            client, revoked=lambda: {serial for serial, _ in authority.revocations.serials()}
+        )
         self._roots = RootKeeper(client, lambda: authority.bundle, self._ending)
         self._behind = threading.Event()
         self._stopping = threading.Event()
@@ -77,8 +80,14 @@ class Cluster:
         self._roots.start()
         pods.start(self._client, self._roots.take, *others)
         self._authority.on_bundle(lambda _: self._roots.check())
+        self._authority.on_bundle(self._note_revision)
         Source([self._store.watched()], self._client).start(self._changed)
         threading.Thread(target=self._keep_up, name="catch-up", daemon=True).start()
+
+    def _note_revision(self, bundle: TrustBundle) -> None:
+        if bundle.revision != self._revision:
+            self._revision = bundle.revision
+            self._states.wake()
 
     def issued(self, record: Record) -> None:
         """A certificate went out. Never blocks and never raises."""

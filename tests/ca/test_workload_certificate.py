@@ -74,10 +74,11 @@ def test_replacing_needs_what_was_read_and_says_renewed_for_the_same_pod() -> No
         ("Renewed", 0.61, "Renewing"),
         ("Renewing", 0.61, "Renewing"),
         ("Renewing", 1.01, "Expired"),
-        ("Revoked", 0.61, "Revoked"),
-        ("Revoked", 1.01, "Revoked"),
+        ("Revoked", 0.59, "Issued"),
+        ("Revoked", 1.01, "Expired"),
     ],
 )
 def test_time_overtakes_a_certificate_that_is_not_renewed(state: str, life: float, then: str) -> None:
     spec = {**body()["spec"], "state": state}  # type: ignore[dict-item]
     assert state_at(spec, NOW + life * 86400) == then
+    assert state_at(spec, NOW + life * 86400, {spec["serial"]}) == "Revoked"
