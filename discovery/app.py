@@ -15,13 +15,15 @@ from discovery.hub import Hub
 from discovery.peers import ACCOUNT as DISCOVERY_ACCOUNT
 from discovery.peers import PATH as TALLY_PATH
 from discovery.peers import tally_json
-from discovery.polls import ORDINARY, Peer
+from discovery.polls import ORDINARY
 from discovery.sessions import Sessions
 from discovery.status import ProxyStatus, missing, status_json
 from discovery.status_writer import Tallies
 from discovery.trust import trust_json
 from discovery.views import of_session, plan_json
+from discovery.wsgi import Environ
 from mesh.errors import Forbidden, InvalidInput, NotFound
+from mesh.identity import Identity
 from mesh.objects import Key
 from mesh.settings import CONTROL_NAMESPACE
 from mesh.wire import MAX_HOLD_SECONDS
@@ -41,7 +43,7 @@ class Deps:
     hub: Hub
     sessions: Sessions
     feed: Feed
-    peer: Peer
+    peer: Callable[[Environ], Identity]
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
     tallies: Tallies
 

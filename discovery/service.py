@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from discovery import wsgi
 from discovery.app import OPERATOR_ACCOUNT, Deps, create_app
 from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
@@ -27,7 +28,7 @@ from discovery.peers import Peers
 from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
-from discovery.polls import Polls, VerifiedPeers
+from discovery.polls import Polls
 from discovery.server import create_server, serve_on_socket, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
@@ -116,8 +117,7 @@ def _start(options: argparse.Namespace) -> Running:
         serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
-    peers = VerifiedPeers()
-    deps = Deps(hub, sessions, feed, peers, bare.status, tallies)
+    deps = Deps(hub, sessions, feed, wsgi.caller_of, bare.status, tallies)
     if options.operator_socket:
         operator = Identity(options.trust_domain, CONTROL_NAMESPACE, OPERATOR_ACCOUNT)
         serve_on_socket(options.operator_socket, create_app(replace(deps, peer=lambda _: operator)))
@@ -127,7 +127,7 @@ def _start(options: argparse.Namespace) -> Running:
         if writer is not None:
             writer.stop()
 
-    return Running(Polls(sessions, gate, peers, create_app(deps)), lambda: Rotating(certificate), close)
+    return Running(Polls(sessions, gate, partial(wsgi.run, create_app(deps))), lambda: Rotating(certificate), close)
 
 
 def _members(sessions: Sessions) -> list[tuple[Member, tuple[Finding, ...]]]:

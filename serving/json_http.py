@@ -27,13 +27,26 @@ def read_json(limit: int) -> Any:
 
 def json_of(environ: Mapping[str, Any], limit: int) -> Any:
     """The body of a WSGI request, of at most `limit` bytes. Raises Unsupported, TooLarge or InvalidInput."""
-    mimetype = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if mimetype != JSON:
-        raise Unsupported(f"the body is {mimetype or 'of no type'}", hint=f"send Content-Type: {JSON}")
+    content_type = environ.get("CONTENT_TYPE", "")
+    _check_type(content_type)
+    return parse_json(content_type, _read(environ, limit))
+
+
+def parse_json(content_type: str, body: bytes) -> Any:
+    """A body that came with that Content-Type. Raises Unsupported or InvalidInput."""
+    _check_type(content_type)
     try:
-        return orjson.loads(_read(environ, limit))
+        return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}", field="body") from None
+
+
+def _check_type(content_type: str) -> None:
+    if content_type == JSON:
+        return
+    mimetype = content_type.partition(";")[0].strip().lower()
+    if mimetype != JSON:
+        raise Unsupported(f"the body is {mimetype or 'of no type'}", hint=f"send Content-Type: {JSON}")
 
 
 def _read(environ: Mapping[str, Any], limit: int) -> bytes:

@@ -15,7 +15,8 @@ from serving.logs import GunicornLog
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started service: its WSGI application, the TLS context for gunicorn's next question, and what ends it.
+    """A started service: its WSGI application (or what its worker calls instead), the TLS context for gunicorn's next
+    question, and what ends it.
 
     `close` may be called more than once.
     """

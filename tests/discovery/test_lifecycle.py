@@ -13,6 +13,7 @@ import pytest
 
 from tests.discovery.harness import (
     DISCOVERY,
+    OPERATOR,
     ROLE,
     Cluster,
     DiscoveryProcess,
@@ -60,11 +61,14 @@ def test_held_polls_are_answered_when_discovery_stops(discovery: DiscoveryProces
     agent = settled(agent_a(discovery))
     held = Held(agent.poll)
     waiting = Held(lambda: discovery.call("GET", "/v1/status?observed=999999&wait=60", timeout=70))
+    idle = HTTPSConnection("127.0.0.1", discovery.port, context=discovery.context(*OPERATOR))
+    exchange(idle, "GET", "/v1/status")
     time.sleep(0.2)
     os.kill(discovery.process.pid, signal.SIGTERM)
     status, body = held.wait()
     assert (status, body["error"]["code"]) == (503, "unavailable")
     assert waiting.wait()[0] == 200
+    assert idle.sock.recv(1) == b"", "a connection without a request is closed"
     assert discovery.process.wait(60) == 0
 
 

@@ -199,6 +199,8 @@ def test_other_wrong_requests(discovery: DiscoveryProcess) -> None:
     connection.request("POST", "/v1/config", b"{}", {"Content-Type": "text/plain"})
     assert connection.getresponse().status == 415
     assert discovery.call("GET", "/nowhere")[0] == 404
+    assert discovery.call("HEAD", "/v1/status") == (200, None)
+    assert discovery.call("POST", "/v1/status", {})[0] == 405
     status, body = discovery.call("GET", "/v1/config")
     assert (status, body["error"]["code"]) == (405, "method-not-allowed")
     for query in ("?wait=x", "?wait=-1", "?wait=61", "?observed=nan"):
