@@ -171,13 +171,17 @@ class Connection:
                 answer.sent()
 
     def _write(self, method: str, answer: Answer, *, last: bool) -> None:
-        data = head_of(answer, last=last)
-        if method != "HEAD":
-            data += answer.body
+        """In one write, unless it is large: putting head and body together would hold both twice."""
+        head, body = head_of(answer, last=last), b"" if method == "HEAD" else answer.body
         self._client.settimeout(WRITE_SECONDS)
+        if len(body) <= CHUNK:
+            data = memoryview(head + body)
+        else:
+            self._client.sendall(head)
+            data = memoryview(body)
         sent = self._client.send(data)
         if sent < len(data):
-            self._client.sendall(memoryview(data)[sent:])
+            self._client.sendall(data[sent:])
 
     def _drain(self) -> None:
         """Take what is still on its way: closed over it, the connection would be reset and the answer lost."""

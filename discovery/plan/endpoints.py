@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from discovery.plan.memo import Memo, changed_keys
+from discovery.plan.memo import changed_keys
 from discovery.plan.model import Endpoint, PeerTls
 from discovery.plan.peer_authentication import PeerModes, PeerPolicies
 from discovery.plan.workloads import takes_mesh_tls
@@ -51,47 +51,68 @@ NOBODY = Backends({}, {}, (), 0, False)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllBackends:
-    """`of`: service -> its backends. The rest is what the next build compares with."""
+    """`of`: service -> its backends. The rest is what they were made of, which the next build compares with."""
 
     of: Mapping[Key, Backends]
-    joined: Mapping[EndpointSlice, _Joined]
-    pods: Mapping[Key, Pod]
     mixed: bool
     """Endpoints of some service have addresses of both IP versions."""
+    slices: Mapping[Key, EndpointSlice]
+    pods: Mapping[Key, Pod]
+    policies: PeerPolicies
+    trust_domain: str
+    pieces: Mapping[Key, tuple[EndpointSlice, ...]]
+    """Service -> its slices, by name."""
+    joined: Mapping[EndpointSlice, _Joined]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Joined:
-    """The pods of one slice, endpoint by endpoint. The same object as long as slice and pods are the same."""
+    """The pods of one slice, endpoint by endpoint."""
 
     keys: frozenset[Key]
     pods: tuple[Pod | None, ...]
 
 
 def all_backends(
-    memo: Memo,
     before: AllBackends | None,
     slices: Mapping[Key, EndpointSlice],
     pods: Mapping[Key, Pod],
     policies: PeerPolicies,
     trust_domain: str,
 ) -> AllBackends:
-    changed = changed_keys(before.pods, pods) if before else set()
-    known = before.joined if before else {}
-    joined: dict[EndpointSlice, _Joined] = {}
-    services: dict[Key, list[EndpointSlice]] = {}
-    for piece in slices.values():
-        services.setdefault(piece.service, []).append(piece)
-        kept = known.get(piece)
-        if kept is None or (changed and not changed.isdisjoint(kept.keys)):
-            kept = _join(piece, pods)
-        joined[piece] = kept
-    of: dict[Key, Backends] = {}
-    for service, pieces in services.items():
-        if len(pieces) > 1:
-            pieces.sort(key=lambda piece: piece.meta.name)
-        of[service] = memo(_backends, tuple(pieces), tuple(joined[piece] for piece in pieces), policies, trust_domain)
-    return AllBackends(of, joined, pods, any(each.mixed for each in of.values()))
+    """Those of `before`, and anew those of services of which a slice or a pod is another object now."""
+    if before is None or before.policies is not policies or before.trust_domain != trust_domain:
+        before = AllBackends({}, False, {}, {}, policies, trust_domain, {}, {})
+    pieces, joined, of = dict(before.pieces), dict(before.joined), dict(before.of)
+    touched: set[Key] = set()
+    for key in changed_keys(before.slices, slices):
+        old, new = before.slices.get(key), slices.get(key)
+        if old is not None:
+            del joined[old]
+            pieces[old.service] = tuple(piece for piece in pieces[old.service] if piece is not old)
+            touched.add(old.service)
+        if new is not None:
+            pieces[new.service] = tuple(sorted((*pieces.get(new.service, ()), new), key=_by_name))
+            touched.add(new.service)
+    changed = changed_keys(before.pods, pods)
+    for piece in [piece for piece, join in joined.items() if not changed.isdisjoint(join.keys)] if changed else ():
+        del joined[piece]
+        touched.add(piece.service)
+    for service in touched:
+        found = pieces[service]
+        if not found:
+            del pieces[service], of[service]
+            continue
+        for piece in found:
+            if piece not in joined:
+                joined[piece] = _join(piece, pods)
+        of[service] = _backends(found, tuple(joined[piece] for piece in found), policies, trust_domain)
+    mixed = any(each.mixed for each in of.values())
+    return AllBackends(of, mixed, slices, pods, policies, trust_domain, pieces, joined)
+
+
+def _by_name(piece: EndpointSlice) -> str:
+    return piece.meta.name
 
 
 def _join(piece: EndpointSlice, pods: Mapping[Key, Pod]) -> _Joined:

@@ -67,8 +67,8 @@ def _index(snapshot: Snapshot, scopes: Scopes) -> Index:
     gateways = scopes.build("gateways", (gateway_objects,), lambda *_: tuple(sorted(gateway_objects.values(), key=age)))
     peers = scopes.build("peers", (peer_objects, root), lambda memo, _: peer_policies(peer_objects.values(), root))
 
-    def backends(memo: Memo, before: AllBackends | None) -> AllBackends:
-        return all_backends(memo, before, snapshot.slices, snapshot.pods, peers, trust_domain)
+    def backends(_: Memo, before: AllBackends | None) -> AllBackends:
+        return all_backends(before, snapshot.slices, snapshot.pods, peers, trust_domain)
 
     found = scopes.build("backends", (snapshot.slices, snapshot.pods, peers, trust_domain), backends)
 
