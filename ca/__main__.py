@@ -22,6 +22,7 @@ from ca.federation_keeper import FederationKeeper
 from ca.issue import Issuance
 from ca.ledger import LEDGER, Ledger
 from ca.limits import Limits
+from ca.local_tokens import local_verifier
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
@@ -60,6 +61,7 @@ from svid.material import SvidMaterial, TrustBundle
 THREADS = 8
 REVIEW_SECONDS = 5.0
 KEEPALIVE = 60  # seconds
+JUDGED_HERE = "local"
 
 log = structlog.get_logger("ca")
 
@@ -213,10 +215,17 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the kinds of key that are certified, separated by commas, among {', '.join(KEY_KINDS)}",
     )
     add(
+        "--token-verification",
+        choices=("review", JUDGED_HERE),
+        default="review",
+        help="`review` sends each token to the API server (TokenReview); `local` judges it here, by the API server's "
+        "keys and a watch of service accounts, and sends it only in doubt (docs/adr/0241)",
+    )
+    add(
         "--token-issuer-keys",
         default="",
-        help="verify tokens by these keys: a file (JWKS or PEM), a URL, or `api` for those of the API server; "
-        "without it each token is sent to the API server (TokenReview)",
+        help="verify tokens by these keys alone: a file (JWKS or PEM), a URL, or `api` for those of the API server; "
+        "for an API server without service accounts, such as that of `heddle local`",
     )
     add("--token-issuer", default=None, help="the issuer that tokens must name (with --token-issuer-keys)")
     add(
@@ -337,10 +346,15 @@ def _passphrase(options: argparse.Namespace) -> Callable[[], bytes]:
 
 
 def _verifier(options: argparse.Namespace, settings: CaSettings, client: Client) -> TokenVerifier:
+    """Started, where it watches something."""
     where: str = options.token_issuer_keys
-    if not where:
-        return ReviewVerifier(partial(client.post, timeout=REVIEW_SECONDS), audience=settings.audience)
-    return KeysVerifier(lambda: read_keys(where, client.get), issuer=options.token_issuer, audience=settings.audience)
+    if where:
+        return KeysVerifier(
+            lambda: read_keys(where, client.get), issuer=options.token_issuer, audience=settings.audience
+        )
+    review = ReviewVerifier(partial(client.post, timeout=REVIEW_SECONDS), audience=settings.audience)
+    judged_here = options.token_verification == JUDGED_HERE
+    return local_verifier(client, review, settings.audience) if judged_here else review
 
 
 def _seconds(text: str, field: str) -> int:

@@ -77,7 +77,7 @@ class CaSettings:
     leaf_ttl: int = DAY
     min_ttl: int = 60
     max_ttl: int = 7 * DAY
-    backdate: int = 60  # notBefore lies this long before now: peers' clocks may be behind
+    backdate: int = 150  # notBefore lies this long before now: peers' clocks may be two minutes behind
     intermediate_ttl: int = 30 * DAY
     root_ttl: int = 3652 * DAY
     retention: int = 30 * DAY  # a record stays in the ledger this long after its certificate has expired

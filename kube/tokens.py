@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,11 @@ import urllib3
 from kube.jws import MAX_TOKEN, IssuerKey, parse_jws, parse_keys
 from mesh.errors import Busy, HeddleError, Unauthenticated, Unavailable
 
-LEEWAY = 10  # seconds of disagreement between the issuer's clock and ours
+LEEWAY = 10  # seconds that a token is taken for after its end
+CLOCK_SKEW = 150  # seconds that the issuer's clock may be ahead of ours: a token that was just made is good
+CLOCKS = "do the clocks of issuer and ca agree?"
 KEYS_RELOAD_INTERVAL = 10.0  # an unknown key id makes us fetch the keys again, at most this often
+KEYS_AGE = 60.0  # keys are read again after this long, so that one that is withdrawn counts no longer
 KEYS_TIMEOUT = 5.0
 MOST_ID = 128  # characters; Kubernetes' are UUIDs
 MOST_REVIEWS = 6  # at once
@@ -30,7 +34,7 @@ MOST_REVIEWS = 6  # at once
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccountToken:
-    """What a verified token says. Pod and node are empty when it is not bound to any.
+    """What a verified token says. Pod, node and secret are empty when it is not bound to any.
 
     `id` is the token's own (its `jti`), by which the API server's audit log knows it too; no secret.
     """
@@ -42,6 +46,7 @@ class ServiceAccountToken:
     pod_uid: str = ""
     node: str = ""
     id: str = ""
+    secret: str = ""
 
 
 class TokenVerifier(Protocol):
@@ -66,12 +71,25 @@ def read_keys(where: str, get: Callable[[str], object]) -> str:
     return Path(where).read_text()
 
 
-class KeysVerifier:
-    """Verifies JWTs by the issuer's keys: the text that `load` returns, read again when a key id is unknown."""
+def discovered_issuer(get: Callable[[str], object]) -> str:
+    """The issuer of the API server's tokens, by its discovery document; Unavailable when that does not say."""
+    issuer = _text(_mapping(get("/.well-known/openid-configuration")).get("issuer"))
+    if not issuer:
+        raise Unavailable("the API server's discovery document names no issuer")
+    return issuer
 
-    def __init__(self, load: Callable[[], str], *, issuer: str | None, audience: str) -> None:
+
+class KeysVerifier:
+    """Verifies JWTs by the issuer's keys: the text that `load` returns, read again when a key id is unknown and when
+    the keys are old. While they cannot be read, those in hand count on.
+
+    `issuer` is a name, or how to ask for it (with the keys), or None for any.
+    """
+
+    def __init__(self, load: Callable[[], str], *, issuer: str | Callable[[], str] | None, audience: str) -> None:
         self._load = load
-        self._issuer = issuer
+        self._ask_issuer: Callable[[], str | None] = issuer if callable(issuer) else partial(_same, issuer)
+        self._issuer: str | None = None
         self._audience = audience
         self._reloading = threading.Lock()
         self._keys: tuple[IssuerKey, ...] = ()
@@ -79,25 +97,30 @@ class KeysVerifier:
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         jws = parse_jws(token)
-        if not any(jws.fits(key) for key in self._keys):
-            self._reload(now)
+        known = any(jws.fits(key) for key in self._keys)
+        if not known or abs(now - self._loaded_at) > KEYS_AGE:
+            self._reload(now, wait=not known)
         claims = jws.claims(self._keys)
         check_claims(claims, self._issuer, self._audience, now)
         return token_from_claims(claims)
 
-    def _reload(self, now: float) -> None:
-        with self._reloading:
+    def _reload(self, now: float, *, wait: bool) -> None:
+        """With `wait` false, whoever finds another at it goes on with the keys in hand."""
+        if not self._reloading.acquire(blocking=wait):
+            return
+        try:
             if abs(now - self._loaded_at) < KEYS_RELOAD_INTERVAL:
                 return
             try:
-                self._keys = parse_keys(self._load())
+                self._keys, self._issuer = parse_keys(self._load()), self._ask_issuer()
             except (OSError, HeddleError) as error:
                 if not self._keys:
                     raise Unavailable(f"the keys of the token issuer cannot be read: {error}") from None
-                return
             finally:
                 # Also after a failure with keys in hand: tokens of unknown keys must not make us ask without end.
                 self._loaded_at = now if self._keys else float("-inf")
+        finally:
+            self._reloading.release()
 
 
 class Slots:
@@ -195,7 +218,7 @@ def token_from_claims(claims: Mapping[str, object]) -> ServiceAccountToken:
     """What the claims of a verified token say; Unauthenticated unless it is a bound service account token."""
     namespace, name = _subject(claims.get("sub"))
     private = _mapping(claims.get("kubernetes.io"))
-    account, pod, node = (_mapping(private.get(part)) for part in ("serviceaccount", "pod", "node"))
+    account, pod, node, secret = (_mapping(private.get(part)) for part in ("serviceaccount", "pod", "node", "secret"))
     if private.get("namespace") != namespace or account.get("name") != name:
         raise Unauthenticated("the token's subject and its kubernetes.io claim disagree, or it is not a bound token")
     return ServiceAccountToken(
@@ -206,6 +229,7 @@ def token_from_claims(claims: Mapping[str, object]) -> ServiceAccountToken:
         pod_uid=_text(pod.get("uid")),
         node=_text(node.get("name")),
         id=_text(claims.get("jti"))[:MOST_ID],
+        secret=_text(secret.get("name")),
     )
 
 
@@ -223,9 +247,17 @@ def check_claims(claims: Mapping[str, object], issuer: str | None, audience: str
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise Unauthenticated(f"the token is not valid: {name} is not a number")
         if name == "exp" and now >= value + LEEWAY:
-            raise Unauthenticated("the token is not valid: it has expired")
-        if name != "exp" and now < value - LEEWAY:
-            raise Unauthenticated("the token is not valid yet", hint="do the clocks of issuer and ca agree?")
+            raise Unauthenticated(f"the token is not valid: it has expired, {_seconds(now - value)} ago", hint=CLOCKS)
+        if name != "exp" and now < value - CLOCK_SKEW:
+            raise Unauthenticated(f"the token is not valid yet, but in {_seconds(value - now)}", hint=CLOCKS)
+
+
+def _seconds(number: float) -> str:
+    return f"{number:,.0f} s" if abs(number) < 1e9 else "a lifetime"
+
+
+def _same(issuer: str | None) -> str | None:
+    return issuer
 
 
 def _subject(subject: object) -> tuple[str, str]:

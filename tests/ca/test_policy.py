@@ -30,7 +30,7 @@ def caller(namespace: str = "default", account: str = "reviews", domain: str = "
 def test_the_identity_is_the_callers() -> None:
     grant = authorize(caller(), None, SETTINGS, Issuer(), NOW)
     assert (grant.identity, grant.dns_names) == (caller().identity, ())
-    assert (grant.not_before, grant.not_after) == (int(NOW) - 60, int(NOW) + DAY)
+    assert (grant.not_before, grant.not_after) == (int(NOW) - SETTINGS.backdate, int(NOW) + DAY)
 
 
 @given(st.none() | st.integers(1, 1 << 40), st.integers(-100 * DAY, 100 * DAY), st.integers(1, 100 * DAY))

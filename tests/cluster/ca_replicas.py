@@ -26,6 +26,7 @@ CERTIFICATES = "/apis/heddle.dev/v1/namespaces/{}/workloadcertificates"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CRD = "workloadcertificates.heddle.dev"
 CRD_FILES = Path(__file__).parents[2] / "manifests" / "crds"
+LOCAL_VERIFICATION = Path(__file__).parents[2] / "manifests" / "options" / "local-token-verification" / "access.yaml"
 PASSPHRASE = "correct horse battery staple"
 
 
@@ -115,7 +116,7 @@ class Place:
 
     def _give_rights(self) -> None:
         """What is installed, with other names: the objects of the cluster are shared with other tests."""
-        for given in access("ca"):
+        for given in [*access("ca"), *yaml.safe_load_all(LOCAL_VERIFICATION.read_text())]:
             if given["kind"] == "ServiceAccount":
                 continue
             body = json.loads(json.dumps(given).replace('"istio-system"', f'"{self.namespace}"'))
@@ -124,7 +125,7 @@ class Place:
             if "namespace" in body["metadata"]:
                 self.api.client.post(f"{base}/namespaces/{self.namespace}/{plural}", body)
                 continue
-            body["metadata"]["name"] = f"heddle-ca-{self.namespace}"
+            body["metadata"]["name"] += f"-{self.namespace}"
             if "roleRef" in body:
                 body["roleRef"]["name"] = body["metadata"]["name"]
             self.api.client.post(f"{base}/{plural}", body)

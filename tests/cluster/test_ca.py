@@ -245,6 +245,16 @@ def test_tokens_by_the_api_servers_keys(own: Place) -> None:
         assert "is being deleted" in str(_eventually_refused(lambda: ca.enrol(own.token(pod))))
 
 
+def test_tokens_judged_by_the_ca_itself(own: Place) -> None:
+    """With the rights that manifests/options gives for it."""
+    with own.replica("heddle-ca-local", "--token-verification", "local") as ca:
+        pod = own.add_pod("judged-here")
+        assert ca.enrol(own.token(pod)).serial
+        with pytest.raises(Refused, match="its audience is not 'istio-ca'"):
+            ca.enrol(own.token(pod, "vault"))
+        assert "interrupted" not in ca.log.read_text()
+
+
 def test_a_finished_pod_gets_nothing_more(own: Place, ca: Replica) -> None:
     pod = own.add_pod("job")
     material = ca.enrol(own.token(pod))

@@ -24,7 +24,7 @@ import atheris
 with atheris.instrument_imports(include=["kube.jws", "kube.tokens", "ca.callers", "mesh.identity"]):
     from ca.callers import Callers, Credentials, PodFacts
     from kube.jws import IssuerKey
-    from kube.tokens import LEEWAY, KeysVerifier, token_from_review
+    from kube.tokens import CLOCK_SKEW, LEEWAY, KeysVerifier, token_from_review
 
 import datetime
 
@@ -68,6 +68,7 @@ class _Keys(KeysVerifier):
     def __init__(self) -> None:
         super().__init__(lambda: "", issuer=ISSUER, audience=AUDIENCE)
         self._keys = (IssuerKey(KEY.public_key(), "ES256", "k1"),)
+        self._issuer = ISSUER
         self._loaded_at = NOW
 
 
@@ -118,7 +119,7 @@ def _check(caller: Caller, token: str) -> None:
     audiences = claims["aud"]
     assert AUDIENCE in (audiences if isinstance(audiences, list) else [audiences])
     assert claims["exp"] > NOW - LEEWAY
-    assert claims.get("nbf") is None or claims["nbf"] <= NOW + LEEWAY
+    assert claims.get("nbf") is None or claims["nbf"] <= NOW + CLOCK_SKEW
     _, _, namespace, name = claims["sub"].split(":")
     assert caller.identity == Identity("cluster.local", namespace, name)
     _check_pod(caller)

@@ -21,12 +21,15 @@ from hypothesis import strategies as st
 from kube.client import Refused
 from kube.jws import parse_jws, parse_keys
 from kube.tokens import (
+    CLOCK_SKEW,
+    KEYS_AGE,
     KEYS_RELOAD_INTERVAL,
     LEEWAY,
     KeysVerifier,
     ReviewVerifier,
     ServiceAccountToken,
     Slots,
+    discovered_issuer,
     read_keys,
     token_from_review,
 )
@@ -84,9 +87,9 @@ def test_node_and_no_pod() -> None:
 
 def test_times_have_a_leeway() -> None:
     token = MINT.sign(claims(exp=NOW + 100, nbf=NOW + 50))
-    for good in (NOW + 50 - LEEWAY, NOW + 100 + LEEWAY - 1):
+    for good in (NOW + 50 - CLOCK_SKEW, NOW + 100 + LEEWAY - 1):
         assert verifier().verify(token, good) == EXPECTED
-    for bad in (NOW + 50 - LEEWAY - 1, NOW + 100 + LEEWAY):
+    for bad in (NOW + 50 - CLOCK_SKEW - 1, NOW + 100 + LEEWAY):
         with pytest.raises(Unauthenticated):
             verifier().verify(token, bad)
 
@@ -178,6 +181,37 @@ def test_new_keys_are_found_and_not_asked_for_without_end() -> None:
     assert len(loads) == 1
     assert keys.verify(new.sign(claims(), "new"), NOW + KEYS_RELOAD_INTERVAL + 1) == EXPECTED
     assert len(loads) == 2
+
+
+def test_a_key_that_is_withdrawn_counts_no_longer() -> None:
+    old, new = TokenMint(), TokenMint()
+    served: list[str | Exception] = [json.dumps(old.jwks("old")), Unavailable("down"), json.dumps(new.jwks("new"))]
+
+    def load() -> str:
+        text = served.pop(0)
+        if isinstance(text, Exception):
+            raise text
+        return text
+
+    keys = KeysVerifier(load, issuer=ISSUER, audience="istio-ca")
+    token = old.sign(claims(), "old")
+    for now in (NOW, NOW + KEYS_AGE, NOW + KEYS_AGE + 1):  # the last: they cannot be read, and count on
+        assert keys.verify(token, now) == EXPECTED
+    with pytest.raises(Unauthenticated, match="key id"):
+        keys.verify(token, NOW + 2 * KEYS_AGE + 2)
+
+
+def test_the_issuer_is_asked_for_with_the_keys() -> None:
+    text = json.dumps(MINT.jwks())
+    keys = KeysVerifier(
+        lambda: text, issuer=lambda: discovered_issuer(lambda _: {"issuer": ISSUER}), audience="istio-ca"
+    )
+    assert keys.verify(MINT.sign(claims()), NOW) == EXPECTED
+    with pytest.raises(Unauthenticated, match="its issuer is not"):
+        keys.verify(MINT.sign(claims(iss="https://elsewhere")), NOW)
+    nobody = KeysVerifier(lambda: text, issuer=lambda: discovered_issuer(lambda _: {}), audience="istio-ca")
+    with pytest.raises(Unavailable, match="names no issuer"):
+        nobody.verify(MINT.sign(claims()), NOW)
 
 
 def test_keys_that_cannot_be_read() -> None:
