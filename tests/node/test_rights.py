@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.lanes import MACHINE
 from tests.node.gates import ROOT, made_pod
 from tests.node.places import Folder
+
+pytestmark = MACHINE
 
 # capability.h
 NUMBERS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21}
