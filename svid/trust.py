@@ -57,7 +57,9 @@ def is_meant(order: Order, material: SvidMaterial) -> bool:
 
 
 def merged(known: News, told: News) -> News:
-    """What holds after `told` came, whichever part of it is late."""
+    """What holds after `told` came, whichever part of it is late; of a ca that began anew, all of it (see `newer`)."""
+    if not set(known.bundle.roots) & set(told.bundle.roots):
+        return told
     bundle = told.bundle if told.bundle.stamp > known.bundle.stamp else known.bundle
     order = told.order if told.order.number > known.order.number else known.order
     return replace(known, bundle=bundle, order=order)

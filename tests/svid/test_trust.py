@@ -44,7 +44,7 @@ def test_the_newer_bundle_counts() -> None:
 def test_each_part_of_the_news_counts_where_it_is_newer() -> None:
     assert merged(News(BOTH, Order(2)), News(ONE, ORDER)) == News(BOTH, ORDER)
     assert merged(News(BOTH, ORDER), News(ONE, Order(2))) == News(BOTH, ORDER)
-    assert merged(News(BOTH, ORDER), News(OTHER, Order(1))) == News(BOTH, ORDER)
+    assert merged(News(BOTH, ORDER), News(OTHER, Order(1))) == News(OTHER, Order(1))
 
 
 @pytest.mark.parametrize(("root", "meant"), [("aa", True), ("", True), ("bb", False)])
