@@ -13,13 +13,16 @@ from ca.root_import import CERTIFICATE, CHAIN, KEY, ROOT, ImportedRoot, check_im
 from ca.root_trial import try_out
 from ca.rotation.documents import fingerprint
 from cli.ca_access import reach
-from cli.commands.rotate import PATH, seconds_of, watch_options, watched
+from cli.commands.rotate import PATH, WAITING, seconds_of, watch_options, watched
 from cli.on_cluster import client_of, cluster_options, confirm, yes_option
-from cli.output import columns
+from cli.output import columns, output_option, show
+from cli.proxies import reach_proxies
 from cli.reach import cluster_asked
 from cli.root_files import from_directory, from_options, from_secret, read
 from cli.root_importing import Step, carry_out, plan, stored_trust
 from cli.root_store import RootStore, of_cluster, of_embedded
+from cli.trust_check import choose
+from cli.trust_checking import examine, verdict_table
 from mesh.errors import InvalidInput
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 from mesh.problems import FieldProblem, ObjectErrors
@@ -200,6 +203,35 @@ def export(form: str, to: str, dry_run: bool, kubeconfig: str) -> None:
         except OSError as error:
             raise InvalidInput(f"{to} cannot be written: {error.strerror}", field="--to") from None
     _tell(f"{says}: {'there already' if same else 'would be written' if dry_run else 'written'}: {to}")
+
+
+@command.command("check")
+@click.option("--without", default="", metavar="FINGERPRINT", help="The root that would go; else the outgoing one.")
+@click.option("--dry-run", is_flag=True, help="Only say who would be asked. Nothing is changed either way.")
+@cluster_options
+@output_option
+def check(without: str, dry_run: bool, kubeconfig: str, output: str) -> None:
+    """Who would fail if a root went now.
+
+    Each proxy's Envoy is asked what it serves and trusts at this moment, and a TLS handshake is made with each, and
+    with the control plane, from one of the proxies, that trusts only what would be left. Without --without it is the
+    root that the rotation under way takes away.
+
+    Exit codes: 0 nobody would fail; 1 it could not be found out; 3 somebody would.
+    """
+    ca, proxies = reach(kubeconfig), reach_proxies(kubeconfig)
+    bundle = bundle_from_json(ca.get("/v1/bundle"))
+    roots = choose(bundle.roots, ca.get(PATH), without)
+    listed = proxies.listed()
+    if dry_run:
+        click.echo("would ask: " + ", ".join(str(proxy.pod) for proxy in listed))
+        return
+    found = examine(proxies, listed, roots)
+    show(found, output, lambda value: verdict_table(value, fingerprint(roots.leaving)))
+    if found["failing"]:
+        raise click.exceptions.Exit(WAITING)
+    if found["unknown"]:
+        raise click.exceptions.Exit(1)
 
 
 def _tell(text: str) -> None:
