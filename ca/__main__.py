@@ -30,6 +30,7 @@ from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
 from ca.pkcs11 import use_module
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
+from ca.rotation.api import current_json
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
 from ca.settings import (
@@ -45,6 +46,7 @@ from ca.settings import (
 )
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from ca.trust import new_trust
+from ca.trust_domain_keeper import TrustDomainKeeper
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
@@ -138,6 +140,16 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         pods.start(client, rotation.population.take)
     else:
         cluster.start(pods, rotation.population.take)
+    told = None
+    if cluster is not None:
+        told = TrustDomainKeeper(
+            client,
+            settings.trust_domain,
+            lambda: current_json(rotation.desk, rotation.observer, time.time()),
+            leads or (lambda: True),
+        )
+        authority.on_trust(lambda _: told.wake())
+        told.start()
     rotation.start()
     serve_in_threads(_metrics_address(options), create_health_app("ca.health", metrics.text, lambda: ""))
     log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
@@ -170,6 +182,8 @@ def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
         federation.start()
 
     def close() -> None:
+        if told is not None:
+            told.stop()
         rotation.stop()
         if leads is not None:
             leads.stop()

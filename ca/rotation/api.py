@@ -66,8 +66,7 @@ def add_rotation(app: Flask, deps: RotationDeps) -> None:
     @app.get("/v1/rotation")
     def rotation() -> Response:
         deps.operator()
-        trust, state = deps.desk.current()
-        return json_response(rotation_json(trust, state, deps.observer.members(), deps.now()), 200)
+        return json_response(current_json(deps.desk, deps.observer, deps.now()), 200)
 
     @app.post("/v1/rotation")
     def ask() -> Response:
@@ -87,6 +86,12 @@ def add_rotation(app: Flask, deps: RotationDeps) -> None:
         if wish.do == "exclude":
             further["warnings"] = [what_breaks(member) for member in members if member.name in wish.pods]
         return json_response(rotation_json(trust, state, members, deps.now()) | further, 200)
+
+
+def current_json(desk: Desk, observer: Observer, now: float) -> dict[str, Any]:
+    """The body as it is now."""
+    trust, state = desk.current()
+    return rotation_json(trust, state, observer.members(), now)
 
 
 def wish_from(body: object) -> Wish:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint
+from tests.support.waiting import wait_for
 
 
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,6 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     place.write_text("left by a process that was killed")
     options = ("--token-issuer-keys", "api", "--token-issuer", ISSUER, "--operator-socket", str(place))
     with ApiServer(TokenMint()) as api, CaProcess(directory / "state", api, *options):
+        wait_for(place.is_socket)
         yield str(place)
 
 

@@ -47,7 +47,19 @@ def operated(directory: Path) -> Iterator[Operated]:
     """A ca with its state in `directory`/state."""
     mint = TokenMint()
     keys = ("--token-issuer-keys", "api", "--token-issuer", ISSUER)
-    with ApiServer(mint) as api, Operated(directory / "state", api, *keys) as process:
-        process.mint = mint
-        process.operator = OperatorOf(process, process.enrol())
-        yield process
+    with ApiServer(mint) as api:
+        # Its sidecar never says anything, so that a rotation stays where it begins.
+        api.pods["n", "waits"] = {
+            "metadata": {
+                "namespace": "n",
+                "name": "waits",
+                "uid": "uid-waits",
+                "annotations": {"sidecar.istio.io/status": "{}"},
+            },
+            "spec": {"serviceAccountName": "a", "nodeName": "node-1"},
+            "status": {"containerStatuses": [{"name": "istio-proxy", "state": {"running": {}}}]},
+        }
+        with Operated(directory / "state", api, *keys) as process:
+            process.mint = mint
+            process.operator = OperatorOf(process, process.enrol())
+            yield process

@@ -36,6 +36,7 @@ def test_a_rotation_is_tried_started_paused_and_turned_back(ca: Operated, asked:
     assert json.loads(heddle("rotate", "status", "-o", "json").out)["phase"] == "idle"
     tried = heddle("rotate", "start", "--dry-run")
     assert "It would begin with phase distribute and bundle 2." in tried.out, tried.err
+    assert (tried.code, "n/waits: " in tried.out) == (3, True)
     assert json.loads(heddle("rotate", "status", "-o", "json").out)["phase"] == "idle"
 
     started = heddle("rotate", "start", "-y", "--window", "5m")
