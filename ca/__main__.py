@@ -20,6 +20,7 @@ from ca.callers import Callers
 from ca.cluster import Cluster
 from ca.federation_keeper import FederationKeeper
 from ca.issue import Issuance
+from ca.kubernetes_signer import KubernetesSigner
 from ca.ledger import LEDGER, Ledger
 from ca.limits import Limits
 from ca.local_tokens import local_verifier
@@ -77,25 +78,31 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _check_place(options)
         settings = _settings(options)
-        # Here too, not only in the worker, so that a wrong passphrase or directory ends the process.
-        Authority(_store(options, connect(options.kube_api)), _passphrase(options), settings, time.time)
+        client = connect(options.kube_api)
+        elsewhere = _elsewhere(options, settings, client)
+        if elsewhere is None:
+            # Here too, not only in the worker, so that a wrong passphrase or directory ends the process.
+            Authority(_store(options, client), _passphrase(options), settings, time.time)
+        else:
+            # Here alone: gunicorn ends a worker that takes half a minute to begin, and a person may take longer.
+            elsewhere.wait(time.sleep)
         _ledger(options).close()
         for option in ("--listen", "--metrics-listen"):
             _check_free(option, vars(options)[option[2:].replace("-", "_")])
     except HeddleError as error:
         log.error("cannot start", error=str(error))
         return 2
-    begin = partial(_start, options, settings)
+    begin = partial(_start, options, settings, elsewhere)
     threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
     return 0
 
 
-def _start(options: argparse.Namespace, settings: CaSettings) -> Running:
+def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: KubernetesSigner | None) -> Running:
     """In the worker: keys are made in the one process that uses them."""
     metrics = Metrics()
     client = connect(options.kube_api)
     store = _store(options, client)
-    authority = Authority(store, _passphrase(options), settings, time.time)
+    authority = Authority(store, _passphrase(options), settings, time.time, elsewhere)
     _export_roots(options, authority.bundle)
     pod = own_pod()
     # On a cluster the disk is the pod's and goes with it; what standard output says is collected.
@@ -267,6 +274,13 @@ def _parser() -> argparse.ArgumentParser:
         help="the same for one pod, sixty times as many at once; 0: no limit",
     )
     add(
+        "--intermediate-signer",
+        default="",
+        help="where the root's key is not here: the signer, such as example.com/mesh-root, that signs intermediates "
+        "through the Kubernetes CSR API (with --roots-file)",
+    )
+    add("--roots-file", type=Path, default=None, help="the roots (PEM) that such intermediates lead to")
+    add(
         "--root-pkcs11-module",
         default="",
         help="a PKCS #11 module (shared library): root keys are made and used in a token, and never leave it; "
@@ -287,7 +301,13 @@ def _check_place(options: argparse.Namespace) -> None:
     """InvalidInput unless it is said where the root is, and how it is opened."""
     if not options.state and not options.root_secret:
         raise InvalidInput("it is not said where the root key is", hint="name --state DIR, or --root-secret NAME")
-    if options.root_secret and not options.root_passphrase_file:
+    if bool(options.intermediate_signer) != bool(options.roots_file):
+        raise InvalidInput(
+            "a root that is kept elsewhere needs both, its certificate and a signer",
+            field="--intermediate-signer",
+            hint="name --intermediate-signer and --roots-file",
+        )
+    if options.root_secret and not options.root_passphrase_file and not options.intermediate_signer:
         raise InvalidInput(
             "the passphrase of a root in a Secret comes from a file",
             field="--root-passphrase-file",
@@ -327,6 +347,19 @@ def _token(options: argparse.Namespace) -> RootToken | None:
     return RootToken(options.root_pkcs11_module, options.root_pkcs11_token)
 
 
+def _elsewhere(options: argparse.Namespace, settings: CaSettings, client: Client) -> KubernetesSigner | None:
+    if not options.intermediate_signer:
+        return None
+    try:
+        roots = options.roots_file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the roots cannot be read: {error}", field="--roots-file") from None
+    pod = own_pod()
+    return KubernetesSigner(
+        client, options.intermediate_signer, roots, settings, time.time, replica=pod.name if pod else ""
+    )
+
+
 def _store(options: argparse.Namespace, client: Client) -> Store:
     if options.root_secret:
         pod = own_pod()
@@ -338,8 +371,17 @@ def _ledger(options: argparse.Namespace, audit: AuditLog | None = None) -> Ledge
     return Ledger(options.state / LEDGER if options.state else None, audit)
 
 
+def _no_new_root() -> str:
+    raise Conflict(
+        "the root's key is not here, so that no new root can be made here",
+        hint="make it where the root is, put both into --roots-file, and sign by the new one once all trust it",
+    )
+
+
 def _new_root(options: argparse.Namespace, settings: CaSettings) -> Callable[[], str]:
     """Makes the root of a rotation: its key, encrypted, and its certificate."""
+    if options.intermediate_signer:
+        return _no_new_root
     passphrase = _passphrase(options)
     return lambda: new_trust(passphrase(), settings, int(time.time())).root_pem
 

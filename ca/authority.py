@@ -12,14 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.crl import may_list, revocation_list
 from ca.federation import Federation, federation_of
+from ca.kubernetes_signer import KubernetesSigner
 from ca.profile import intermediate_certificate
 from ca.revocation import Revocations, revocations_of
 from ca.root_document import signer_of
+from ca.root_import import ImportedRoot
 from ca.settings import HOUR, CaSettings
 from ca.sign import Issuer, issuer_of
 from ca.signature import IssuerKey
 from ca.store import Store
-from ca.trust import Trust, certificate_of, new_serial, open_trust, roots_with_keys, trust_from
+from ca.trust import Trust, certificate_of, new_serial, open_trust, roots_with_keys, trust_elsewhere, trust_from
 from mesh.errors import Conflict, HeddleError, Unavailable
 from svid.material import TrustBundle
 
@@ -53,8 +55,12 @@ class Authority:
         read_passphrase: Callable[[], bytes],
         settings: CaSettings,
         now: Callable[[], float],
+        elsewhere: KubernetesSigner | None = None,
     ) -> None:
-        """`read_passphrase` is called for every use of the root key, so that neither stays in memory."""
+        """`read_passphrase` is called for every use of the root key, so that neither stays in memory.
+
+        `elsewhere` signs intermediates where no root key is in `store`; Unavailable while it has not signed.
+        """
         self._store = store
         self._read_passphrase = read_passphrase
         self._settings = settings
@@ -63,7 +69,11 @@ class Authority:
         self._trust_listeners: list[Callable[[Trust], object]] = []
         self._renewing = threading.Lock()
         self._not_before_retry = 0.0
-        self._trust = open_trust(store, read_passphrase, settings, now())
+        self._elsewhere = elsewhere
+        if elsewhere is None:
+            self._trust = open_trust(store, read_passphrase, settings, now())
+        else:
+            self._trust = trust_elsewhere(store, elsewhere.roots_pem, settings.trust_domain)
         self._issuer = self._new_issuer(self._trust)
         self._revocations = revocations_of(self._trust.others)
         self._federation = federation_of(self._trust.others)
@@ -217,6 +227,8 @@ class Authority:
 
     def _new_issuer(self, trust: Trust) -> SigningIssuer:
         settings, now = self._settings, int(self._now())
+        if self._elsewhere is not None:
+            return self._issuer_from(self._elsewhere.intermediate())
         signer = signer_of(trust.root_pem, self._read_passphrase(), self._store.name)
         root, root_key = signer.root, signer.key
         self.root_not_after = root_end = int(root.not_valid_after_utc.timestamp())
@@ -247,4 +259,17 @@ class Authority:
             key,
             root=f"{root.serial_number:x}",
             signed_by=fingerprint,
+        )
+
+    def _issuer_from(self, signed: ImportedRoot) -> SigningIssuer:
+        """The issuer that somebody else has signed for this process."""
+        self.root_not_after = int(signed.root.not_valid_after_utc.timestamp())
+        chain = "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in signed.chain)
+        return SigningIssuer(
+            issuer_of(signed.chain[0]),
+            chain,
+            f"{signed.chain[0].serial_number:x}",
+            signed.key,
+            root=f"{signed.root.serial_number:x}",
+            signed_by=signed.root.fingerprint(hashes.SHA256()).hex(),
         )

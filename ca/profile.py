@@ -49,6 +49,21 @@ def intermediate_certificate(
     )
 
 
+def intermediate_request_extensions(
+    trust_domain: str, serial: int
+) -> tuple[x509.Name, list[x509.Extension[x509.ExtensionType]]]:
+    """The subject and the extensions to ask for, where somebody else signs the intermediate."""
+    constraints = _name_constraints(trust_domain)
+    extensions = [
+        _extension(x509.BasicConstraints(ca=True, path_length=0), critical=True),
+        _extension(_key_usage(authority=True), critical=True),
+        _extension(_trust_domain_name(trust_domain), critical=False),
+    ]
+    if constraints is not None:
+        extensions.append(_extension(constraints, critical=True))
+    return _name(trust_domain, f"Heddle intermediate {serial:x}"[:64]), extensions
+
+
 def leaf_extensions(issuer: x509.Certificate) -> list[x509.Extension[x509.ExtensionType]]:
     """The extensions that every leaf of `issuer` has in common, in the order in which they stand in the certificate."""
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -85,9 +100,7 @@ def _authority(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         # X509-SVID 4.1: a signing certificate may carry the SPIFFE ID of its trust domain, without a path.
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]), critical=False
-        )
+        .add_extension(_trust_domain_name(trust_domain), critical=False)
     )
     if constraints is not None:
         builder = builder.add_extension(constraints, critical=True)  # RFC 5280 4.2.1.10
@@ -104,6 +117,10 @@ def _name_constraints(trust_domain: str) -> x509.NameConstraints | None:
         return None
     permitted = [x509.UniformResourceIdentifier(trust_domain), *map(x509.DNSName, DNS_SUFFIXES)]
     return x509.NameConstraints(permitted, [x509.IPAddress(ip_network(every)) for every in ("0.0.0.0/0", "::/0")])
+
+
+def _trust_domain_name(trust_domain: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")])
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -54,6 +54,29 @@ def open_trust(store: Store, read_passphrase: Callable[[], bytes], settings: CaS
         if stored.documents.get(ROOT) != made.root_pem:
             forget_key(made.root_pem, read_passphrase())  # another replica was first
     return trust_from(stored, store.name, settings.trust_domain)
+
+
+def trust_elsewhere(store: Store, roots_pem: str, trust_domain: str) -> Trust:
+    """The state of a trust domain whose roots' keys are elsewhere: the certificates alone.
+
+    Where `roots_pem` are others than those stored, they take their place, as a later bundle.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(roots_pem.encode())
+    except ValueError as error:
+        raise InvalidInput(f"there is no root certificate: {error}", field="rootsFile") from None
+    roots = tuple(each.public_bytes(_PEM).decode() for each in certificates)
+    stored = store.read() or store.create(Trust(roots[0], TrustBundle(trust_domain, 1, roots)).documents())
+    trust = trust_from(stored, store.name, trust_domain)
+    if roots_with_keys(trust):
+        raise MissingPrerequisite(
+            f"{store.name} holds a root with its key", hint="name another place for a root whose key is elsewhere"
+        )
+    if set(trust.bundle.roots) != set(roots):
+        later = replace(trust.bundle, sequence=trust.bundle.sequence + 1, roots=roots)
+        changed = replace(trust, root_pem=roots[0], bundle=later)
+        trust = trust_from(store.replace(changed.documents(), stored.version), store.name, trust_domain)
+    return trust
 
 
 def trust_from(stored: Stored, where: str, trust_domain: str) -> Trust:

@@ -22,7 +22,9 @@ READ_ONE = ("get", *READ)
 ROOTS_MAP = "istio-ca-root-cert"
 STATUS_LEASE = "heddle-discovery-status"
 ROTATION_LEASE = "heddle-ca-rotation"
-COMPONENTS = ("ca", "discovery", "webhook", "node")
+CA_SIGNER = "ca-signer"
+"""The ca, where its root is kept elsewhere: rights beside its own, which no installation has by itself."""
+COMPONENTS = ("ca", "discovery", "webhook", "node", CA_SIGNER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,14 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             "its caBundle, and the revision tags that lead to it",
         ),
     ),
+    CA_SIGNER: (
+        Right(
+            ("create", "get"),
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+            "has its intermediates signed by whoever holds the root",
+        ),
+    ),
     "node": (Right(("create",), "events.k8s.io", "events", "tells a pod why it does not start"),),
 }
 """What a component does besides watching the kinds that the table gives to it."""
@@ -103,6 +113,8 @@ def access(component: str) -> list[dict[str, Any]]:
     labels = {"app": name, "app.kubernetes.io/part-of": "heddle"}
     account = {"kind": "ServiceAccount", "name": name, "namespace": CONTROL_NAMESPACE}
     objects: list[dict[str, Any]] = [_object("v1", "ServiceAccount", name, labels, own_namespace=True)]
+    if component == CA_SIGNER:
+        account["name"], objects = "heddle-ca", []
     all_rights = rights(component)
     for own_namespace, kind in ((False, "ClusterRole"), (True, "Role")):
         rules = list(_rules([right for right in all_rights if right.own_namespace is own_namespace]))
@@ -160,9 +172,10 @@ def _reasons(given: Iterable[Right]) -> Iterator[str]:
 def page_of(component: str) -> Path:
     """Where `access_page` is committed."""
     manifests = Path(__file__).resolve().parents[1] / "manifests"
-    return manifests / ("node" if component == "node" else f"base/{component}") / "access.yaml"
+    return manifests / (component if component in ("node", CA_SIGNER) else f"base/{component}") / "access.yaml"
 
 
 if __name__ == "__main__":
     for each in COMPONENTS:
+        page_of(each).parent.mkdir(exist_ok=True)
         page_of(each).write_text(access_page(each))
