@@ -17,6 +17,7 @@ from svid.schedule import RENEW_FROM
 
 GROUP, VERSION, PLURAL, KIND = "heddle.dev", "v1", "workloadcertificates", "WorkloadCertificate"
 ISSUED, RENEWED = "Issued", "Renewed"
+MOST_EARLIER = 16
 _ATTEMPTS = 5
 
 
@@ -68,6 +69,8 @@ def write(client: Client, body: Mapping[str, Any]) -> None:
                 return
             there = client.get(path)
             if not is_later(body, there):
+                if body["spec"]["serial"] not in _serials(there):
+                    client.merge(path, remembering(body, there))
                 return
             client.merge(path, replacing(body, there))
             return
@@ -86,13 +89,35 @@ def replacing(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, An
     """`body` as the patch of the object that is there, if nobody has changed that meanwhile."""
     metadata = {**body["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}
     state = RENEWED if _owners(there) == _owners(body) else ISSUED
-    return {**body, "metadata": metadata, "spec": {**body["spec"], "state": state}}
+    return {**body, "metadata": metadata, "spec": {**body["spec"], "state": state, "earlier": earlier(body, there)}}
+
+
+def remembering(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+    """The patch of the object that is there, and tells of a later certificate, by which it knows of `body`'s too."""
+    one = {"serial": body["spec"]["serial"], "expires": body["spec"]["expires"]}
+    kept = [one, *(there["spec"].get("earlier") or ())][:MOST_EARLIER]
+    return {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"]}, "spec": {"earlier": kept}}
+
+
+def earlier(body: Mapping[str, Any], there: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the object that is there tells of and `body`, which takes its place, does not; without what has expired."""
+    before = there.get("spec") or {}
+    if not before.get("serial"):
+        return []
+    known = [{"serial": before["serial"], "expires": before["expires"]}, *(before.get("earlier") or ())]
+    now, own = body["spec"]["issued"], body["spec"]["serial"]
+    return [one for one in known if one["expires"] > now and one["serial"] != own][:MOST_EARLIER]
 
 
 def is_later(body: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     """Whether `body` is of a later issuance than the object that is there."""
     before = there.get("spec") or {}
     return bool(body["spec"]["issued"] > before.get("issued", ""))
+
+
+def _serials(there: Mapping[str, Any]) -> set[str]:
+    spec = there["spec"]
+    return {spec["serial"], *(one["serial"] for one in spec.get("earlier") or ())}
 
 
 def _moment(at: float) -> str:

@@ -105,6 +105,7 @@ def _of_object(certificate: dict[str, Any], now: float) -> dict[str, Any]:
         "issuedAt": spec["issued"],
         "notAfter": spec["expires"],
         "state": spec["state"].lower(),
+        "earlier": spec.get("earlier") or [],
         "secondsToRenewal": _seconds_to(spec.get("renewsAt") or spec["expires"], now),
         "secondsToExpiry": _seconds_to(spec["expires"], now),
     }

@@ -46,6 +46,8 @@ def revoke(pod: str, serial: str, identity: str, reason: str, yes: bool, kubecon
     known = _known(cluster, pod, identity) if cluster is not None else {}
     asked = {"do": "revoke", "pod": pod, "serial": serial, "identity": identity, "reason": reason, "serials": known}
     after = reach(kubeconfig).post(PATH, {name: value for name, value in asked.items() if value})
+    if pod:
+        click.echo(f"the pod itself needs another: heddle certificates renew {pod}", err=True)
     show(after, output, table)
 
 
@@ -79,9 +81,10 @@ def _row(entry: dict[str, Any]) -> Sequence[str]:
 
 
 def _known(cluster: Client, pod: str, identity: str) -> dict[str, int]:
-    """Certificates that the objects tell of: the ca that is asked knows those that it issued itself."""
-    return {
-        found["serial"]: int(datetime.fromisoformat(found["notAfter"]).timestamp())
-        for found in of_cluster(cluster, datetime.now(UTC).timestamp())
-        if found["secondsToExpiry"] > 0 and (found["identity"] == identity or (pod and pod_of(found) == pod))
-    }
+    """Certificates that the objects tell of, and when they end: the ca that is asked knows those that it issued."""
+    known: dict[str, int] = {}
+    for found in of_cluster(cluster, datetime.now(UTC).timestamp()):
+        if found["identity"] == identity or (pod and pod_of(found) == pod):
+            all_of_it = [{"serial": found["serial"], "expires": found["notAfter"]}, *found["earlier"]]
+            known |= {one["serial"]: int(datetime.fromisoformat(one["expires"]).timestamp()) for one in all_of_it}
+    return known

@@ -41,6 +41,13 @@ class CertificateKey(Model):
     """SHA-256 of the public key (SubjectPublicKeyInfo), in hexadecimal."""
 
 
+class EarlierCertificate(Model):
+    serial: Hex
+    """Serial number, in hexadecimal."""
+    expires: Time
+    """When it stops being valid."""
+
+
 class WorkloadCertificate(Model):
     """The certificate that a pod holds."""
 
@@ -70,3 +77,5 @@ class WorkloadCertificate(Model):
     """What proved who asked for it."""
     replica: Annotated[Text, Schema(maxLength=253)] = ""
     """The pod of the ca that issued it."""
+    earlier: Annotated[tuple[EarlierCertificate, ...], Schema(maxItems=16)] = ()
+    """Those that the pod had before and that have not expired: to revoke an identity is to revoke them too."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from ca.certificate_states import state_at
 from ca.ledger import Record
-from ca.workload_certificate import is_later, replacing, workload_certificate
+from ca.workload_certificate import is_later, remembering, replacing, workload_certificate
 from mesh.heddle.workload_certificate import WorkloadCertificate
 
 NOW = 1_800_000_000.25
@@ -82,3 +83,23 @@ def test_time_overtakes_a_certificate_that_is_not_renewed(state: str, life: floa
     spec = {**body()["spec"], "state": state}  # type: ignore[dict-item]
     assert state_at(spec, NOW + life * 86400) == then
     assert state_at(spec, NOW + life * 86400, {spec["serial"]}) == "Revoked"
+
+
+def test_it_knows_the_pods_earlier_certificates_until_they_expire() -> None:
+    def told(serial: str, at: int) -> dict[str, Any]:
+        begins = int(NOW) + at
+        record = replace(RECORD, serial=serial, prepared_at=NOW + at, not_before=begins, not_after=begins + 100)
+        return workload_certificate(record, "ca-1")
+
+    def there(spec: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {"resourceVersion": "1"}, "spec": spec}
+
+    first = told("aa", 0)
+    second = replacing(told("bb", 50), there(first["spec"]))
+    assert [one["serial"] for one in second["spec"]["earlier"]] == ["aa"]
+    third = replacing(told("cc", 90), there(second["spec"]))
+    assert [one["serial"] for one in third["spec"]["earlier"]] == ["bb", "aa"]
+    fourth = replacing(told("dd", 120), there(third["spec"]))
+    assert [one["serial"] for one in fourth["spec"]["earlier"]] == ["cc", "bb"]
+    late = remembering(told("ab", 60), there(fourth["spec"]))
+    assert [one["serial"] for one in late["spec"]["earlier"]] == ["ab", "cc", "bb"]

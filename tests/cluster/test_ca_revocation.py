@@ -69,6 +69,11 @@ def test_every_replica_refuses(own: Place) -> None:
         wait_for(lambda: own.certificates()["pod-1"]["spec"]["state"] != "Revoked")
         wait_for(lambda: not refused(first, theirs, pods[1]))
 
+        # The object of a pod knows what it had before, from whichever replica.
+        second.renew(ours, pod_ref(pods[0]))
+        wait_for(lambda: "earlier" in own.certificates()["pod-0"]["spec"])
+        assert ours.serial in {one["serial"] for one in own.certificates()["pod-0"]["spec"]["earlier"]}
+
         # Of an identity: each replica adds what only it knows of.
         post(second, operator, do="revoke", identity=str(ours.identity))
         for ca in (first, second):

@@ -43,7 +43,7 @@ def kubectl(server: ApiServer, *arguments: str, text: str = "") -> str:
 def server(api_server: ApiServer) -> Iterator[ApiServer]:
     """With the CRDs of manifests/crds/, applied as people would. A cluster that was there before is left as it was."""
     before = definitions(api_server)
-    ours = {crd.name_of(kind) for kind in crd.defined()}
+    ours = {kind.definition for kind in crd.defined()}
     somebodys = [name for name in before.keys() & ours if before[name] != "heddle"]
     assert not somebodys, f"the cluster that the tests were told to use has somebody else's {', '.join(somebodys)}"
     kubectl(api_server, "apply", "--server-side", "--force-conflicts", "-k", str(crd.DIRECTORY))
@@ -70,7 +70,7 @@ def namespace(server: ApiServer) -> Iterator[str]:
 
 
 def conditions(server: ApiServer, kind: Kind) -> dict[str, str]:
-    status = server.client.get(f"{DEFINITIONS}/{crd.name_of(kind)}").get("status") or {}
+    status = server.client.get(f"{DEFINITIONS}/{kind.definition}").get("status") or {}
     return {each["type"]: each["status"] for each in status.get("conditions") or ()}
 
 
@@ -134,7 +134,7 @@ VIRTUAL_SERVICE = EXAMPLES["virtualservice"]
 @pytest.mark.parametrize("kind", crd.defined(), ids=lambda kind: kind.kind)
 def test_every_definition_is_established_and_structural(server: ApiServer, kind: Kind) -> None:
     assert conditions(server, kind) == {"NamesAccepted": "True", "Established": "True"}
-    stored = server.client.get(f"{DEFINITIONS}/{crd.name_of(kind)}")["spec"]["versions"]
+    stored = server.client.get(f"{DEFINITIONS}/{kind.definition}")["spec"]["versions"]
     assert [each["name"] for each in stored if each["served"]] == list(kind.versions)
     assert [each["name"] for each in stored if each["storage"]] == [crd.stored_version(kind)]
 
