@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ASK = str(HERE / "apps" / "ask.py")
 CLIENT, CALLER = "mesh/client", "plain/caller"
 TRUST = "spiffe://cluster.local/ns/"
-SECONDS = 60.0
+SECONDS = 120.0
 DISCOVERED = {"Service", "PeerAuthentication", "VirtualService", "DestinationRule", "Gateway"}
 
 Answer = dict[str, Any]
