@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from ca.policy import Caller
 from ca.request import parse_request
 from ca.revocation import Entry, Revocations, restored, revocations_json, revocations_of, revoked
 from ca.revoking import Revoking, Wish
+from ca.rotation.documents import documents_of, root_facts, rotation_of, with_new_root
+from ca.rotation.state import Phase, started
 from ca.settings import CaSettings
 from ca.store import DirectoryStore
+from ca.trust import new_trust
 from mesh.errors import Busy, Forbidden, InvalidInput, MissingPrerequisite, NotFound
 from mesh.identity import Identity
 from svid.request import new_key_request
@@ -251,3 +255,24 @@ def test_no_list_rather_than_half(place: Place) -> None:
     assert authority.bundle.crls == ()
     with pytest.raises(Forbidden):
         issue(issuance, proof=bad.serial)
+
+
+def test_while_the_root_is_rotated_each_root_has_its_list(place: Place) -> None:
+    authority, issuance, revoking = place.replica("a")
+    bad, good = issue(issuance), issue(issuance)
+    revoking.carry_out(Wish("revoke", serial=bad.serial), "somebody")
+    trust = authority.trust
+    root = new_trust(b"x" * 32, CaSettings(), NOW).root_pem
+    state = started(rotation_of(trust), root_facts(root).fingerprint, 60.0, float(NOW))
+    place.store.replace(documents_of(with_new_root(trust, root), state), trust.version)
+    authority.refresh()
+    assert len(authority.bundle.roots) == len(authority.bundle.crls) == 2
+    assert openssl_accepts(place.directory, good, authority)
+    assert not openssl_accepts(place.directory, bad, authority)
+    signing = replace(state, phase=Phase.SIGN)
+    place.store.replace(documents_of(authority.trust, signing), authority.trust.version)
+    authority.refresh()
+    of_the_new_root = issue(issuance)
+    assert of_the_new_root.intermediate_pem != good.intermediate_pem
+    assert openssl_accepts(place.directory, of_the_new_root, authority)
+    assert not openssl_accepts(place.directory, bad, authority)
