@@ -13,6 +13,8 @@ from cryptography import x509
 
 from ca import pkcs11
 from ca.authority import Authority
+from ca.ledger import Ledger
+from ca.revoking import Revoking, Wish
 from ca.settings import DAY, CaSettings, RootToken
 from ca.store import TRUST_FILE, DirectoryStore
 from ca.trust import new_trust
@@ -57,6 +59,17 @@ def test_intermediates_are_signed_in_the_token(token: RootToken, tmp_path: Path)
     again = authority(tmp_path / "state", token)
     assert again.bundle == one.bundle
     again.issuer(DAY).issuer.certificate.verify_directly_issued_by(root)
+
+
+def test_revocation_lists_are_signed_in_the_token(token: RootToken, tmp_path: Path) -> None:
+    one = authority(tmp_path / "state", token)
+    store, ledger = DirectoryStore(tmp_path / "state"), Ledger(None)
+    revoking = Revoking(one, store, ledger, CaSettings(root_token=token), clock)
+    revoking.carry_out(Wish("revoke", serial="abcdef"), "test")
+    crl = x509.load_pem_x509_crl(one.bundle.crls[0].encode())
+    root = x509.load_pem_x509_certificate(one.bundle.roots[0].encode())
+    assert crl.is_signature_valid(root.public_key())  # type: ignore[arg-type]
+    assert [entry.serial_number for entry in crl] == [0xABCDEF]
 
 
 def test_no_key_is_stored_outside(token: RootToken, tmp_path: Path) -> None:
