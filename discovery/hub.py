@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import gevent
@@ -102,6 +103,8 @@ class Hub:
         self.members: dict[Member, None] = {}
         self._behind: dict[Member, None] = {}
         self._history: deque[Moment] = deque(maxlen=HISTORY)
+        self._last: Member | None = None
+        """Had applied the least when all were looked at."""
         self._work, self._may_be_applied = Event(), Event()
         self._published, self._progress = Signal(), Signal()
         self._listeners: list[Callable[[Moment], None]] = []
@@ -192,20 +195,21 @@ class Hub:
 
     def _note_applied(self) -> None:
         """Note the time for generations that all have now."""
-        applied = self.applied_generation()
-        news = False
-        for moment in reversed(self._history):
-            if moment.applied is not None:
-                break
-            if moment.generation <= applied:
-                moment.applied, news = self.clock(), True
-        if news:
+        waiting = list(takewhile(lambda moment: moment.applied is None, reversed(self._history)))
+        if not waiting or self._lacks(self._last, waiting[-1].generation):
+            return  # whoever was behind the last time still is: nobody else need be asked
+        applied = self.moment.generation if self.moment else 0
+        for member in self.members:
+            if member.connected and member.generation < applied:
+                self._last, applied = member, member.generation
+        reached = [moment for moment in waiting if moment.generation <= applied]
+        for moment in reached:
+            moment.applied = self.clock()
+        if reached:
             self._progress.notify()
 
-    def applied_generation(self) -> int:
-        """What all connected members have applied; with none, all there is."""
-        newest = self.moment.generation if self.moment else 0
-        return min((member.generation for member in self.members if member.connected), default=newest)
+    def _lacks(self, member: Member | None, generation: int) -> bool:
+        return member is not None and member in self.members and member.connected and member.generation < generation
 
     def applied_by_all(self, observed: int, kind: str, hold: float) -> Moment | None:
         """The first moment that includes `observed`, once it is applied by all; None after `hold` seconds."""

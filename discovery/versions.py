@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 from discovery.layers import Comparison, Entries
 from mesh.errors import Gone
@@ -50,15 +52,18 @@ def difference(held: Held, wanted: Resources) -> Delta:
     """What turns `held` into `wanted`."""
     changed: dict[str, Entries] = {}
     removed: dict[str, tuple[str, ...]] = {}
-    for kind in dict.fromkeys((*map(str, wanted), *held)):
-        have, want = held.get(kind, _NONE), entries_of(wanted, kind)
+    for kind, want in wanted.items():
+        have = held.get(kind, _NONE)
         if have is want:
             continue
         found = _compare(have, want)
         if found.changed:
-            changed[kind] = found.changed
+            changed[str(kind)] = found.changed
         if found.removed:
-            removed[kind] = found.removed
+            removed[str(kind)] = found.removed
+    for unknown in sorted(held.keys() - wanted.keys()):
+        if held[unknown]:
+            removed[unknown] = tuple(sorted(held[unknown]))
     return Delta(changed, removed)
 
 
@@ -84,8 +89,7 @@ class Answer:
     sets: Held
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
+class Ledger(NamedTuple):
     """`held` is what the agent has as of `sequence`; `pending` the answer on its way.
 
     `unapplied`: the answers that Envoy has not taken whole, oldest first, the pending one included. `in_force`: by
@@ -97,7 +101,7 @@ class Ledger:
     sequence: int = 0
     pending: Answer | None = None
     unapplied: tuple[Answer, ...] = ()
-    applied: Mapping[str, Applied] = field(default_factory=dict)
+    applied: Mapping[str, Applied] = MappingProxyType({})
     generation: int = 0
 
     @staticmethod
@@ -110,7 +114,7 @@ class Ledger:
     def asked(self, sequence: int) -> Ledger:
         """The agent asks with `sequence`. Gone when that is neither the last answer nor the one before."""
         if self.pending is not None and sequence == self.pending.sequence:
-            return replace(self, sequence=sequence, held={**self.held, **self.pending.sets}, pending=None)
+            return self._replace(sequence=sequence, held={**self.held, **self.pending.sets}, pending=None)
         if sequence != self.sequence:
             raise Gone(
                 f"this session is at sequence {self.sequence}, not {sequence}",
@@ -119,13 +123,13 @@ class Ledger:
             )
         if self.pending is None:
             return self
-        return replace(self, pending=None, unapplied=tuple(a for a in self.unapplied if a is not self.pending))
+        return self._replace(pending=None, unapplied=tuple(a for a in self.unapplied if a is not self.pending))
 
     def answered(self, wanted: Resources, delta: Delta, generation: int, arrived: float) -> Ledger:
         """`delta` goes out as the next sequence."""
         sets = {kind: entries_of(wanted, kind) for kind in delta.types}
         answer = Answer(self.sequence + 1, generation, arrived, sets)
-        return replace(self, pending=answer, unapplied=(*self.unapplied, answer))
+        return self._replace(pending=answer, unapplied=(*self.unapplied, answer))
 
     def reported(self, applied: Mapping[str, Applied]) -> Ledger:
         """The agent says what Envoy has taken. Sequences that were never sent are an earlier session's: ignored."""
@@ -138,7 +142,7 @@ class Ledger:
             in_force.update({kind: new for kind, new in answer.sets.items() if _taken(known, kind) >= answer.sequence})
         while rest and all(_taken(known, kind) >= rest[0].sequence for kind in rest[0].sets):
             generation = max(generation, rest.pop(0).generation)
-        return replace(self, applied=known, in_force=in_force, unapplied=tuple(rest), generation=generation)
+        return self._replace(applied=known, in_force=in_force, unapplied=tuple(rest), generation=generation)
 
     def current(self, wanted: Resources, generation: int) -> Ledger:
         """The agent lacks nothing of `wanted`, made from the snapshot `generation`. That is applied, too, unless an
@@ -148,8 +152,8 @@ class Ledger:
         """
         held = {str(kind): entries for kind, entries in wanted.items()}
         if self.unapplied:
-            return replace(self, held=held)
-        return replace(self, held=held, in_force=held, generation=max(generation, self.generation))
+            return self._replace(held=held)
+        return self._replace(held=held, in_force=held, generation=max(generation, self.generation))
 
     def lagging(self) -> frozenset[str]:
         """Types of which Envoy has not taken the newest."""

@@ -170,7 +170,7 @@ class ConfigRequest:
             sequence=_whole(body, "sequence", ""),
             versions=None if versions is None else _parse_versions(versions),
             applied={
-                name: _parse_applied(state, f"applied.{name}")
+                name: _parse_applied(state, name)
                 for name, state in _mapping(body.get("applied", {}), "applied").items()
             },
             hold_seconds=float(hold),
@@ -236,7 +236,12 @@ def _parse_versions(raw: object) -> Versions:
     return versions
 
 
-def _parse_applied(raw: object, path: str) -> Applied:
+def _parse_applied(raw: object, kind: str) -> Applied:
+    if type(raw) is dict:  # the usual case at once: this is parsed for each type in each poll
+        sequence, since = raw.get("sequence"), raw.get("since")
+        if type(sequence) is int and sequence >= 0 and type(since) is str and raw.get("rejected", []) == []:
+            return Applied(sequence, since)
+    path = f"applied.{kind}"
     body = _mapping(raw, path)
     rejected = body.get("rejected", [])
     if not isinstance(rejected, list):
