@@ -18,7 +18,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 MOST_SCOPES = 1024
-"""Scopes kept at once: some of the index, four for each client namespace, one for each gateway. The longest unused
+"""Scopes kept at once: some of the index, five for each client namespace, one for each gateway. The longest unused
 goes first."""
 
 

@@ -83,21 +83,19 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     found = index(snapshot, scopes)
     labels = tuple(pair for pair in proxy.labels if pair[0] in found.source_labels)
     view = View(proxy.namespace, proxy.role, labels)
-    routes = _routing(scopes, found, view)
-    clusters = _clusters(scopes, found, routes, view, snapshot.settings.enable_auto_mtls)
+    seen = _seen(scopes, found, view, snapshot.settings.enable_auto_mtls)
+    routes, clusters, problems = seen.routes, seen.clusters, seen.problems
     endpoints = _endpoints(scopes, snapshot, found, clusters, view, proxy)
     arriving = _inbound(snapshot, found, proxy)
     entering = opened(scopes, found, routes, proxy, snapshot)
     default = _modes(found, proxy).default
-    problems = _problems(scopes, found, routes, clusters, view)
     mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
     other_domains = snapshot.settings.other_trust_domains
     parts = (arriving, entering, default, mode, access_log, other_domains, problems, endpoints)
     last = clusters.plans.get(proxy)
     if last is not None and last[0] == parts:
         return last[1]
-    shared = _shared(scopes, routes, clusters, view, snapshot.settings.enable_auto_mtls)
-    layers = shared.layers(arriving, entering, proxy)
+    layers = seen.shared.layers(arriving, entering, proxy)
     own = (*arriving.problems, *entering.problems)
     made = Plan(
         proxy=proxy,
@@ -117,6 +115,28 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     )
     clusters.plans[proxy] = (parts, made)
     return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What all proxies of a view have in common."""
+
+    routes: Routing
+    clusters: Clusters
+    shared: _Shared
+    problems: tuple[Problem, ...]
+
+
+def _seen(scopes: Scopes, found: Index, view: View, auto_mtls: bool) -> _Seen:
+    """Looked up once for each of many proxies, so as one thing."""
+
+    def make(*_: object) -> _Seen:
+        routes = _routing(scopes, found, view)
+        clusters = _clusters(scopes, found, routes, view, auto_mtls)
+        shared = _shared(scopes, routes, clusters, view, auto_mtls)
+        return _Seen(routes, clusters, shared, _problems(scopes, found, routes, clusters, view))
+
+    return scopes.build(("seen", view), (found, auto_mtls), make)
 
 
 def _routing(scopes: Scopes, found: Index, view: View) -> Routing:
