@@ -8,7 +8,9 @@ its own. Lanes that take longest come first, so that no process is left alone wi
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +58,33 @@ def pytest_configure(config: pytest.Config) -> None:
         linux.die_with_parent()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In each process of a run that has several: the lanes in their order, and in them the tests in theirs."""
     if not hasattr(config, "workerinput"):
         return
-    shared: dict[Path, set[str]] = {}
+    shared: dict[str, set[str]] = {}
     for item in items:
-        shared.setdefault(item.path, set()).update(_shared_fixtures(item))
-    places: dict[pytest.Item, int] = {}
+        shared.setdefault(_file(item), set()).update(_shared_fixtures(item))
+    lanes: dict[str, str] = {}
     for item in items:
         mark = item.get_closest_marker("xdist_group")
-        if mark is None and shared[item.path]:
-            item.add_marker(pytest.mark.xdist_group(min(shared[item.path], key=_place)))
-            mark = item.get_closest_marker("xdist_group")
-        places[item] = _place(mark.args[0] if mark else item.nodeid)
-    items.sort(key=places.__getitem__)
+        fixtures = shared[_file(item)]
+        lanes[_file(item)] = mark.args[0] if mark else min(fixtures, key=_place) if fixtures else _file(item)
+    items.sort(key=lambda item: _place(lanes[_file(item)]))
+    # All processes write the same; the one that schedules reads it before any test runs.
+    target = written(config.workerinput["testrunuid"])
+    unfinished = target.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(lanes))
+    unfinished.replace(target)
+
+
+def written(run: str) -> Path:
+    """Where the lane of each file is written for the run called so."""
+    return Path(tempfile.gettempdir(), f"heddle-lanes-{run}.json")
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def _shared_fixtures(item: pytest.Item) -> set[str]:
