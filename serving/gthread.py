@@ -11,6 +11,7 @@ An answer is one write (`serving.one_write`).
 
 from __future__ import annotations
 
+import resource
 import select
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +24,28 @@ from serving.server import Running, Server
 
 DOOR_THREADS = 16
 GRACE_SECONDS = 10
+LEAST_CONNECTIONS, MOST_CONNECTIONS = 1_000, 16_000  # a silent one is 3 KB
+OTHER_DESCRIPTORS = 500
 
 
 def threaded_server(start: Callable[[], Running], listen: str, *, threads: int, keepalive: int) -> Server:
     """gunicorn with one such worker. `threads` counts those at work; `keepalive` is in seconds."""
     return Server(
-        start, listen, worker_class=Worker, threads=threads, keepalive=keepalive, graceful_timeout=GRACE_SECONDS
+        start,
+        listen,
+        worker_class=Worker,
+        worker_connections=_most_connections(),
+        threads=threads,
+        keepalive=keepalive,
+        graceful_timeout=GRACE_SECONDS,
     )
+
+
+def _most_connections() -> int:
+    """As many as there may be descriptors, less some for the rest. Silent connections are kept until `keepalive` is
+    over, and above this number nobody else is let in: the stock 1,000 are soon taken by somebody."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(LEAST_CONNECTIONS, min(most - OTHER_DESCRIPTORS, MOST_CONNECTIONS))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types

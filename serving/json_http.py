@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import structlog
 from flask import Flask, Response, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from mesh.errors import Busy, HeddleError, InvalidInput, TooLarge, Unsupported
@@ -55,7 +56,7 @@ def _read(environ: Mapping[str, Any], limit: int) -> bytes:
     if int(environ.get("CONTENT_LENGTH") or 0) <= limit:
         try:
             raw: bytes = environ["wsgi.input"].read(limit + 1)
-        except OSError as error:  # a timeout, or the connection is gone
+        except (OSError, ParseException) as error:  # a timeout, the connection is gone, or chunks that are none
             raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
         if len(raw) <= limit:
             return raw

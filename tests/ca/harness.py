@@ -79,6 +79,12 @@ def unsigned(claims: dict[str, Any], header: dict[str, Any]) -> str:
     return ".".join([*parts, ""])
 
 
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class ApiServer:
     """Pods by GET, the issuer's keys, and TokenReview by the claims of tokens that `mint` signed."""
@@ -86,6 +92,7 @@ class ApiServer:
     mint: TokenMint
     pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     broken: bool = False
+    reviews_go: threading.Event = field(default_factory=_set_event)
     watchers: list[queue.Queue[dict[str, Any] | None]] = field(default_factory=list)
 
     def __enter__(self) -> ApiServer:
@@ -112,6 +119,10 @@ class ApiServer:
 
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.reviews_go.wait(60)
+                if outer.broken:
+                    self._say(500, {"message": "etcd is on fire"})
+                    return
                 self._say(201, {"status": outer.review(review["spec"])})
 
             def _watch(self) -> None:

@@ -40,9 +40,11 @@ class Chain:
     root_key: Any = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     key: Any = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
+    root: Any = None
+
     def __post_init__(self) -> None:
         begin, domain = self.now - 60, self.trust_domain
-        self.root = root_certificate(self.root_key, domain, 0xA0 << 120, begin, self.now + 3652 * DAY)
+        self.root = self.root or root_certificate(self.root_key, domain, 0xA0 << 120, begin, self.now + 3652 * DAY)
         self.intermediate = intermediate_certificate(
             self.key.public_key(), self.root, self.root_key, domain, 0xB0 << 120, begin, self.now + 30 * DAY
         )
