@@ -8,6 +8,7 @@ import gevent
 from gevent.event import Event as GeventEvent
 
 from discovery.findings import Finding
+from discovery.gateway_secrets import GatewaySecrets
 from discovery.hub import Hub
 from discovery.metrics import Metrics
 from discovery.object_status import Seen
@@ -19,16 +20,25 @@ QUIET_SECONDS = 0.001
 """A change is published when nothing else came for so long ..."""
 LONGEST_SECONDS = 0.02
 """... or so long after the first."""
+SECRETS_SECONDS = 10.0
+"""The first snapshot waits so long for the Secrets of gateways."""
 
 
 class Feed:
     """Call `start` once. `clock`: monotonic seconds."""
 
     def __init__(
-        self, source: Source, hub: Hub, metrics: Metrics, clock: Callable[[], float], builder: SnapshotBuilder
+        self,
+        source: Source,
+        secrets: Callable[[Callable[[Event], None]], GatewaySecrets],
+        hub: Hub,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        builder: SnapshotBuilder,
     ) -> None:
         self._source, self._hub, self._metrics, self._clock = source, hub, metrics, clock
         self._builder = builder
+        self._secrets = secrets(self._take)
         self._news = GeventEvent()
         self._events = 0
         self._arrived = 0.0
@@ -48,6 +58,7 @@ class Feed:
         for kind, error in self._source.troubles().items():
             said, hint = error.message, error.hint or ""
             found.append(Finding(kind, "", "", "", said, hint, "what was known of this kind stays in force"))
+        found.extend(self._secrets.findings())
         return found
 
     def start(self) -> None:
@@ -69,7 +80,18 @@ class Feed:
             self._settle()
             self._news.clear()
             if self._source.synced():
-                self._hub.publish(self._builder.build(), self._builder.versions, self._arrived)
+                self._publish()
+
+    def _publish(self) -> None:
+        """Whoever is served first by this process must not take Secrets that are on their way for missing."""
+        snapshot = self._builder.build()
+        self._secrets.follow(snapshot)
+        if not self.synced:
+            until = self._clock() + SECRETS_SECONDS
+            while not self._secrets.settled and self._clock() < until:
+                gevent.sleep(QUIET_SECONDS)
+            snapshot = self._builder.build()
+        self._hub.publish(snapshot, self._builder.versions, self._arrived)
 
     def _settle(self) -> None:
         """Wait for the end of a burst, not for long."""

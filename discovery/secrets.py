@@ -28,7 +28,7 @@ from mesh.sds import credential_ca_name, credential_name, tls_secret, validation
 
 _CERTIFICATE_KEYS = (("tls.crt", "tls.key"), ("cert", "key"))
 _BUNDLE_KEYS = ("ca.crt", "cacert")
-_CA_SUFFIX = "-cacert"
+CA_SUFFIX = "-cacert"
 _HINT = "a kubernetes.io/tls Secret has tls.crt and tls.key; a generic one cert and key, and cacert for MUTUAL"
 _EFFECT = "connections that need it are refused"
 
@@ -44,7 +44,7 @@ def secrets_of(plan: Plan, secrets: Mapping[Key, Secret]) -> tuple[Entries, tupl
         needs = [(credential_name(credential), secret, _certificate)]
         if server.tls.client_certificates:
             needs.append(
-                (credential_ca_name(credential), secrets.get(Key(namespace, credential + _CA_SUFFIX), secret), _bundle)
+                (credential_ca_name(credential), secrets.get(Key(namespace, credential + CA_SUFFIX), secret), _bundle)
             )
         for name, source, render in needs:
             if name in found:

@@ -22,6 +22,7 @@ from discovery.envoy.render import render
 from discovery.feed import Feed
 from discovery.findings import Finding
 from discovery.gate import Gate
+from discovery.gateway_secrets import GatewaySecrets
 from discovery.hub import Hub
 from discovery.metrics import Metrics
 from discovery.peers import Peers
@@ -85,8 +86,15 @@ def _start(options: argparse.Namespace) -> Running:
     """In the worker: connect, read, follow."""
     metrics, hub = Metrics(), Hub(time.monotonic)
     settings = settings_of(options.revision)
-    source = Source(watches(settings), connect(options.kube_api))
-    feed = Feed(source, hub, metrics, time.monotonic, SnapshotBuilder(settings))
+    client = connect(options.kube_api)
+    feed = Feed(
+        Source(watches(settings), client),
+        partial(GatewaySecrets, client, clock=time.monotonic),
+        hub,
+        metrics,
+        time.monotonic,
+        SnapshotBuilder(settings),
+    )
     trust = TrustDesk(lambda: sessions.wake())
     sessions = Sessions(replace(_tools(hub, metrics, Compiler(_plan, render)), trust=trust.for_agent))
     bare = Bare(_tools(hub, metrics, Compiler(lambda *of: without_identity(_plan(*of)), render, with_secrets=False)))
@@ -96,7 +104,6 @@ def _start(options: argparse.Namespace) -> Running:
     pod = own_pod()
     writer = None
     if pod is not None:  # on a cluster; the engine of `heddle local` shows the same by `heddle status`
-        client = connect(options.kube_api)
         leader = Leader(client, CONTROL_NAMESPACE, STATUS_LEASE, pod.name)
         writer = StatusWriter(hub, feed, tallies, Peers(pod.name, context), client, leader, _now)
     metrics.connected(lambda: sum(member.connected for member in hub.members))

@@ -46,7 +46,6 @@ _CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
 }
 """Kind -> field of Snapshot, parser."""
 
-_SECRET_QUERY = {"fieldSelector": "type!=kubernetes.io/service-account-token,type!=helm.sh/release.v1"}
 _SECRET_FIELDS = frozenset({"tls.crt", "cert", "cacert", "ca.crt"})
 _KEPT = "its last good version stays in force"
 _IGNORED = "it has no effect"
@@ -60,11 +59,8 @@ def settings_of(revision: str) -> Key:
 
 
 def watches(settings: Key = SETTINGS) -> list[Watched]:
-    """What discovery lists and watches."""
-    kinds = [
-        Watched(kind.kind, kind.path, _SECRET_QUERY if kind.kind == "Secret" else {}, kind.definition)
-        for kind in _kinds()
-    ]
+    """What discovery lists and watches, but for Secrets: gateway_secrets.py."""
+    kinds = [Watched(kind.kind, kind.path, definition=kind.definition) for kind in _kinds()]
     maps = list_path("", "v1", "configmaps", settings.namespace)
     return [*kinds, Watched("ConfigMap", maps, {"fieldSelector": f"metadata.name={settings.name}"})]
 

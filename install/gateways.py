@@ -31,6 +31,8 @@ def _one(side: str, gateway: Gateway, pull_policy: str) -> list[Raw]:
         raw = copy.deepcopy(raw)
         meta = raw["metadata"]
         meta["name"] = meta["name"].replace(original, gateway.name)
+        if "roleRef" in raw:
+            raw["roleRef"]["name"] = meta["name"]
         if gateway.namespace:
             meta["namespace"] = gateway.namespace
         meta["labels"] = overlaid(meta["labels"], labels)

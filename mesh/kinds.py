@@ -87,7 +87,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "node", "engine")),
     Kind("", ("v1",), "Node", "nodes", False, None, ("discovery",)),
     Kind("", ("v1",), "Service", "services", True, None, ("discovery", "engine")),
-    Kind("", ("v1",), "Secret", "secrets", True, None, ("discovery", "engine")),
+    Kind("", ("v1",), "Secret", "secrets", True, None, ("engine",)),
     Kind("", ("v1",), "ConfigMap", "configmaps", True, None, ("engine",)),
     Kind("", ("v1",), "ServiceAccount", "serviceaccounts", True, None, ("engine",)),
     Kind("discovery.k8s.io", ("v1",), "EndpointSlice", "endpointslices", True, None, ("discovery", "engine")),

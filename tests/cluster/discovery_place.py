@@ -89,7 +89,9 @@ class Place:
         body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
         return self.put(f"{SERVICES}/{name}", {**body, "spec": {"selector": {"app": name}, "ports": ports, **spec}})
 
-    def pod(self, name: str, *, app: str = "", ready: bool = True) -> Json:
+    def pod(
+        self, name: str, *, app: str = "", ready: bool = True, annotations: Mapping[str, str] | None = None
+    ) -> Json:
         """A running pod with a sidecar, of account `name`."""
         path = PODS.format(self.namespace)
         with suppress(NotFound):
@@ -104,7 +106,7 @@ class Place:
                 "metadata": {
                     "name": name,
                     "labels": {"app": app or name},
-                    "annotations": {SIDECAR_STATUS_ANNOTATION: "{}"},
+                    "annotations": {SIDECAR_STATUS_ANNOTATION: "{}", **(annotations or {})},
                 },
                 "spec": {
                     "serviceAccountName": name,

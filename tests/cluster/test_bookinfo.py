@@ -108,6 +108,10 @@ def bookinfo(cluster: Cluster, authority: Authority) -> Iterator[Cluster]:
         data = {name: base64.b64encode(text.encode()).decode() for name, text in pair.items()}
         secret = {"metadata": {"name": "bookinfo-cert"}, "type": "kubernetes.io/tls", "data": data}
         cluster.client.post(f"/api/v1/namespaces/{APP}/secrets", secret)
+        may_read = (f"--namespace={APP}", "gateway-secrets")
+        cluster.kubectl("create", "role", *may_read, "--verb=list,watch", "--resource=secrets")
+        discovery = "--serviceaccount=istio-system:heddle-discovery"
+        cluster.kubectl("create", "rolebinding", *may_read, "--role=gateway-secrets", discovery)
         cluster.kubectl("apply", "-f", str(SAMPLES))
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([TLS_GATEWAY, TLS_ROUTE]))
         rolled_out(cluster)

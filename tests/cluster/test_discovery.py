@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from discovery.gateway_secrets import grant
 from tests.cluster.api_server import ApiServer
 from tests.cluster.discovery_place import PODS, SERVICES, Follower, Place, place, virtual_service
+from tests.cluster.rights import denied, uses
 from tests.discovery.harness import DiscoveryProcess
+from tests.support.certificates import Authority
 from tests.support.waiting import wait_for
 
 VIRTUAL_SERVICES = "/apis/networking.istio.io/{}/namespaces/{{}}/virtualservices/{}"
@@ -113,6 +116,72 @@ def test_what_a_client_prefers_is_known_by_its_node(own: Place, client: Follower
         },
     )
     wait_for(lambda: client.addresses("near") == ["192.0.2.2", "192.0.2.1"])  # by priority
+
+
+def test_secrets_are_those_of_gateways_read_by_name_where_it_was_allowed(
+    own: Place, discovery: DiscoveryProcess, client: Follower
+) -> None:
+    """The gateway is there before the right is, and the right is for its names; nothing else is ever asked for."""
+    own.put("/api/v1/namespaces/{}/secrets/other", {**SECRET, "metadata": {"name": "other"}})
+    gateway = own.pod("edge", annotations={"inject.istio.io/templates": "gateway"})
+    edge = Follower(own.agent(discovery, gateway), own.namespace)
+    own.put("/apis/networking.istio.io/v1/namespaces/{}/gateways/edge", GATEWAY)
+    wait_for(lambda: any(grant(own.namespace) == each["hint"] for each in discovery.status()["problems"]))
+    for kind, body in ALLOWED.items():
+        own.put(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{{}}/{kind}/edge", body)
+    certificate = Authority().issue(dns="shop.example")
+    pair = {"tls.crt": certificate.chain_pem, "tls.key": certificate.key_pem}
+    own.put("/api/v1/namespaces/{}/secrets/shop", {**SECRET, "metadata": {"name": "shop"}, "stringData": pair})
+
+    def served() -> set[str]:
+        edge.poll()
+        return set(edge.agent.has.get("secrets", {}))
+
+    wait_for(lambda: len(served()) == 1, looks=1500)
+    wait_for(lambda: not any(each["kind"] == "Secret" for each in discovery.status()["problems"]))
+    own.delete("/api/v1/namespaces/{}/secrets/shop")
+    wait_for(lambda: not served())
+    assert own.api.control_plane is not None
+    log = own.api.control_plane.audit_log.read_text().splitlines()
+    account = "istio-system:heddle-discovery"
+    asked = {
+        (use.namespace, use.name) for use in uses(log, account) | denied(log, account) if use.resource == "secrets"
+    }
+    assert asked == {(own.namespace, "shop"), (own.namespace, "shop-cacert")}
+
+
+SECRET = {"apiVersion": "v1", "kind": "Secret"}
+GATEWAY = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "edge"},
+    "spec": {
+        "selector": {"app": "edge"},
+        "servers": [
+            {
+                "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+                "hosts": ["shop.example"],
+                "tls": {"mode": "SIMPLE", "credentialName": "shop"},
+            }
+        ],
+    },
+}
+NAMES = ["shop", "shop-cacert"]
+ALLOWED = {
+    "roles": {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "edge"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": NAMES, "verbs": ["list", "watch"]}],
+    },
+    "rolebindings": {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "edge"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "edge"},
+        "subjects": [{"kind": "ServiceAccount", "name": "heddle-discovery", "namespace": "istio-system"}],
+    },
+}
 
 
 def test_kinds_that_are_installed_later_are_found(own_api_server: ApiServer, tmp_path: Path) -> None:

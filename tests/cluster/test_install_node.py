@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.cli.run import heddle as command
 from tests.cluster.cluster import Cluster
@@ -120,8 +119,8 @@ def test_config_of_a_pod_is_what_its_envoy_says(installed: Cluster) -> None:
 
 
 def test_status_is_for_those_who_may_run_commands_beside_discovery(installed: Cluster, tmp_path: Path) -> None:
-    as_reader = tmp_path / "reader.kubeconfig"
-    as_reader.write_text(_kubeconfig_of_account(installed, "reader"))
+    installed.as_service_account(HOME, "reader", tmp_path)
+    as_reader = tmp_path / f"{HOME}.reader.kubeconfig"
     names = (f"-n{HOME}", "reader")
     try:
         nothing = command("status", f"--kubeconfig={as_reader}")
@@ -139,16 +138,6 @@ def test_status_is_for_those_who_may_run_commands_beside_discovery(installed: Cl
     finally:
         for kind in ("rolebinding", "role", "serviceaccount"):
             installed.kubectl("delete", kind, *names, "--ignore-not-found")
-
-
-def _kubeconfig_of_account(cluster: Cluster, name: str) -> str:
-    """Of a new service account without rights."""
-    accounts = f"/api/v1/namespaces/{HOME}/serviceaccounts"
-    cluster.client.post(accounts, {"metadata": {"name": name}})
-    token = cluster.client.post(f"{accounts}/{name}/token", {"spec": {}})["status"]["token"]
-    kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
-    kubeconfig["users"][0]["user"] = {"token": token}
-    return str(yaml.safe_dump(kubeconfig))
 
 
 @pytest.mark.timeout(300)

@@ -33,9 +33,10 @@ def builder() -> SnapshotBuilder:
 
 def test_watches_cover_the_table_and_the_settings() -> None:
     paths = {watched.kind: watched for watched in watches()}
-    assert {"Pod", "Service", "EndpointSlice", "Secret", "Namespace", "VirtualService", "Gateway"} <= paths.keys()
+    assert {"Pod", "Service", "EndpointSlice", "Namespace", "VirtualService", "Gateway"} <= paths.keys()
+    assert "Secret" not in paths
     assert paths["ConfigMap"].path == "/api/v1/namespaces/istio-system/configmaps"
-    assert "helm" in paths["Secret"].query["fieldSelector"]
+    assert paths["VirtualService"].definition == "virtualservices.networking.istio.io"
 
 
 def test_only_the_changed_map_is_new(builder: SnapshotBuilder) -> None:
