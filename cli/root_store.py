@@ -52,8 +52,13 @@ def of_cluster(client: Client, tell: Callable[[str], None]) -> RootStore:
                 hint="`heddle install` makes one",
             ) from None
 
-    return RootStore(
-        SecretStore(client, CONTROL_NAMESPACE, ROOT_SECRET),
-        read,
-        lambda: make_passphrase(client, CONTROL_NAMESPACE, tell),
-    )
+    def make() -> None:
+        try:
+            make_passphrase(client, CONTROL_NAMESPACE, tell)
+        except NotFound:
+            raise MissingPrerequisite(
+                f"there is no namespace {CONTROL_NAMESPACE} on {client.address}",
+                hint=f"make it first: kubectl create namespace {CONTROL_NAMESPACE}",
+            ) from None
+
+    return RootStore(SecretStore(client, CONTROL_NAMESPACE, ROOT_SECRET), read, make)
