@@ -129,7 +129,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     certificate.obtain_now()
     certificate.start()
     metrics.ends(ends)
-    metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()))
+    metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()), lambda: len(authority.bundle.crls))
     pods = PodWatch(ask_api(client))
     leads = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
     rotation = rotation_service(

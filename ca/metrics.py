@@ -120,7 +120,10 @@ class Metrics:
             registry=self._registry,
         )
         self._revoked = Gauge(
-            "heddle_ca_revoked_certificates", "Certificates on the revocation list", registry=self._registry
+            "heddle_ca_revoked_certificates", "Certificates that are revoked", registry=self._registry
+        )
+        self._lists = Gauge(
+            "heddle_ca_revocation_lists", "Revocation lists that proxies are given", registry=self._registry
         )
 
     def asked(self) -> None:
@@ -151,9 +154,10 @@ class Metrics:
         self._citadel.ends = ends
         self._registry.register(_Ends(ends))
 
-    def revoked(self, count: Callable[[], float]) -> None:
-        """Show how many certificates are revoked."""
+    def revoked(self, count: Callable[[], float], lists: Callable[[], float]) -> None:
+        """Show how many certificates are revoked, and how many lists tell proxies so."""
         self._revoked.set_function(count)
+        self._lists.set_function(lists)
 
     def written_behind(self, counts: Callable[[], Mapping[str, tuple[int, Counts]]]) -> None:
         """Show what `counts` says whenever the metrics are read."""

@@ -96,7 +96,7 @@ def test_when_the_authorities_end(samples: dict[tuple[str, str], float]) -> None
 def test_refusals_by_reason_and_what_is_revoked(samples: dict[tuple[str, str], float]) -> None:
     assert samples["heddle_ca_requests_refused_total", "unauthenticated"] == 1
     assert samples["heddle_ca_requests_refused_total", "invalid"] == 2
-    assert samples["heddle_ca_revoked_certificates", ""] == 1
+    assert samples["heddle_ca_revoked_certificates", ""] == samples["heddle_ca_revocation_lists", ""] == 1
 
 
 def test_alerts_ask_for_what_there_is(samples: dict[tuple[str, str], float]) -> None:
