@@ -191,8 +191,8 @@ class ApiServer:
 class RunningCa:
     """`python -m ca` on free ports of the loopback; its output goes to `log`."""
 
-    def __init__(self, log: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
+    def __init__(self, log: Path, *arguments: str, env: Mapping[str, str] | None = None, port: int = 0) -> None:
+        self.port, self.metrics_port = port or free_port(), free_port()
         self.log = log
         self._env = {**os.environ, **(env or {})}
         self._command = [

@@ -19,6 +19,7 @@ from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
 from tests.ca.harness import RunningCa
 from tests.cluster.api_server import ApiServer
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 ROOT_SECRET = "heddle-ca-root"
@@ -75,8 +76,9 @@ class Replica(RunningCa):
     """One replica of `place`'s ca, in a pod of its own (an object)."""
 
     def __init__(self, place: Place, name: str, *more: str) -> None:
-        self.place, self.name = place, name
-        pod = place.add_pod(name, account="heddle-ca", namespace=place.namespace)
+        self.place, self.name, port = place, name, free_port()
+        pod = place.add_pod(name, account="heddle-ca", namespace=place.namespace, port=port)
+        self.pod = pod
         env = {
             "POD_NAMESPACE": place.namespace,
             "POD_NAME": name,
@@ -84,7 +86,7 @@ class Replica(RunningCa):
             "KUBECONFIG": str(place.kubeconfig),
         }
         arguments = ("--root-secret", ROOT_SECRET, "--root-passphrase-file", str(place.passphrase_file))
-        super().__init__(place.directory / f"{name}.log", *arguments, *more, env=env)
+        super().__init__(place.directory / f"{name}.log", *arguments, *more, env=env, port=port)
 
     @property
     def roots(self) -> str:
@@ -146,11 +148,14 @@ class Place:
         namespace: str = "",
         node: str | None = None,
         annotations: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> dict[str, Any]:
         """A pod on a node on which no kubelet runs."""
         namespace = namespace or self.workloads
         self._account(namespace, account)
-        container = {"name": "app", "image": "example.org/app"}
+        container: dict[str, Any] = {"name": "app", "image": "example.org/app"}
+        if port:
+            container["ports"] = [{"name": "https", "containerPort": port}]
         spec = {"serviceAccountName": account, "nodeName": node if node is not None else self.node}
         pod: dict[str, Any] = self.api.client.post(
             f"/api/v1/namespaces/{namespace}/pods",
@@ -160,6 +165,15 @@ class Place:
             },
         )
         return pod
+
+    def run(self, pod: Mapping[str, Any]) -> None:
+        """Say of the pod what its kubelet would once it runs, on the loopback."""
+        meta = pod["metadata"]
+        state = {"running": {"startedAt": meta["creationTimestamp"]}}
+        container = {"name": "app", "state": state, "ready": True, "restartCount": 0, "image": "", "imageID": ""}
+        status = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/status"
+        self.api.client.merge(path, {"status": {**status, "containerStatuses": [container]}})
 
     def _account(self, namespace: str, name: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts"

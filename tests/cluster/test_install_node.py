@@ -24,6 +24,9 @@ NOT_USED_HERE = {
         "create events",
         "patch events",  # a refusal
         "update secrets",  # a rotation of the root
+        "get leases",
+        "update leases",
+        "create leases",  # who drives it
     ),
     "webhook": ("get namespaces",),  # the watch of namespaces is behind a pod
     "discovery": (
