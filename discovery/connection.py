@@ -145,8 +145,13 @@ class Connection:
                 return None
             if idle:
                 idle, until = False, self._waiting.clock() + ARRIVAL_SECONDS
-            if requests.feed(data):
-                self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            try:
+                if requests.feed(data):
+                    self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except Refused:
+                if not requests.whole:
+                    raise
+                requests.whole[-1].last = True  # what came before it is answered, it is not
         return requests.whole.popleft()
 
     def _receive(self, until: float) -> bytes:

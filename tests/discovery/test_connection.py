@@ -158,6 +158,12 @@ def test_what_is_no_request_is_refused(peer: Peer, request_bytes: bytes, status:
     assert not peer.asked
 
 
+def test_what_came_before_something_else_is_answered(peer: Peer) -> None:
+    peer.socket.sendall(GET + b"\r\n" + b"nonsense\r\n\r\n")
+    status, headers, body = peer.read()
+    assert (status, headers["connection"], body) == (200, "close", b"ok")
+
+
 def test_a_handler_that_fails_costs_one_answer(peer: Peer) -> None:
     peer.answers = [ValueError("a fault of ours")]
     peer.socket.sendall((GET + b"\r\n") * 2)
