@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.identity import IdentityKeeper, Orders
 from mesh.errors import HeddleError
 from mesh.identity import Identity
 from svid.material import PodRef, SvidMaterial
+from svid.trust import News, Order
 from tests.agent.control_plane import TRUST_DOMAIN, Authority, CaService
 from tests.agent.sidecar import IDENTITY
 
@@ -69,6 +71,26 @@ def test_a_clock_that_jumps_ahead_is_seen_at_the_next_look(setting: Setting) -> 
 
     setting.run(what)
     assert [material.serial for material in setting.seen] == setting.ca.issued
+
+
+def test_an_order_renews_within_its_window_and_a_newer_bundle_stays(setting: Setting) -> None:
+    async def what(keeper: IdentityKeeper) -> None:
+        await keeper.step()
+        first = setting.seen[0]
+        both = replace(first.bundle, sequence=2, roots=(*first.bundle.roots, "another"))
+        keeper.tell(News(both, Order(1, first.root, time.time(), time.time() + 20)))
+        assert setting.seen[1:] == [replace(first, bundle=both)]
+        assert keeper.renew_at is not None
+        assert keeper.renew_at <= time.time() + 20
+        setting.ahead = 21.0
+        await keeper.step()
+        assert len(setting.ca.issued) == 2
+        assert setting.seen[-1].bundle == both  # the ca's answer has the one before
+        keeper.tell(News(first.bundle, Order(0)))
+        assert keeper.order.number == 1
+        assert len(setting.seen) == 3
+
+    setting.run(what)
 
 
 def test_the_key_is_of_the_kind_that_was_ordered(setting: Setting) -> None:
