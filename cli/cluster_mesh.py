@@ -18,7 +18,7 @@ from cli.mesh_access import answered
 from kube.client import Client, Refused
 from kube.exec import Ran, run
 from kube.source import list_path
-from mesh.errors import HeddleError, Unavailable
+from mesh.errors import HeddleError, MissingPrerequisite, Unavailable
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
 from mesh.settings import CONTROL_NAMESPACE
 
@@ -63,7 +63,7 @@ class ClusterMesh:
         pods = self._list(CONTROL_NAMESPACE, "app=heddle-ca,app.kubernetes.io/part-of=heddle")
         ready = [_key(raw) for raw in pods if not _ends(raw) and _ready(raw)]
         if not ready:
-            hint = f"kubectl -n {CONTROL_NAMESPACE} get pods; or install with `heddle install`"
+            hint = "`heddle doctor` says more"
             raise Unavailable(f"no replica of the ca is ready on {self._client.address}", hint=hint)
         return ready
 
@@ -84,8 +84,13 @@ class ClusterMesh:
     def _status(self) -> dict[str, Any]:
         pods = [raw for raw in self._list(CONTROL_NAMESPACE, "app.kubernetes.io/part-of=heddle") if not _ends(raw)]
         replicas = [_key(raw) for raw in pods if _app(raw) == "heddle-discovery" and _ready(raw)]
+        if not pods:
+            raise MissingPrerequisite(
+                f"no control plane runs on the cluster at {self._client.address}",
+                hint="install it with `heddle install`, or name another cluster with --kubeconfig",
+            )
         if not replicas:
-            hint = f"kubectl -n {CONTROL_NAMESPACE} get pods; or install with `heddle install`"
+            hint = "`heddle doctor` says more"
             failure = Unavailable(f"no replica of discovery is ready on {self._client.address}", hint=hint)
             return united({}, {"discovery": failure}) | {"components": components(pods)}
         answers: dict[str, Json] = {}
@@ -164,15 +169,18 @@ def _distinct(problems: Iterable[Json]) -> list[dict[str, Any]]:
 
 
 def components(pods: Iterable[Json]) -> dict[str, str]:
-    """Of ca, discovery and webhook: `running`, or how many of its pods are ready."""
+    """Of ca, discovery and webhook: `running`, or what is left of it."""
     by_app: dict[str, list[bool]] = {f"heddle-{name}": [] for name in COMPONENTS}
     for raw in pods:
         if (app := _app(raw)) in by_app:
             by_app[app].append(_ready(raw))
-    return {
-        app.removeprefix("heddle-"): "running" if ready and all(ready) else f"{sum(ready)} of {len(ready)} pods ready"
-        for app, ready in by_app.items()
-    }
+    return {app.removeprefix("heddle-"): _standing_of(ready) for app, ready in by_app.items()}
+
+
+def _standing_of(ready: Sequence[bool]) -> str:
+    if not ready:
+        return "gone: it has no pod"
+    return "running" if all(ready) else f"in part there: {sum(ready)} of {len(ready)} pods are ready"
 
 
 def _key(raw: Json) -> Key:

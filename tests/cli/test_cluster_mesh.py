@@ -79,8 +79,8 @@ def test_components_say_how_many_of_their_pods_are_ready() -> None:
     pods = [pod("heddle-ca", True), pod("heddle-ca", True), pod("heddle-webhook", False), pod("heddle-webhook", True)]
     assert components([*pods, pod("istio-ingressgateway", False)]) == {
         "ca": "running",
-        "discovery": "0 of 0 pods ready",
-        "webhook": "1 of 2 pods ready",
+        "discovery": "gone: it has no pod",
+        "webhook": "in part there: 1 of 2 pods are ready",
     }
 
 
