@@ -29,6 +29,7 @@ from ca.operator_socket import serve_operators
 from ca.own_certificate import own_certificate
 from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
 from ca.pkcs11 import use_module
+from ca.pod_certificates import SIGNER, PodCertificates
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
@@ -183,6 +184,12 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     if options.operator_socket:
         serve_operators(options.operator_socket, deps)
 
+    pod_certificates = None
+    if options.pod_certificates:
+        pod_certificates = PodCertificates(
+            client, issuance, settings, pods, time.time, lambda: authority.bundle.pem, leads or (lambda: True)
+        )
+        pod_certificates.start()
     federation = None
     if options.mesh_config:
         federation = FederationKeeper(authority, store, options.mesh_config, settings.trust_domain, time.time)
@@ -194,6 +201,8 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         rotation.stop()
         if leads is not None:
             leads.stop()
+        if pod_certificates is not None:
+            pod_certificates.stop()
         if federation is not None:
             federation.stop()
         certificate.close()
@@ -287,6 +296,11 @@ def _parser() -> argparse.ArgumentParser:
         "--root-passphrase-file then holds the PIN",
     )
     add("--root-pkcs11-token", default="", help="the token's label")
+    add(
+        "--pod-certificates",
+        action="store_true",
+        help=f"answer PodCertificateRequests of the signer {SIGNER}: SVIDs in projected volumes (Kubernetes 1.37)",
+    )
     add("--threads", type=int, default=THREADS)
     add(
         "--operator-socket",

@@ -24,7 +24,10 @@ STATUS_LEASE = "heddle-discovery-status"
 ROTATION_LEASE = "heddle-ca-rotation"
 CA_SIGNER = "ca-signer"
 """The ca, where its root is kept elsewhere: rights beside its own, which no installation has by itself."""
-COMPONENTS = ("ca", "discovery", "webhook", "node", CA_SIGNER)
+CA_POD_CERTIFICATES = "ca-pod-certificates"
+"""The ca, where it signs PodCertificateRequests: likewise."""
+COMPONENTS = ("ca", "discovery", "webhook", "node", CA_SIGNER, CA_POD_CERTIFICATES)
+_OF_THE_CA = (CA_SIGNER, CA_POD_CERTIFICATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,14 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             "has its intermediates signed by whoever holds the root",
         ),
     ),
+    CA_POD_CERTIFICATES: (
+        Right(READ, "certificates.k8s.io", "podcertificaterequests", "which pods ask for a certificate"),
+        Right(("update",), "certificates.k8s.io", "podcertificaterequests/status", "answers them"),
+        Right(("create", "patch"), "certificates.k8s.io", "clustertrustbundles", "the roots, for projected volumes"),
+        Right(
+            ("sign", "attest"), "certificates.k8s.io", "signers", "as this signer alone", names=("heddle.dev/spiffe",)
+        ),
+    ),
     "node": (Right(("create",), "events.k8s.io", "events", "tells a pod why it does not start"),),
 }
 """What a component does besides watching the kinds that the table gives to it."""
@@ -113,7 +124,7 @@ def access(component: str) -> list[dict[str, Any]]:
     labels = {"app": name, "app.kubernetes.io/part-of": "heddle"}
     account = {"kind": "ServiceAccount", "name": name, "namespace": CONTROL_NAMESPACE}
     objects: list[dict[str, Any]] = [_object("v1", "ServiceAccount", name, labels, own_namespace=True)]
-    if component == CA_SIGNER:
+    if component in _OF_THE_CA:
         account["name"], objects = "heddle-ca", []
     all_rights = rights(component)
     for own_namespace, kind in ((False, "ClusterRole"), (True, "Role")):
@@ -172,7 +183,7 @@ def _reasons(given: Iterable[Right]) -> Iterator[str]:
 def page_of(component: str) -> Path:
     """Where `access_page` is committed."""
     manifests = Path(__file__).resolve().parents[1] / "manifests"
-    return manifests / (component if component in ("node", CA_SIGNER) else f"base/{component}") / "access.yaml"
+    return manifests / (component if component in ("node", *_OF_THE_CA) else f"base/{component}") / "access.yaml"
 
 
 if __name__ == "__main__":

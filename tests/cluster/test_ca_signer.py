@@ -23,10 +23,11 @@ from ca.store import DirectoryStore
 from ca.trust import new_serial
 from kube.client import Client
 from mesh.errors import HeddleError, MissingPrerequisite, Unavailable
-from mesh.rbac import CA_SIGNER, access
+from mesh.rbac import CA_SIGNER
 from tests.ca.harness import RunningCa
 from tests.ca.test_main import start
 from tests.cluster.api_server import ApiServer
+from tests.cluster.ca_accounts import service_account
 from tests.support.waiting import wait_for
 
 SIGNER = "heddle.test/mesh-root"
@@ -83,22 +84,10 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def account(module_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def account(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """The ca's service account, with the rights of manifests/ca-signer and no others."""
-    api = module_api_server
-    with api.namespace() as namespace:
-        api.client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "heddle-ca"}})
-        made = []
-        for each in access(CA_SIGNER):
-            body = json.loads(json.dumps(each).replace('"istio-system"', f'"{namespace}"'))
-            path = f"/apis/rbac.authorization.k8s.io/v1/{each['kind'].lower()}s"
-            api.client.post(path, body)
-            made.append(f"{path}/{each['metadata']['name']}")
-        try:
-            yield api.as_service_account(namespace, "heddle-ca", tmp_path_factory.mktemp("account"))
-        finally:
-            for path in made:
-                api.client.delete(path)
+    with service_account(api_server, CA_SIGNER, tmp_path_factory.mktemp("account")) as client:
+        yield client
 
 
 @pytest.fixture
@@ -107,11 +96,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def root(module_api_server: ApiServer, clock: Clock) -> Iterator[Root]:
-    holder = Root(module_api_server, int(clock.time))
+def root(api_server: ApiServer, clock: Clock) -> Iterator[Root]:
+    holder = Root(api_server, int(clock.time))
     yield holder
     for name in holder.pending():
-        module_api_server.client.delete(f"{PATH}/{name}")
+        api_server.client.delete(f"{PATH}/{name}")
 
 
 @pytest.fixture
@@ -150,11 +139,9 @@ def test_what_was_denied_is_asked_for_again(signer: KubernetesSigner, root: Root
     assert asked(signer, root) != name
 
 
-def test_what_was_removed_is_asked_for_again(
-    signer: KubernetesSigner, root: Root, module_api_server: ApiServer
-) -> None:
+def test_what_was_removed_is_asked_for_again(signer: KubernetesSigner, root: Root, api_server: ApiServer) -> None:
     name = asked(signer, root)
-    module_api_server.client.delete(f"{PATH}/{name}")
+    api_server.client.delete(f"{PATH}/{name}")
     with pytest.raises(Unavailable, match="was removed"):
         signer.intermediate()
     assert asked(signer, root) != name
@@ -172,11 +159,11 @@ def test_what_cannot_be_used_is_not(signer: KubernetesSigner, root: Root, how: d
 
 
 def test_an_intermediate_of_another_root_is_not_used(
-    signer: KubernetesSigner, root: Root, module_api_server: ApiServer, clock: Clock
+    signer: KubernetesSigner, root: Root, api_server: ApiServer, clock: Clock
 ) -> None:
     name = asked(signer, root)
     root.decide(name)
-    root.sign(name, by=Root(module_api_server, int(clock.time)))
+    root.sign(name, by=Root(api_server, int(clock.time)))
     with pytest.raises(Unavailable, match=r"cannot be used: its issuer, .*, is neither in"):
         signer.intermediate()
 
@@ -208,9 +195,9 @@ def test_the_authority_goes_on_while_it_waits(
 
 
 def test_roots_that_changed_are_a_later_bundle(
-    account: Client, root: Root, module_api_server: ApiServer, tmp_path: Path, clock: Clock
+    account: Client, root: Root, api_server: ApiServer, tmp_path: Path, clock: Clock
 ) -> None:
-    other = Root(module_api_server, int(clock.time))
+    other = Root(api_server, int(clock.time))
     store = DirectoryStore(tmp_path)
     for roots, sequence in ((root.pem, 1), (root.pem, 1), (root.pem + other.pem, 2)):
         signer = KubernetesSigner(account, SIGNER, roots, SETTINGS, clock)
@@ -233,9 +220,9 @@ def test_a_place_that_has_a_key(account: Client, root: Root, tmp_path: Path, clo
         )
 
 
-def test_the_ca_as_a_process(module_api_server: ApiServer, root: Root, tmp_path: Path, clock: Clock) -> None:
+def test_the_ca_as_a_process(api_server: ApiServer, root: Root, tmp_path: Path, clock: Clock) -> None:
     """It waits, says for whom, and serves once the intermediate is there, which its worker inherits."""
-    api = module_api_server
+    api = api_server
     (tmp_path / "roots.pem").write_text(root.pem)
     arguments = ["--state", str(tmp_path / "state"), "--intermediate-signer", SIGNER]
     arguments += ["--roots-file", str(tmp_path / "roots.pem")]
