@@ -70,7 +70,7 @@ class Desk:
         """
         for _ in range(ATTEMPTS):
             trust, state = self.current()
-            wanted = self._wished(state, wish, members)
+            wanted = self._wished(trust, state, wish, members)
             if wanted == state:
                 return trust, state
             if wish.do == "start":
@@ -83,7 +83,7 @@ class Desk:
 
     def tried(self, wish: Wish, members: int) -> Rotation:
         """What `carry_out` would make of it; nothing is stored."""
-        return self._wished(self.current()[1], wish, members)
+        return self._wished(*self.current(), wish, members)
 
     def step(self, members: Callable[[Rotation], tuple[Member, ...]]) -> Rotation:
         """Enter the next phase when nobody is waited for; where it stands afterwards."""
@@ -103,10 +103,12 @@ class Desk:
             return False
         return True
 
-    def _wished(self, state: Rotation, wish: Wish, members: int) -> Rotation:
+    def _wished(self, trust: Trust, state: Rotation, wish: Wish, members: int) -> Rotation:
         now = self._now()
         match wish.do:
             case "start":
+                if not state.running:
+                    _check_alone(trust, state)
                 return states.started(state, "", self._window if wish.window is None else wish.window, now)
             case "pause" | "resume":
                 return states.paused(state, paused=wish.do == "pause")
@@ -116,3 +118,14 @@ class Desk:
                 return states.finished(state, LEAST_FINISH + members / FINISH_PER_SECOND, now)
             case _:
                 return states.excluding(state, wish.pods, excluded=wish.do == "exclude")
+
+
+def _check_alone(trust: Trust, state: Rotation) -> None:
+    """Conflict when the bundle has roots that the rotation knows nothing of: at its end they would be gone."""
+    others = {root_facts(root).fingerprint for root in trust.bundle.roots} - {state.stays}
+    if others:
+        raise Conflict(
+            f"the bundle has further roots: {', '.join(sorted(root[:16] for root in others))}",
+            field="do",
+            hint="somebody put them there by hand; take them out of bundle.json (with a higher sequence) first",
+        )
