@@ -54,7 +54,8 @@ class TlsPairs:
             clusters.append({"name": name, "type": "STATIC", "load_assignment": load, "transport_socket": upstream})
             self._ways[name] = way
         resources = {"listeners": listeners, "clusters": clusters, "secrets": [*secrets]}
-        bootstrap = {"admin": {"address": _place(free_port())}, "static_resources": resources}
+        node = {"id": "test", "cluster": "test"}
+        bootstrap = {"node": node, "admin": {"address": _place(free_port())}, "static_resources": resources}
         self._envoy = RunningEnvoy(bootstrap, directory)
 
     def __enter__(self) -> TlsPairs:

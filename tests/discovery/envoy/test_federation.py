@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from discovery.plan.model import ClientTls, Destination, Resolution, TlsMode
 from mesh.sds import DEFAULT, ROOTCA, federated_validation_secret, tls_secret, validation_secret
 from tests.support.certificates import Authority, Certificate
 from tests.support.tls_pairs import Ends, TlsPairs, tls_context
+from tests.support.waiting import wait_for
 
 OURS, THEIRS, THIRD = Authority("ours"), Authority("theirs"), Authority("third")
 DOMAINS = ("cluster.local", "old.example", "partner.example")
@@ -98,3 +100,27 @@ def test_without_federation_there_are_own_roots_and_aliases(
     pairs = {name: Ends(server, theirs(peer)) for name, peer in PEERS.items()}
     with TlsPairs(pairs, tmp_path, secrets(validation_secret(ROOTCA, [OURS.root_pem]))) as envoys:
         assert envoys.speaks() == taken
+
+
+def test_federation_begins_and_ends_in_a_running_envoy(tmp_path: Path) -> None:
+    """The agent replaces the secret; here a file that Envoy watches takes the agent's place."""
+    file = tmp_path / "watched" / "secret.json"
+    file.parent.mkdir()
+
+    def put(secret: dict[str, Any]) -> None:
+        (tmp_path / "secret.json").write_text(json.dumps({"resources": [secret]}))
+        (tmp_path / "secret.json").replace(file)
+
+    alone = validation_secret(ROOTCA, [OURS.root_pem])
+    put(alone)
+    server = common(mesh_server(DOMAINS, http=False))
+    source = {"path_config_source": {"path": str(file), "watched_directory": {"path": str(file.parent)}}}
+    reference = {"name": ROOTCA, "sds_config": source}
+    server["combined_validation_context"]["validation_context_sds_secret_config"] = reference
+    pairs = {name: Ends(server, theirs(peer)) for name, peer in PEERS.items()}
+    with TlsPairs(pairs, tmp_path, secrets(FEDERATED)[:1]) as envoys:
+        assert "partner" not in envoys.speaks()
+        put(FEDERATED)
+        wait_for(lambda: envoys.speaks() == TRUSTED, looks=200)
+        put(alone)
+        wait_for(lambda: "partner" not in envoys.speaks(), looks=200)
