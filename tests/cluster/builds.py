@@ -44,6 +44,7 @@ CONTAINERD = Build(
 PAUSE = Build("pause", (".",), ("-ldflags", "-s -w"))
 SPIFFE = Build("spiffe", (".",))  # go-spiffe's verdict on certificates, for tests/ca
 FEDERATION = Build("federation", (".",))
+SIGNING = Build("signing", (".",))  # Go's standard library beside the ca's signing core, for tests/bench
 COREDNS = Build("coredns", ("github.com/coredns/coredns",), ("-ldflags", "-s -w"))
 
 

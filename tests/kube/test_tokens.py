@@ -13,8 +13,9 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,6 +138,16 @@ def hmac_with_the_public_key() -> str:
 def test_refuses(token: str) -> None:
     with pytest.raises(Unauthenticated):
         verifier().verify(token, NOW)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS256", "ES384", "es256", ""])
+def test_the_header_must_name_the_algorithm_of_the_key(algorithm: str) -> None:
+    """Even when the signature is the issuer's own."""
+    signed = forged({"alg": algorithm, "kid": "k1"}).rpartition(".")[0]
+    r, s = decode_dss_signature(MINT.key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+    signature = base64.urlsafe_b64encode(r.to_bytes(32, "big") + s.to_bytes(32, "big")).rstrip(b"=").decode()
+    with pytest.raises(Unauthenticated, match="no key of the issuer has its key id and algorithm"):
+        verifier().verify(f"{signed}.{signature}", NOW)
 
 
 @given(st.integers(0, 1000), st.integers(1, 255))

@@ -1,0 +1,3 @@
+module heddle/tests/cluster/signing
+
+go 1.26
