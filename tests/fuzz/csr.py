@@ -29,10 +29,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.callers import Credentials
 from ca.issue import Issued, pem
+from ca.limits import Limits
 from ca.metrics import Metrics
 from ca.policy import Caller, Grant
 from ca.profile import intermediate_certificate, root_certificate
-from ca.settings import CaSettings
+from ca.settings import CaSettings, Rate
 from ca.trust import new_serial
 from mesh.errors import HeddleError
 from mesh.identity import Identity
@@ -79,6 +80,7 @@ def _app() -> object:
         "settings": CaSettings(),
         "callers": _Callers(),
         "issuance": _Issuance(),
+        "limits": Limits(*[Rate(0, 0)] * 3),
         "metrics": Metrics(),
         "now": time.time,
         "refused": lambda *_: None,
