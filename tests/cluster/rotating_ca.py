@@ -96,7 +96,15 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(seconds=2))
         .not_valid_after(ends)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(_usage(signing=ca), critical=True)
     )
     if names is not None:
         made = made.add_extension(names, critical=True)
     return made.sign(signing, hashes.SHA256())
+
+
+def _usage(*, signing: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signing, key_cert_sign=signing, crl_sign=signing, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
