@@ -86,7 +86,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def _needed(item: pytest.Item) -> list[str]:
-    return [name for name in PREPARATIONS if name in getattr(item, "fixturenames", ())]
+    """Those of this module: a folder may have a fixture of its own with the same name."""
+    used = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return [name for name in PREPARATIONS if name in used and used[name][-1].func.__module__ == __name__]
 
 
 def _problem(prepare: Callable[[], object]) -> Exception | None:
