@@ -33,6 +33,7 @@ from ca.pod_certificates import SIGNER, PodCertificates
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
+from ca.rotation.desk import RootKeys
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
 from ca.settings import (
@@ -47,7 +48,7 @@ from ca.settings import (
     RootToken,
 )
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
-from ca.trust import new_trust
+from ca.trust import forget_key, new_trust
 from ca.trust_domain_keeper import TrustDomainKeeper
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
@@ -138,7 +139,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         store,
         certificate,
         settings,
-        _new_root(options, settings),
+        _root_keys(options, settings),
         pod=pod,
         leads=leads or (lambda: True),
         discovery=address(options.discovery_address, "--discovery-address") if options.discovery_address else None,
@@ -392,12 +393,15 @@ def _no_new_root() -> str:
     )
 
 
-def _new_root(options: argparse.Namespace, settings: CaSettings) -> Callable[[], str]:
-    """Makes the root of a rotation: its key, encrypted, and its certificate."""
+def _root_keys(options: argparse.Namespace, settings: CaSettings) -> RootKeys:
+    """Of the roots of a rotation."""
     if options.intermediate_signer:
-        return _no_new_root
+        return RootKeys(_no_new_root, lambda _document: None)
     passphrase = _passphrase(options)
-    return lambda: new_trust(passphrase(), settings, int(time.time())).root_pem
+    return RootKeys(
+        lambda: new_trust(passphrase(), settings, int(time.time())).root_pem,
+        lambda document: forget_key(document, passphrase()),
+    )
 
 
 def _export_roots(options: argparse.Namespace, bundle: TrustBundle) -> None:

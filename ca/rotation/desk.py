@@ -13,9 +13,9 @@ import structlog
 from ca.authority import Authority
 from ca.rotation import state as states
 from ca.rotation.decide import Member, advanced
-from ca.rotation.documents import documents_of, root_facts, rotation_of, with_new_root
+from ca.rotation.documents import STANDBY, documents_of, root_facts, rotation_of, with_new_root
 from ca.rotation.shelf import from_shelf
-from ca.rotation.state import Rotation
+from ca.rotation.state import Phase, Rotation
 from ca.store import Store
 from ca.trust import Trust
 from mesh.errors import Conflict
@@ -38,19 +38,28 @@ class Wish:
     root: str = ""  # fingerprint of the root on the shelf to rotate to; "" for a new one
 
 
+@dataclass(frozen=True, slots=True)
+class RootKeys:
+    """How roots come and go. `make` gives a new one (key and certificate, as a document); `forget` destroys the key of
+    such a document where leaving the document out does not, and may be called again with the same."""
+
+    make: Callable[[], str]
+    forget: Callable[[str], None]
+
+
 class Desk:
-    """`new_root` makes a root (encrypted key and certificate, PEM); `window` is the default one, in seconds."""
+    """`window` is the default one, in seconds."""
 
     def __init__(
         self,
         authority: Authority,
         store: Store,
-        new_root: Callable[[], str],
+        keys: RootKeys,
         window: float,
         now: Callable[[], float],
     ) -> None:
         self._authority, self._store = authority, store
-        self._new_root, self._window, self._now = new_root, window, now
+        self._keys, self._window, self._now = keys, window, now
 
     @property
     def running(self) -> bool:
@@ -73,10 +82,14 @@ class Desk:
             wanted = self._wished(trust, state, wish, members)
             if wanted == state:
                 return trust, state
+            made = ""
             if wish.do == "start":
-                trust, root = from_shelf(trust, wish.root) if wish.root else (trust, self._new_root())
+                trust, root = from_shelf(trust, wish.root) if wish.root else (trust, made := self._keys.make())
                 trust, wanted = with_new_root(trust, root), replace(wanted, stays=root_facts(root).fingerprint)
-            if self._stored(trust, wanted):
+            stored = self._stored(trust, wanted)
+            if made and not stored:
+                self._keys.forget(made)
+            if stored:
                 log.info("rotation", does=wish.do, phase=wanted.phase, pods=wish.pods or None)
                 return self.current()
         raise Conflict("the rotation is changed by others all the time", hint="try again")
@@ -91,6 +104,8 @@ class Desk:
         if not state.running:
             return state
         wanted = advanced(state, members(state), self._now())
+        if wanted.phase is Phase.IDLE:  # before its document goes: whoever dies in between leaves it to be done again
+            self._keys.forget(trust.others.get(STANDBY, ""))
         if wanted != state and self._stored(trust, wanted):
             log.info("rotation", phase=wanted.phase, back=wanted.back, sequence=wanted.sequence)
             return self.current()[1]

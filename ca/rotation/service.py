@@ -11,7 +11,7 @@ import structlog
 from ca.authority import Authority
 from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.asking import Address, Asking
-from ca.rotation.desk import Desk
+from ca.rotation.desk import Desk, RootKeys
 from ca.rotation.documents import order_of, root_facts
 from ca.rotation.driver import Driver
 from ca.rotation.members import COMPONENTS, ReplicaReport
@@ -51,7 +51,7 @@ def rotation_service(
     store: Store,
     certificate: SvidCertificate,
     settings: CaSettings,
-    new_root: Callable[[], str],
+    keys: RootKeys,
     *,
     pod: PodRef | None,
     leads: Callable[[], bool],
@@ -69,7 +69,7 @@ def rotation_service(
 
     place = Place(settings.trust_domain, own, control, discovery, expected)
     observer = Observer(place, population.living, report, acknowledgements, Asking(lambda: certificate.material))
-    desk = Desk(authority, store, new_root, min(LONGEST_WINDOW, settings.leaf_ttl / 2), time.time)
+    desk = Desk(authority, store, keys, min(LONGEST_WINDOW, settings.leaf_ttl / 2), time.time)
     driver = Driver(desk, observer, leads)
 
     def news() -> News:

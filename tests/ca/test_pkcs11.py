@@ -15,9 +15,12 @@ from ca import pkcs11
 from ca.authority import Authority
 from ca.ledger import Ledger
 from ca.revoking import Revoking, Wish
+from ca.rotation import desk as desks
+from ca.rotation.decide import Member
+from ca.rotation.desk import Desk, RootKeys
 from ca.settings import DAY, CaSettings, RootToken
 from ca.store import TRUST_FILE, DirectoryStore
-from ca.trust import new_trust
+from ca.trust import forget_key, new_trust
 from mesh.errors import MissingPrerequisite
 from tests.ca.harness import ApiServer, CaProcess, TokenMint
 
@@ -141,6 +144,20 @@ def test_who_comes_second_leaves_no_key_behind(token: RootToken, tmp_path: Path)
     late = Authority(Late(tmp_path / "state"), lambda: PIN, settings, clock)
     assert late.bundle == first.bundle
     assert objects(tmp_path) == before
+
+
+def test_a_rotation_destroys_the_old_key_in_the_token(token: RootToken, tmp_path: Path) -> None:
+    store, settings = DirectoryStore(tmp_path / "state"), CaSettings(root_token=token)
+    signing = authority(tmp_path / "state", token)
+    keys = RootKeys(lambda: new_trust(PIN, settings, NOW).root_pem, lambda root: forget_key(root, PIN))
+    desk = Desk(signing, store, keys, 60.0, clock)
+    _, state = desk.carry_out(desks.Wish("start"), 1)
+    assert objects(tmp_path) == 4
+    while state.running:
+        members = (Member("ca", state.sequence, state.order.number, state.stays, ca=True, signs=state.signs),)
+        state = desk.step(lambda _state, members=members: members)  # type: ignore[misc]
+    assert objects(tmp_path) == 2
+    assert authority(tmp_path / "state", token).signs == state.stays
 
 
 def test_the_ca_as_a_process(token: RootToken, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ca.authority import Authority
-from ca.rotation.desk import Desk, Wish
+from ca.rotation.desk import Desk, RootKeys, Wish
 from ca.rotation.documents import STANDBY, root_facts
 from ca.rotation.state import Phase, Rotation
 from ca.secret_store import SecretStore
 from ca.settings import CaSettings
-from ca.trust import new_trust
+from ca.trust import forget_key, new_trust
 from mesh.rbac import ROTATION_LEASE
 from tests.cluster.api_server import ApiServer
 from tests.cluster.ca_replicas import PASSPHRASE, ROOT_SECRET, Place, Replica, certificates_defined, place
@@ -27,9 +27,11 @@ def desk_of(own: Place) -> Desk:
     settings = CaSettings()
     store = SecretStore(own.api.client, own.namespace, ROOT_SECRET)
     authority = Authority(store, PASSPHRASE.encode, settings, time.time)
-    return Desk(
-        authority, store, lambda: new_trust(PASSPHRASE.encode(), settings, int(time.time())).root_pem, 60, time.time
+    passphrase = PASSPHRASE.encode()
+    keys = RootKeys(
+        lambda: new_trust(passphrase, settings, int(time.time())).root_pem, lambda root: forget_key(root, passphrase)
     )
+    return Desk(authority, store, keys, 60, time.time)
 
 
 def leader(own: Place) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from ca.authority import Authority
 from ca.rotation.decide import Member
-from ca.rotation.desk import Desk, Wish
+from ca.rotation.desk import Desk, RootKeys, Wish
 from ca.rotation.documents import ROTATION, STANDBY, root_facts
 from ca.rotation.state import Phase
 from ca.settings import CaSettings
@@ -35,23 +35,28 @@ def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path)
 
 
-def desk(store: DirectoryStore) -> tuple[Desk, Authority]:
+def desk(store: DirectoryStore, forgotten: list[str] | None = None) -> tuple[Desk, Authority]:
+    """`forgotten` is told the documents whose keys are destroyed."""
+    forgotten = [] if forgotten is None else forgotten
     authority = Authority(store, passphrase, SETTINGS, lambda: NOW)
-    return Desk(authority, store, new_root, 60.0, lambda: NOW), authority
+    return Desk(authority, store, RootKeys(new_root, forgotten.append), 60.0, lambda: NOW), authority
 
 
 def test_from_start_to_end_the_documents_follow_the_phases(store: DirectoryStore) -> None:
-    made, authority = desk(store)
-    old = authority.signs
+    forgotten: list[str] = []
+    made, authority = desk(store, forgotten)
+    old, old_root = authority.signs, authority.trust.root_pem
     trust, state = made.carry_out(Wish("start"), 1)
     new = state.stays
     assert (authority.signs, len(trust.bundle.roots), trust.bundle.sequence) == (old, 2, 2)
     for phase in (Phase.SIGN, Phase.RENEW, Phase.DRAIN, Phase.RETIRE, Phase.DESTROY, Phase.IDLE):
         assert STANDBY in made.current()[0].others
+        assert forgotten == []
         members = (Member("ca", made.current()[1].sequence, 10, new, ca=True, signs=authority.signs),)
         assert made.step(lambda _state, members=members: members).phase is phase  # type: ignore[misc]
     trust, state = made.current()
     assert STANDBY not in trust.others
+    assert forgotten == [old_root]
     assert [root_facts(root).fingerprint for root in trust.bundle.roots] == [new] == [authority.signs]
     assert trust.bundle.sequence == 3
 
