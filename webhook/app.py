@@ -19,6 +19,9 @@ from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
 from webhook.review import MAX_BODY, LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 
+MOST_READ = 4 * MAX_BODY
+"""Bytes. A body over the limit is refused by `review`, after it was read: a client that is still sending would not see
+the answer. What is far beyond it is not read."""
 _JSON = "application/json"
 
 log = structlog.get_logger("webhook")
@@ -39,9 +42,7 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application for HTTPS."""
     app = health_app(deps)
-    # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
-    # answer. What is far beyond it is not read.
-    app.config["MAX_CONTENT_LENGTH"] = 4 * MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = MOST_READ
 
     @app.post("/inject")
     def inject() -> Response:
