@@ -124,6 +124,8 @@ def client(path: Path, argv: list[str]) -> subprocess.Popen[bytes]:
 def test_when_the_client_is_killed_its_command_ends(engine: Engine, path: Path, number: signal.Signals) -> None:
     caller = client(path, ["sleep", "1000"])
     assert engine.began.acquire(timeout=60)
+    begun = Path(f"/proc/{engine.started[0].process.pid}/comm")
+    wait_for(lambda: begun.read_text() == "sleep\n")  # until then a hangup may still be ignored
     caller.send_signal(number)
     caller.wait()
     assert engine.started[0].ended.result(20) == -signal.SIGHUP
