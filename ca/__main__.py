@@ -31,7 +31,6 @@ from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
 from ca.pkcs11 import use_module
 from ca.pod_certificates import SIGNER, PodCertificates
 from ca.pods import PodWatch, ask_api
-from ca.revocation_api import MAX_BODY as LARGEST_BODY
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
 from ca.rotation.desk import RootKeys
@@ -96,8 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("cannot start", error=str(error))
         return 2
     begin = partial(_start, options, settings, elsewhere)
-    server = threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE, max_body=LARGEST_BODY)
-    server.run()
+    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
     return 0
 
 

@@ -1,49 +1,36 @@
-"""TLS sockets that never wait, so that a peer that is slow or silent holds no thread."""
+"""TLS sockets that give up: a peer that is silent, or sends byte by byte, must not hold a thread for long."""
 
 from __future__ import annotations
 
 import ssl
+import time
 
 
 def make_impatient(context: ssl.SSLContext, seconds: float) -> ssl.SSLContext:
-    """`context`, whose connections are never blocking. `serving.gthread` gives a peer `seconds` for its handshake, for
-    all that one request sends, and to take some more of an answer."""
+    """`context`, whose connections time out: after `seconds` for each step of a handshake and each write, and for all
+    that one request sends."""
 
-    class Socket(ImpatientSocket):
+    class Socket(_ImpatientSocket):
         patience = seconds
 
     context.sslsocket_class = Socket
     return context
 
 
-class ImpatientSocket(ssl.SSLSocket):
-    """gunicorn makes a socket blocking before each request: this one stays as it is, and `sendall` keeps what the peer
-    does not take yet."""
+class _ImpatientSocket(ssl.SSLSocket):
+    """gunicorn makes a socket blocking, without a timeout, at the beginning of each request; that starts the clock."""
 
     patience = 0.0
-    unsent: bytes | memoryview = b""
+    _until = 0.0
 
     def setblocking(self, flag: bool) -> None:
-        """It is not, and stays so."""
-        del flag
+        self._until = time.monotonic() + self.patience
+        self.settimeout(None if flag else 0.0)
 
     def settimeout(self, value: float | None) -> None:
-        """Called when it is made."""
-        del value
-        super().settimeout(0.0)
+        super().settimeout(self.patience if value is None else value)
 
-    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]  # bytes is what gunicorn writes
-        """Send now what can be sent; the rest is `unsent`."""
-        self.unsent = bytes(self.unsent) + data if self.unsent else data
-        self.flush(flags)
-
-    def flush(self, flags: int = 0) -> bool:
-        """Send of `unsent` what can be sent; whether that was all."""
-        data = memoryview(self.unsent)
-        try:
-            while data:
-                data = data[self.send(data, flags) :]
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError, BlockingIOError):
-            pass
-        self.unsent = data
-        return not self.unsent
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        if self.gettimeout():
+            self.settimeout(max(self._until - time.monotonic(), 0.001))
+        return super().recv(buflen, flags)

@@ -22,7 +22,7 @@ from serving.logs import configure
 from serving.options import add_certificate, add_listening, address, check_certificate, enrol, following
 from serving.server import Running
 from svid.material import SvidMaterial
-from webhook.app import MOST_READ, Deps, create_app, health_app
+from webhook.app import Deps, create_app, health_app
 from webhook.cluster import Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.metrics import Metrics
@@ -50,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("cannot start", error=str(error))
         return 2
     begin = partial(_start, options, config)
-    server = threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE, max_body=MOST_READ)
-    server.run()
+    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
     return 0
 
 

@@ -19,9 +19,6 @@ from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
 from webhook.review import MAX_BODY, LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 
-MOST_READ = 4 * MAX_BODY
-"""Bytes. A body over the limit is refused by `review`, after it was read: a client that is still sending would not see
-the answer. What is far beyond it is not read."""
 _JSON = "application/json"
 
 log = structlog.get_logger("webhook")
@@ -42,7 +39,9 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application for HTTPS."""
     app = health_app(deps)
-    app.config["MAX_CONTENT_LENGTH"] = MOST_READ
+    # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
+    # answer. What is far beyond it is not read.
+    app.config["MAX_CONTENT_LENGTH"] = 4 * MAX_BODY
 
     @app.post("/inject")
     def inject() -> Response:

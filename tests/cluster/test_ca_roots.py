@@ -147,11 +147,14 @@ def test_a_replica_that_is_being_deleted_puts_nothing_back(own: Place, api_serve
             api_server.client.get(secret)
 
 
+# What a namespace that is on its way out, or a kind that was defined a moment ago, is answered with for a while.
+PASSING = ("because it is being terminated", "404 page not found")
+
+
 def test_nothing_was_refused_by_the_api_server(replicas: list[Replica]) -> None:
     """The rights suffice: what the API server refused would be in the log."""
     for replica in replicas:
-        log = replica.log.read_text()
-        assert "forbidden" not in log
-        lines = [json.loads(line) for line in log.splitlines()]
-        # A kind that was defined a moment ago may be unknown for another.
-        assert [line for line in lines if "error" in line and "will try again" not in line["event"]] == []
+        lines = [json.loads(line) for line in replica.log.read_text().splitlines()]
+        errors = [line for line in lines if not any(words in line.get("error", "") for words in PASSING)]
+        assert [line for line in errors if "forbidden" in json.dumps(line)] == []
+        assert [line for line in errors if "error" in line and "will try again" not in line["event"]] == []

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Service:
-    """Serves with a certificate of `authority` for the name `service`. `small`: within narrow limits."""
+    """Serves with a certificate of `authority` for the name `service`."""
 
-    def __init__(self, directory: Path, *, small: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.authority = Authority()
         self.port, self.health_port = free_port(), free_port()
         self.certificate, self.key = directory / "tls.crt", directory / "tls.key"
@@ -33,7 +33,7 @@ class Service:
         command = [sys.executable, "-m", "tests.serving.service", str(self.port), str(self.health_port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, str(self.certificate), str(self.key), *["small"] * small],
+                [*command, str(self.certificate), str(self.key)],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
