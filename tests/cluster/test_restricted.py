@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from local.sandbox import PROJECT_ROOT
 from mesh.errors import NotFound
 from tests.cluster.cluster import Cluster
 from tests.cluster.gated import LABELS, app_pod, ask_script, gated_pod, injected
+from tests.cluster.node import Node
+from tests.cluster.processes import ComponentFailed
 from tests.cluster.rights import denied, unused, uses
 from webhook.config import InjectionConfig
 
@@ -172,6 +175,16 @@ def test_a_new_sandbox_gets_its_rules_too(cluster: Cluster, namespace: str, node
     assert first_connection(cluster, namespace, "again") == "outbound"
 
 
+def network_namespace(node: Node, address: str) -> str:
+    """The option by which nsenter enters the network namespace of the pod with that address."""
+    for name in node.run("sh", "-c", "ls -t /run/netns").split():
+        option = f"--net=/run/netns/{name}"
+        with suppress(ComponentFailed):  # of a pod that has ended meanwhile
+            if f" {address}/" in node.run("nsenter", option, "ip", "-4", "address"):
+                return option
+    raise AssertionError(f"no network namespace has {address}")
+
+
 def test_an_event_says_why_a_pod_does_not_start(
     cluster: Cluster, namespace: str, node_agent: Callable[[], None]
 ) -> None:
@@ -180,7 +193,6 @@ def test_an_event_says_why_a_pod_does_not_start(
         pytest.skip("the node of a cluster that is not ours is not tampered with")
     create(cluster, gated_pod("stuck", namespace))
     wait(lambda: "running" in gate_state(cluster, namespace, "stuck"), "the gate runs")
-    newest = cluster.node.run("sh", "-c", "ls -t /run/netns").split()
     address = [""]
 
     def has_address() -> bool:
@@ -188,10 +200,8 @@ def test_an_event_says_why_a_pod_does_not_start(
         return bool(address[0])
 
     wait(has_address, "the pod has an address")
-    for name in newest:
-        netns = f"--net=/run/netns/{name}"
-        if address[0] in cluster.node.run("nsenter", netns, "ip", "-4", "address"):
-            cluster.node.run("nsenter", netns, "iptables", "-t", "nat", "-N", "ISTIO_OUTPUT")
+    netns = network_namespace(cluster.node, address[0])
+    cluster.node.run("nsenter", netns, "iptables", "-t", "nat", "-N", "ISTIO_OUTPUT")
     node_agent()
 
     def events() -> list[dict[str, Any]]:
