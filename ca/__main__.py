@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import socket
 import sys
 import time
@@ -26,60 +25,43 @@ from ca.limits import Limits
 from ca.local_tokens import local_verifier
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
+from ca.options import JUDGED_HERE, check_place, parser, settings_of
 from ca.own_certificate import own_certificate
 from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
-from ca.pkcs11 import use_module
-from ca.pod_certificates import SIGNER, PodCertificates
+from ca.pod_certificates import PodCertificates
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
 from ca.rotation.desk import RootKeys
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
-from ca.settings import (
-    CALLER_RATE,
-    CONTROL_NAMESPACE,
-    CONTROL_PLANE,
-    DAY,
-    OPERATOR,
-    TOTAL_RATE,
-    CaSettings,
-    Rate,
-    RootToken,
-)
+from ca.settings import CONTROL_NAMESPACE, CaSettings
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from ca.trust import forget_key, new_trust
 from ca.trust_domain_keeper import TrustDomainKeeper
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
-from mesh.key_kinds import KEY_KINDS
-from mesh.ports import CA
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
-from serving.operator_socket import SOCKET
-from serving.options import add_listening, address, own_pod
+from serving.options import address, own_pod
 from serving.server import Running
 from svid.material import SvidMaterial, TrustBundle
 
-THREADS = 8
 REVIEW_SECONDS = 5.0
 KEEPALIVE = 60  # seconds
-JUDGED_HERE = "local"
 
 log = structlog.get_logger("ca")
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until a signal; 2 when what was asked for is wrong."""
     configure()
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        _check_place(options)
-        settings = _settings(options)
+        check_place(options)
+        settings = settings_of(options)
         client = connect(options.kube_api)
         elsewhere = _elsewhere(options, settings, client)
         if elsewhere is None:
@@ -133,7 +115,8 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     metrics.ends(ends)
     metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()), lambda: len(authority.bundle.crls))
     pods = PodWatch(ask_api(client))
-    leads = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
+    lease = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
+    leads: Callable[[], bool] = lease or (lambda: True)
     rotation = rotation_service(
         authority,
         store,
@@ -141,21 +124,17 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         settings,
         _root_keys(options, settings),
         pod=pod,
-        leads=leads or (lambda: True),
+        leads=leads,
         discovery=address(options.discovery_address, "--discovery-address") if options.discovery_address else None,
     )
+    told = None
     if cluster is None:
         authority.on_bundle(lambda bundle: _export_roots(options, bundle))
         pods.start(client, rotation.population.take)
     else:
         cluster.start(pods, rotation.population.take)
-    told = None
-    if cluster is not None:
         told = TrustDomainKeeper(
-            client,
-            settings.trust_domain,
-            lambda: current_json(rotation.desk, rotation.observer, time.time()),
-            leads or (lambda: True),
+            client, settings.trust_domain, lambda: current_json(rotation.desk, rotation.observer, time.time()), leads
         )
         authority.on_trust(lambda _: told.wake())
         told.start()
@@ -188,7 +167,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     pod_certificates = None
     if options.pod_certificates:
         pod_certificates = PodCertificates(
-            client, issuance, settings, pods, time.time, lambda: authority.bundle.pem, leads or (lambda: True)
+            client, issuance, settings, pods, time.time, lambda: authority.bundle.pem, leads
         )
         pod_certificates.start()
     federation = None
@@ -200,8 +179,8 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         if told is not None:
             told.stop()
         rotation.stop()
-        if leads is not None:
-            leads.stop()
+        if lease is not None:
+            lease.stop()
         if pod_certificates is not None:
             pod_certificates.stop()
         if federation is not None:
@@ -214,152 +193,8 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     return Running(create_app(deps), certificate.context, close)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ca", description="Heddle's certificate authority")
-    add_listening(parser, CA)
-    add = parser.add_argument
-    add(
-        "--state",
-        type=Path,
-        default=None,
-        help="directory of the root key, the bundle and the ledger; with --root-secret, of the ledger alone",
-    )
-    add(
-        "--root-secret",
-        default="",
-        help="on a cluster: the Secret of the root key and the bundle, in the own namespace ($POD_NAMESPACE), shared "
-        "by all replicas and made by the first; certificates are then told of in WorkloadCertificates and events",
-    )
-    add("--leaf-ttl", default="24h", help="life of a certificate, such as 24h or 15m")
-    add("--min-ttl", default="1m", help="the shortest life that a caller may ask for")
-    add("--max-ttl", default="7d", help="the longest life that a caller may ask for")
-    add(
-        "--mesh-config",
-        type=Path,
-        default=None,
-        help="file with meshConfig (YAML), such as a mounted key of ConfigMap istio: trustDomainAliases and "
-        "caCertificates say which other trust domains proxies trust; read again when it changes",
-    )
-    add(
-        "--leaf-keys",
-        default=",".join(KEY_KINDS),
-        help=f"the kinds of key that are certified, separated by commas, among {', '.join(KEY_KINDS)}",
-    )
-    add(
-        "--token-verification",
-        choices=("review", JUDGED_HERE),
-        default="review",
-        help="`review` sends each token to the API server (TokenReview); `local` judges it here, by the API server's "
-        "keys and a watch of service accounts, and sends it only in doubt (docs/adr/0241)",
-    )
-    add(
-        "--token-issuer-keys",
-        default="",
-        help="verify tokens by these keys alone: a file (JWKS or PEM), a URL, or `api` for those of the API server; "
-        "for an API server without service accounts, such as that of `heddle local`",
-    )
-    add("--token-issuer", default=None, help="the issuer that tokens must name (with --token-issuer-keys)")
-    add(
-        "--discovery-address",
-        default="",
-        help="where discovery listens, which knows what agents trust; without it, its pods are asked",
-    )
-    add(
-        "--root-passphrase-file",
-        type=Path,
-        default=None,
-        help="passphrase of the root key; without it, root-passphrase in the state directory, made when missing "
-        "(needed with --root-secret)",
-    )
-    add(
-        "--rate",
-        type=float,
-        default=TOTAL_RATE.per_second,
-        help="certificates a second, twice as many at once; who is refused is told when to come again; 0: no limit",
-    )
-    add(
-        "--caller-rate",
-        type=float,
-        default=CALLER_RATE.per_second,
-        help="the same for one pod, sixty times as many at once; 0: no limit",
-    )
-    add(
-        "--intermediate-signer",
-        default="",
-        help="where the root's key is not here: the signer, such as example.com/mesh-root, that signs intermediates "
-        "through the Kubernetes CSR API (with --roots-file)",
-    )
-    add("--roots-file", type=Path, default=None, help="the roots (PEM) that such intermediates lead to")
-    add(
-        "--root-pkcs11-module",
-        default="",
-        help="a PKCS #11 module (shared library): root keys are made and used in a token, and never leave it; "
-        "--root-passphrase-file then holds the PIN",
-    )
-    add("--root-pkcs11-token", default="", help="the token's label")
-    add(
-        "--pod-certificates",
-        action="store_true",
-        help=f"answer PodCertificateRequests of the signer {SIGNER}: SVIDs in projected volumes (Kubernetes 1.37)",
-    )
-    add("--threads", type=int, default=THREADS)
-    add(
-        "--operator-socket",
-        type=Path,
-        default=None,
-        help=f"Unix socket on which this user may do what an operator may, {SOCKET} in a pod; none by default",
-    )
-    return parser
-
-
-def _check_place(options: argparse.Namespace) -> None:
-    """InvalidInput unless it is said where the root is, and how it is opened."""
-    if not options.state and not options.root_secret:
-        raise InvalidInput("it is not said where the root key is", hint="name --state DIR, or --root-secret NAME")
-    if bool(options.intermediate_signer) != bool(options.roots_file):
-        raise InvalidInput(
-            "a root that is kept elsewhere needs both, its certificate and a signer",
-            field="--intermediate-signer",
-            hint="name --intermediate-signer and --roots-file",
-        )
-    if options.root_secret and not options.root_passphrase_file and not options.intermediate_signer:
-        raise InvalidInput(
-            "the passphrase of a root in a Secret comes from a file",
-            field="--root-passphrase-file",
-            hint="mount the Secret heddle-ca-passphrase and name its file",
-        )
-
-
 def nothing(*_arguments: object) -> None:
     """Listens in the place of the cluster where there is none."""
-
-
-def _settings(options: argparse.Namespace) -> CaSettings:
-    return CaSettings(
-        trust_domain=options.trust_domain,
-        leaf_ttl=_seconds(options.leaf_ttl, "--leaf-ttl"),
-        min_ttl=_seconds(options.min_ttl, "--min-ttl"),
-        max_ttl=_seconds(options.max_ttl, "--max-ttl"),
-        caller_rate=_rate(options.caller_rate, 60, "--caller-rate"),
-        total_rate=_rate(options.rate, 2, "--rate"),
-        root_token=_token(options),
-        leaf_keys=frozenset(kind.strip() for kind in options.leaf_keys.split(",")),
-        # In a pod, the control plane has pods too.
-        without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
-    )
-
-
-def _token(options: argparse.Namespace) -> RootToken | None:
-    if not options.root_pkcs11_module and not options.root_pkcs11_token:
-        return None
-    if not (options.root_pkcs11_module and options.root_pkcs11_token and options.root_passphrase_file):
-        raise InvalidInput(
-            "a root in a PKCS #11 token needs the module, the token's label and its PIN",
-            field="--root-pkcs11-token",
-            hint="name --root-pkcs11-module, --root-pkcs11-token and, for the PIN, --root-passphrase-file",
-        )
-    use_module(options.root_pkcs11_module)
-    return RootToken(options.root_pkcs11_module, options.root_pkcs11_token)
 
 
 def _elsewhere(options: argparse.Namespace, settings: CaSettings, client: Client) -> KubernetesSigner | None:
@@ -400,7 +235,7 @@ def _root_keys(options: argparse.Namespace, settings: CaSettings) -> RootKeys:
     passphrase = _passphrase(options)
     return RootKeys(
         lambda: new_trust(passphrase(), settings, int(time.time())).root_pem,
-        lambda document: forget_key(document, passphrase()),
+        lambda document: forget_key(document, passphrase),
     )
 
 
@@ -429,19 +264,6 @@ def _verifier(options: argparse.Namespace, settings: CaSettings, client: Client)
     review = ReviewVerifier(partial(client.post, timeout=REVIEW_SECONDS), audience=settings.audience)
     judged_here = options.token_verification == JUDGED_HERE
     return local_verifier(client, review, settings.audience) if judged_here else review
-
-
-def _seconds(text: str, field: str) -> int:
-    match = re.fullmatch(r"(\d+)([smhd])", text)
-    if match is None:
-        raise InvalidInput(f"{text!r} is not a duration", field=field, hint="such as 90s, 15m, 24h or 7d")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def _rate(per_second: float, seconds_at_once: int, field: str) -> Rate:
-    if not 0 <= per_second < float("inf"):
-        raise InvalidInput(f"{per_second} is not a number of certificates a second", field=field)
-    return Rate(per_second, max(1, int(per_second * seconds_at_once)))
 
 
 def _metrics_address(options: argparse.Namespace) -> tuple[str, int]:

@@ -52,7 +52,7 @@ def open_trust(store: Store, read_passphrase: Callable[[], bytes], settings: CaS
         made = new_trust(read_passphrase(), settings, int(now))
         stored = store.create(made.documents())
         if stored.documents.get(ROOT) != made.root_pem:
-            forget_key(made.root_pem, read_passphrase())  # another replica was first
+            forget_key(made.root_pem, read_passphrase)  # another replica was first
     return trust_from(stored, store.name, settings.trust_domain)
 
 
@@ -128,10 +128,10 @@ def new_trust(passphrase: bytes, settings: CaSettings, now: int) -> Trust:
     return Trust(kept + root, TrustBundle(settings.trust_domain, 1, (root,)))
 
 
-def forget_key(root_pem: str, passphrase: bytes) -> None:
+def forget_key(root_pem: str, read_passphrase: Callable[[], bytes]) -> None:
     """Destroy the key of a root that nobody will use, where leaving its document behind does not: in a token."""
     if root_pem.startswith(pkcs11.SCHEME):
-        pkcs11.destroy(root_pem.partition("\n")[0], passphrase)
+        pkcs11.destroy(root_pem.partition("\n")[0], read_passphrase())
 
 
 def certificate_of(root_pem: str, where: str) -> x509.Certificate:

@@ -26,34 +26,11 @@ from svid.client import Refused, Token, Unreachable, fetch, fetch_bundle
 from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
 from svid.tls import client_context
-from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint
+from tests.ca.harness import ApiServer, CaProcess, TokenMint
 from tests.support.chains import DER, PEM, REVIEWS, URI, Chain, key_pem, odd_certificate, uris, usage
 
 UNKNOWN = x509.ObjectIdentifier("1.2.3.4.5")
 ROOM = 200  # descriptors for everything but the idle connections
-
-
-@pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
-def api(mint: TokenMint) -> Iterator[ApiServer]:
-    with ApiServer(mint) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ca(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
-    state = tmp_path_factory.mktemp("ca") / "state"
-    with CaProcess(state, api, "--token-issuer-keys", "api", "--token-issuer", ISSUER) as process:
-        yield process
-
-
-@pytest.fixture
-def pod(api: ApiServer) -> PodRef:
-    return api.add_pod("default", "reviews-1", "uid-1", "reviews")
 
 
 @pytest.fixture

@@ -101,17 +101,6 @@ def test_nobody_comes_earlier_than_told() -> None:
 
 
 @pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
-def api(mint: TokenMint) -> Iterator[ApiServer]:
-    with ApiServer(mint) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def ca(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
     limits = ("--rate", "40", "--caller-rate", "0.1")
     with CaProcess(tmp_path_factory.mktemp("ca") / "state", api, "--token-issuer-keys", "api", *limits) as process:

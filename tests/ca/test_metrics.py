@@ -24,11 +24,6 @@ _NAME = re.compile(r"\b(?:heddle|citadel)_[a-z_]+")
 
 
 @pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
 def ca(mint: TokenMint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
     with ApiServer(mint) as api:
         pod = api.add_pod("shop", "web-1", "uid-1", "web")

@@ -149,7 +149,7 @@ def test_who_comes_second_leaves_no_key_behind(token: RootToken, tmp_path: Path)
 def test_a_rotation_destroys_the_old_key_in_the_token(token: RootToken, tmp_path: Path) -> None:
     store, settings = DirectoryStore(tmp_path / "state"), CaSettings(root_token=token)
     signing = authority(tmp_path / "state", token)
-    keys = RootKeys(lambda: new_trust(PIN, settings, NOW).root_pem, lambda root: forget_key(root, PIN))
+    keys = RootKeys(lambda: new_trust(PIN, settings, NOW).root_pem, lambda root: forget_key(root, lambda: PIN))
     desk = Desk(signing, store, keys, 60.0, clock)
     _, state = desk.carry_out(desks.Wish("start"), 1)
     assert objects(tmp_path) == 4

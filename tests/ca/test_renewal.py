@@ -15,11 +15,6 @@ from tests.ca.harness import ApiServer, CaProcess, TokenMint
 
 
 @pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
 def api(mint: TokenMint) -> Iterator[ApiServer]:
     with ApiServer(mint) as server:
         server.add_pod("shop", "web-1", "uid-1", "web")

@@ -6,7 +6,7 @@ import json
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,30 +17,7 @@ from svid.client import Refused, Token, Unreachable, fetch, fetch_bundle, fetch_
 from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
 from svid.spiffe_bundle import parse_spiffe_bundle
-from tests.ca.harness import ISSUER, ApiServer, CaProcess, TokenMint, unsigned
-
-
-@pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
-def api(mint: TokenMint) -> Iterator[ApiServer]:
-    with ApiServer(mint) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ca(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaProcess]:
-    state = tmp_path_factory.mktemp("ca") / "state"
-    with CaProcess(state, api, "--token-issuer-keys", "api", "--token-issuer", ISSUER) as process:
-        yield process
-
-
-@pytest.fixture
-def pod(api: ApiServer) -> PodRef:
-    return api.add_pod("default", "reviews-1", "uid-1", "reviews")
+from tests.ca.harness import ApiServer, CaProcess, TokenMint, unsigned
 
 
 def issue(ca: CaProcess, token: str, **more: object) -> SvidMaterial:

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -126,15 +126,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"  {test}")
 
 
-@pytest.fixture(scope="session")
-def api_server() -> Iterator[ApiServer]:
-    """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
+@contextmanager
+def _api_server() -> Iterator[ApiServer]:
+    """That of the cluster that the tests were told to use, or a new one."""
     chosen = existing()
     if chosen is not None:
         yield ApiServer(chosen)
         return
     with api_servers.running() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
+    with _api_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -151,12 +158,8 @@ def go_spiffe() -> Path:
 @pytest.fixture(scope="module")
 def module_api_server() -> Iterator[ApiServer]:
     """One for the tests of a file that make what there is once in a cluster: Istio's kinds, the control namespace."""
-    chosen = existing()
-    if chosen is not None:
-        yield ApiServer(chosen)
-        return
-    with api_servers.running() as started:
-        yield started
+    with _api_server() as server:
+        yield server
 
 
 @pytest.fixture

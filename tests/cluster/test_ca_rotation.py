@@ -29,7 +29,8 @@ def desk_of(own: Place) -> Desk:
     authority = Authority(store, PASSPHRASE.encode, settings, time.time)
     passphrase = PASSPHRASE.encode()
     keys = RootKeys(
-        lambda: new_trust(passphrase, settings, int(time.time())).root_pem, lambda root: forget_key(root, passphrase)
+        lambda: new_trust(passphrase, settings, int(time.time())).root_pem,
+        lambda root: forget_key(root, lambda: passphrase),
     )
     return Desk(authority, store, keys, 60, time.time)
 

@@ -13,17 +13,6 @@ from tests.ca.rotation.operated import Operated
 
 
 @pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
-def api(mint: TokenMint) -> Iterator[ApiServer]:
-    with ApiServer(mint) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def ca(api: ApiServer, mint: TokenMint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     state = tmp_path_factory.mktemp("ca") / "state"
     with Operated(state, api, "--token-issuer-keys", "api", "--token-issuer", ISSUER) as process:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,17 +22,6 @@ from tests.support.waiting import wait_for
 
 KEYS = ("--token-issuer-keys", "api", "--token-issuer", ISSUER)
 MOST_LIVES = 12
-
-
-@pytest.fixture(scope="module")
-def mint() -> TokenMint:
-    return TokenMint()
-
-
-@pytest.fixture(scope="module")
-def api(mint: TokenMint) -> Iterator[ApiServer]:
-    with ApiServer(mint) as server:
-        yield server
 
 
 def stored(state: Path) -> tuple[Trust, Rotation]:
