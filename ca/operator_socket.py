@@ -7,7 +7,6 @@ plane's namespace rotates, and no credential of an operator exists anywhere.
 from __future__ import annotations
 
 import io
-import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ca.callers import Credentials
 from ca.policy import Caller
 from ca.settings import OPERATOR
 from mesh.errors import Forbidden
+from serving.operator_socket import listen
 
 LONGEST_BODY = 1 << 20
 
@@ -40,12 +40,10 @@ class SocketCallers:
 def serve_operators(place: Path, deps: Deps) -> None:
     """Serve at `place`, in daemon threads, for the life of the process. OSError when it cannot be made."""
     app = create_app(replace(deps, callers=SocketCallers(deps.settings.trust_domain)))
-    place.unlink(missing_ok=True)
-    before = os.umask(0o177)  # it is this user's alone from its first moment
-    try:
-        server = make_server(f"unix://{place}", 0, _BodyEnds(app), threaded=True, request_handler=_Handler)
-    finally:
-        os.umask(before)
+    with listen(place) as listener:  # the server takes a copy
+        server = make_server(
+            f"unix://{place}", 0, _BodyEnds(app), threaded=True, request_handler=_Handler, fd=listener.fileno()
+        )
     threading.Thread(target=server.serve_forever, name="operators", daemon=True).start()
 
 
