@@ -16,6 +16,7 @@ from typing import Protocol
 from cryptography import x509
 
 from ca.policy import Caller, needs_pod
+from ca.serials import is_of_pod
 from ca.settings import CaSettings
 from kube.tokens import TokenVerifier
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
@@ -109,11 +110,14 @@ class Callers:
     def _by_certificate(self, certificate: bytes, pod: str, now: float) -> Caller:
         identity, serial = identity_of_certificate(certificate, now)
         if not pod:
-            return self._without_pod("certificate", serial, identity, "the header X-Heddle-Pod is missing")
+            caller = self._without_pod("certificate", serial, identity, "the header X-Heddle-Pod is missing")
+            _check_holder(serial, "", "no pod")
+            return caller
         named = _POD_HEADER.match(pod)
         if named is None:
             raise InvalidInput("the header X-Heddle-Pod is not <namespace>/<name>/<uid>", field="X-Heddle-Pod")
         ref = PodRef(named["namespace"], named["name"], named["uid"])
+        _check_holder(serial, ref.uid, f"pod {ref.namespace}/{ref.name} with uid {ref.uid}")
         return self._with_pod("certificate", serial, identity, ref)
 
     def _without_pod(self, kind: str, proof: str, identity: Identity, why: str) -> Caller:
@@ -134,6 +138,15 @@ class Callers:
         if node and node != facts.node:
             raise PodRefused(pod, f"{named} runs on node {facts.node or 'none'}, and the token is of node {node}")
         return Caller(kind, identity, pod.namespace, pod.name, pod.uid, facts.node, proof)
+
+
+def _check_holder(serial: str, pod_uid: str, named: str) -> None:
+    """The header is the caller's word; the certificate is the ca's (docs/adr/0226)."""
+    if not is_of_pod(int(serial, 16), pod_uid):
+        raise Forbidden(
+            f"the client certificate {serial} was not issued to {named}",
+            hint="a pod renews with its own certificate; with any other, and with none, it comes with its token",
+        )
 
 
 def identity_of_certificate(der: bytes, now: float) -> tuple[Identity, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from ca.authority import Authority
 from ca.ledger import Ledger, Record
 from ca.policy import Caller, authorize, check_key
 from ca.request import SignableKey
+from ca.serials import RANDOM_BYTES, leaf_serial
 from ca.settings import CaSettings
 from ca.sign import prepare, sign
-from ca.trust import bundle_json, new_serial
+from ca.trust import bundle_json
 from mesh.errors import Revoked
 from svid.material import TrustBundle
 
@@ -63,8 +65,9 @@ class Issuance:
             raise Revoked(refusal, hint="`heddle certificates revoked` has the list")
         signing = self._authority.issuer(self._settings.max_ttl)
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
-        prepared = prepare(signing.issuer, grant, key, new_serial())
-        serial = f"{prepared.serial:x}"
+        number = leaf_serial(caller.pod_uid, secrets.token_bytes(RANDOM_BYTES))
+        prepared = prepare(signing.issuer, grant, key, number)
+        serial = f"{number:x}"
         record = Record(
             serial=serial,
             identity=str(grant.identity),

@@ -83,7 +83,7 @@ def issuer_of(certificate: x509.Certificate) -> Issuer:
 
 
 def prepare(issuer: Issuer, grant: Grant, key: SignableKey, serial: int) -> Prepared:
-    """The leaf for `grant` and `key`. `serial` is random, 128 bits (less than 64 significant ones are refused).
+    """The leaf for `grant` and `key`. `serial` is of `ca.serials` (less than 64 significant bits are refused).
 
     Raises InvalidInput when its life is not within its issuer's: policy must not let that come here.
     """

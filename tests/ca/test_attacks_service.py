@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import secrets
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ca.callers import identity_of_certificate
 from ca.passphrase import passphrase_from
+from ca.serials import RANDOM_BYTES, leaf_serial
 from ca.store import DirectoryStore
 from mesh.errors import Unauthenticated
 from svid.client import Refused, Token, Unreachable, fetch, fetch_bundle
@@ -91,6 +93,7 @@ def stolen(ca: CaProcess) -> Chain:
 def holding(ca: CaProcess, chain: Chain, changes: dict[str, Any], now: int | None = None) -> SvidMaterial:
     """What a caller holds that has such a leaf."""
     key = ec.generate_private_key(ec.SECP256R1())
+    changes = {"serial": leaf_serial("uid-1", secrets.token_bytes(RANDOM_BYTES))} | changes
     leaf = odd_certificate(key.public_key(), chain.intermediate, chain.key, now or chain.now, changes)
     shown = leaf.public_bytes(PEM) + chain.intermediate.public_bytes(PEM)
     return SvidMaterial(REVIEWS, "1", 0, 2**40, key_pem(key), shown, fetch_bundle(ca.address, ca.roots))
@@ -105,6 +108,8 @@ BAD_LEAVES: dict[str, dict[str, Any]] = {
     "another-trust-domain": {"names": (uris("spiffe://other.example/ns/default/sa/reviews"), True)},
     "another-account": {"names": (uris("spiffe://cluster.local/ns/default/sa/ratings"), True)},
     "unknown-critical-extension": {"more": [(x509.UnrecognizedExtension(UNKNOWN, b"\x05\x00"), True)]},
+    "another-pods-serial": {"serial": leaf_serial("uid-2", b"r" * RANDOM_BYTES)},
+    "nobodys-serial": {"serial": 0xD0 << 120},
 }
 
 
@@ -140,6 +145,33 @@ def test_renewal_with_one_of_a_root_that_went(ca: CaProcess, pod: PodRef) -> Non
     """A root of the same name that is no longer in the bundle."""
     with pytest.raises(Unreachable):
         fetch(ca.address, ca.roots, new_key_request(), holding(ca, Chain(), {}), pod=pod)
+
+
+def test_renewal_under_the_name_of_a_sibling(ca: CaProcess, api: ApiServer, mint: TokenMint, pod: PodRef) -> None:
+    """Of the same service account, on the same node, alive: whoever has stolen the key of one that is gone by now."""
+    sibling = api.add_pod("default", "reviews-2", "uid-sibling", "reviews")
+    gone = api.add_pod("default", "reviews-3", "uid-gone", "reviews")
+    held = fetch(ca.address, ca.roots, new_key_request(), Token(mint.token("default", "reviews", gone)))
+    assert fetch(ca.address, ca.roots, new_key_request(), held, pod=gone).identity == REVIEWS
+    api.remove_pod("default", "reviews-3")
+    for other in (sibling, pod, PodRef("default", "reviews-3", sibling.uid), PodRef("default", "reviews-2", gone.uid)):
+        with pytest.raises(Refused) as refused:
+            fetch(ca.address, ca.roots, new_key_request(), held, pod=other)
+        assert refused.value.status == 403
+
+
+def test_a_pods_certificate_of_the_control_plane_is_not_renewed_without_the_pod(
+    ca: CaProcess, api: ApiServer, mint: TokenMint
+) -> None:
+    """Its service account may come without one, as in `heddle local`; its certificate then says so."""
+    webhook = api.add_pod("istio-system", "webhook-1", "uid-webhook", "heddle-webhook")
+    held = fetch(ca.address, ca.roots, new_key_request(), Token(mint.token("istio-system", "heddle-webhook", webhook)))
+    with pytest.raises(Refused, match="was not issued to no pod"):
+        fetch(ca.address, ca.roots, new_key_request(), held)
+    free = fetch(ca.address, ca.roots, new_key_request(), Token(mint.token("istio-system", "heddle-webhook")))
+    with pytest.raises(Refused, match="was not issued to pod istio-system/webhook-1"):
+        fetch(ca.address, ca.roots, new_key_request(), free, pod=webhook)
+    assert fetch(ca.address, ca.roots, new_key_request(), free).identity == free.identity
 
 
 # Peers that are slow or rude. What each of them could take from others is a thread, or a descriptor.

@@ -82,11 +82,16 @@ def test_renewal_needs_the_pod(ca: CaProcess, mint: TokenMint, api: ApiServer) -
     with pytest.raises(Refused, match="is not <namespace>/<name>/<uid>"):
         fetch(ca.address, ca.roots, new_key_request(), material, pod=PodRef("a b", "..", "%"))
     other = api.add_pod("default", "other-account", "uid-3", "ratings")
-    with pytest.raises(Refused, match="does not run as default/reviews"):
+    with pytest.raises(Refused, match="was not issued to pod default/other-account"):
         fetch(ca.address, ca.roots, new_key_request(), material, pod=other)
-    elsewhere = api.add_pod("elsewhere", "same-account-name", "uid-4", "reviews")
+    with pytest.raises(Refused, match="does not run as default/reviews"):
+        issue(ca, mint.token("default", "reviews", other))
+    elsewhere = api.add_pod("elsewhere", "same-account-name", "uid-2", "reviews")
     with pytest.raises(Refused, match="does not run as default/reviews"):
         fetch(ca.address, ca.roots, new_key_request(), material, pod=elsewhere)
+    api.add_pod("default", "short-lived", "uid-2", "ratings")
+    refused = eventually_refused(lambda: fetch(ca.address, ca.roots, new_key_request(), material, pod=pod))
+    assert "does not run as default/reviews" in str(refused)
     api.remove_pod("default", "short-lived")
     refused = eventually_refused(lambda: fetch(ca.address, ca.roots, new_key_request(), material, pod=pod))
     assert "does not exist" in str(refused)

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from ca.policy import Caller
+from ca.serials import leaf_serial
 from ca.settings import CaSettings
 from mesh.errors import HeddleError
 from mesh.identity import Identity
@@ -59,7 +60,10 @@ CLAIMS = {
         "warnafter": NOW + 1800,
     },
 }
-EXISTING = {("default", "reviews-1"): PodFacts("uid-1", "reviews", "node-1")}
+EXISTING = {
+    ("default", "reviews-1"): PodFacts("uid-1", "reviews", "node-1"),
+    ("default", "reviews-2"): PodFacts("uid-2", "reviews", "node-1"),
+}
 
 
 class _Keys(KeysVerifier):
@@ -82,7 +86,9 @@ CALLERS = Callers(CaSettings(), _Keys(), _pods)
 def _certificate() -> bytes:
     start = datetime.datetime.fromtimestamp(NOW - 60, datetime.UTC)
     uri = x509.UniformResourceIdentifier("spiffe://cluster.local/ns/default/sa/reviews")
-    builder = x509.CertificateBuilder(x509.Name([]), x509.Name([]), KEY.public_key(), 1 << 100)
+    builder = x509.CertificateBuilder(
+        x509.Name([]), x509.Name([]), KEY.public_key(), leaf_serial(POD["uid"], b"random" * 2)
+    )
     builder = builder.not_valid_before(start).not_valid_after(start + datetime.timedelta(days=1))
     for extension, critical in (
         (x509.SubjectAlternativeName([uri]), True),
@@ -153,6 +159,7 @@ def one(data: bytes) -> None:
     except HeddleError:
         return
     if by_certificate:
+        assert caller.pod_uid == POD["uid"], "renewed under another pod's name"
         _check_pod(caller)
     else:
         _check(caller, text.partition(" ")[2].strip())
@@ -192,6 +199,7 @@ def seeds() -> list[bytes]:
         b'\x02{"alg":"ES256","crit":["exp"],"b64":false}',
         b"\x03" + json.dumps(review).encode(),
         b"\x04default/reviews-1/uid-1",
+        b"\x04default/reviews-2/uid-2",
     ]
 
 

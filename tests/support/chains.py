@@ -103,7 +103,8 @@ def odd_certificate(
     public_key: Any, issuer: x509.Certificate, issuer_key: Any, now: int, changes: dict[str, Any]
 ) -> x509.Certificate:
     """A leaf of `issuer` as it should be, but for `changes`: an extension under "constraints", "usage", "purposes" or
-    "names" ((extension, critical), or None to leave it out), more of them under "more", a common name as "subject"."""
+    "names" ((extension, critical), or None to leave it out), more of them under "more", a common name as "subject",
+    another "serial"."""
     extensions: dict[str, tuple[x509.ExtensionType, bool] | None] = {
         "usage": (usage("digital_signature"), True),
         "purposes": (BOTH, False),
@@ -114,7 +115,7 @@ def odd_certificate(
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, changes["subject"])] if "subject" in changes else []
     begin = datetime.fromtimestamp(now - 60, UTC)
     builder = (
-        x509.CertificateBuilder(issuer.subject, x509.Name(subject), public_key, 0xD0 << 120)
+        x509.CertificateBuilder(issuer.subject, x509.Name(subject), public_key, changes.get("serial", 0xD0 << 120))
         .not_valid_before(begin)
         .not_valid_after(begin + timedelta(days=1))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
