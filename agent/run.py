@@ -159,7 +159,7 @@ class Agent:
         default = tls_secret(DEFAULT, material.chain_pem.decode(), material.key_pem.decode())
         bundle = material.bundle
         if bundle.federated:
-            roots = federated_validation_secret(ROOTCA, bundle.by_trust_domain)
+            roots = federated_validation_secret(ROOTCA, bundle.by_trust_domain, bundle.crls_by_trust_domain)
         else:
             roots = validation_secret(ROOTCA, bundle.roots, bundle.crls)
         self._relay.set_own_secret(DEFAULT, Part(material.serial, orjson.dumps(default)))

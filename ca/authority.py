@@ -200,8 +200,6 @@ class Authority:
 
     @staticmethod
     def _with_others(bundle: TrustBundle, federation: Federation) -> TrustBundle:
-        if bundle.crls and federation.roots:
-            log.warning("while other trust domains are federated, proxies heed no revocation lists (docs/adr/0222)")
         return replace(bundle, revision=bundle.revision + federation.number, federated=federation.roots)
 
     def _due(self, longest_leaf: int) -> bool:

@@ -54,14 +54,19 @@ def validation_secret(name: str, roots_pem: Iterable[str], crls_pem: Iterable[st
     return {"@type": _TYPE, "name": name, "validation_context": context}
 
 
-def federated_validation_secret(name: str, roots_pem: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+def federated_validation_secret(
+    name: str, roots_pem: Mapping[str, Iterable[str]], crls_pem: Mapping[str, Iterable[str]] | None = None
+) -> dict[str, Any]:
     """A `Secret` with the roots of several trust domains, by their names: a peer is checked with those of the trust
     domain that its SPIFFE ID names, so that no authority can speak for another's (SPIFFE Federation section 7.3).
 
-    Envoy's validator for this heeds no revocation lists (docs/adr/0222).
+    `crls_pem`: by trust domain, as in `validation_secret`. Envoy's validator takes no list from the validation context,
+    but those that stand among the roots, and checks peers of that trust domain by them alone (docs/adr/0227).
     """
+    lists = crls_pem or {}
     domains = [
-        {"name": domain, "trust_bundle": {"inline_string": _joined(roots)}} for domain, roots in roots_pem.items()
+        {"name": domain, "trust_bundle": {"inline_string": _joined([*roots, *lists.get(domain, ())])}}
+        for domain, roots in roots_pem.items()
     ]
     validator = {
         "name": "envoy.tls.cert_validator.spiffe",

@@ -69,6 +69,12 @@ class TrustBundle:
             each.trust_domain: each.roots or self.roots for each in self.federated
         }
 
+    @property
+    def crls_by_trust_domain(self) -> dict[str, tuple[str, ...]]:
+        """The lists of the own roots, for each trust domain for which those count."""
+        aliases = (each.trust_domain for each in self.federated if not each.roots)
+        return dict.fromkeys((self.trust_domain, *aliases), self.crls) if self.crls else {}
+
 
 @dataclass(frozen=True, slots=True)
 class SvidMaterial:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -38,3 +39,9 @@ def test_the_own_pem_has_no_foreign_roots() -> None:
 def test_nonsense_is_refused(federated: object) -> None:
     with pytest.raises(InvalidInput, match="whom else to trust"):
         bundle_from_json({**bundle_to_json(BUNDLE), "federated": federated})
+
+
+def test_whose_lists_count_for_whom() -> None:
+    assert BUNDLE.crls_by_trust_domain == {}
+    revoked = replace(BUNDLE, crls=("list",))
+    assert revoked.crls_by_trust_domain == {"cluster.local": ("list",), "old.example": ("list",)}

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from ca.crl import revocation_list
+from ca.revocation import Entry, Revocations
 from discovery.envoy.tls import mesh_client, mesh_server
 from discovery.plan.model import ClientTls, Destination, Resolution, TlsMode
 from mesh.sds import DEFAULT, ROOTCA, federated_validation_secret, tls_secret, validation_secret
 from tests.support.certificates import Authority, Certificate
+from tests.support.chains import PEM, Chain, key_pem
 from tests.support.tls_pairs import Ends, TlsPairs, tls_context
 from tests.support.waiting import wait_for
 
@@ -102,21 +106,32 @@ def test_without_federation_there_are_own_roots_and_aliases(
         assert envoys.speaks() == taken
 
 
-def test_federation_begins_and_ends_in_a_running_envoy(tmp_path: Path) -> None:
+class Watched:
     """The agent replaces the secret; here a file that Envoy watches takes the agent's place."""
-    file = tmp_path / "watched" / "secret.json"
-    file.parent.mkdir()
 
-    def put(secret: dict[str, Any]) -> None:
-        (tmp_path / "secret.json").write_text(json.dumps({"resources": [secret]}))
-        (tmp_path / "secret.json").replace(file)
+    def __init__(self, directory: Path, secret: dict[str, Any]) -> None:
+        self._next, self._file = directory / "secret.json", directory / "watched" / "secret.json"
+        self._file.parent.mkdir()
+        self.put(secret)
 
+    def put(self, secret: dict[str, Any]) -> None:
+        self._next.write_text(json.dumps({"resources": [secret]}))
+        self._next.replace(self._file)
+
+    def checks(self, context: dict[str, Any]) -> dict[str, Any]:
+        """The context, whose peers are checked by this secret."""
+        watched = {"path": str(self._file.parent)}
+        source = {"path_config_source": {"path": str(self._file), "watched_directory": watched}}
+        reference = {"name": ROOTCA, "sds_config": source}
+        combined = context["combined_validation_context"] | {"validation_context_sds_secret_config": reference}
+        return context | {"combined_validation_context": combined}
+
+
+def test_federation_begins_and_ends_in_a_running_envoy(tmp_path: Path) -> None:
     alone = validation_secret(ROOTCA, [OURS.root_pem])
-    put(alone)
-    server = common(mesh_server(DOMAINS, http=False))
-    source = {"path_config_source": {"path": str(file), "watched_directory": {"path": str(file.parent)}}}
-    reference = {"name": ROOTCA, "sds_config": source}
-    server["combined_validation_context"]["validation_context_sds_secret_config"] = reference
+    watched = Watched(tmp_path, alone)
+    put = watched.put
+    server = watched.checks(common(mesh_server(DOMAINS, http=False)))
     pairs = {name: Ends(server, theirs(peer)) for name, peer in PEERS.items()}
     with TlsPairs(pairs, tmp_path, secrets(FEDERATED)[:1]) as envoys:
         assert "partner" not in envoys.speaks()
@@ -124,3 +139,40 @@ def test_federation_begins_and_ends_in_a_running_envoy(tmp_path: Path) -> None:
         wait_for(lambda: envoys.speaks() == TRUSTED, looks=200)
         put(alone)
         wait_for(lambda: "partner" not in envoys.speaks(), looks=200)
+
+
+CHAIN = Chain()
+"""As the ca has it: leaves below an intermediate that is revoked by the list of its root."""
+SERIALS = {"own": 0x51 << 120, "revoked": 0x52 << 120}
+
+
+def held(serial: int) -> Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = CHAIN.odd_leaf(key, {"serial": serial})
+    chain = leaf.public_bytes(PEM) + CHAIN.intermediate.public_bytes(PEM)
+    return Certificate(chain.decode(), key_pem(key).decode())
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_lists_hold_while_others_are_federated(tmp_path: Path, side: str) -> None:
+    """The list comes to a running Envoy, which has spoken with all of them and has their sessions."""
+    roots = {"cluster.local": [CHAIN.root.public_bytes(PEM).decode()], "partner.example": [THEIRS.root_pem]}
+    peers = {name: held(serial) for name, serial in SERIALS.items()} | {"partner": PEERS["partner"]}
+    entry = Entry({f"{SERIALS['revoked']:x}": CHAIN.now + 86400}, CHAIN.now)
+    listed = revocation_list(CHAIN.root, CHAIN.root_key, Revocations(1, CHAIN.now, (entry,)))
+    none = revocation_list(CHAIN.root, CHAIN.root_key, Revocations(2, CHAIN.now))
+    watched = Watched(tmp_path, federated_validation_secret(ROOTCA, roots))
+    own = secrets(FEDERATED)[:1]
+    if side == "server":
+        checked = watched.checks(common(mesh_server(DOMAINS, http=False)))
+        pairs = {name: Ends(checked, theirs(peer)) for name, peer in peers.items()}
+    else:
+        checked = watched.checks(common(mesh_client(DESTINATION, ClientTls(TlsMode.ISTIO_MUTUAL), DOMAINS)))
+        pairs = {name: Ends(theirs(peer), checked) for name, peer in peers.items()}
+    with TlsPairs(pairs, tmp_path, own) as envoys:
+        assert envoys.speaks() == {"own", "revoked", "partner"}
+        watched.put(federated_validation_secret(ROOTCA, roots, {"cluster.local": [listed]}))
+        wait_for(lambda: envoys.speaks() == {"own", "partner"}, looks=200)
+        assert envoys.speaks() == {"own", "partner"}
+        watched.put(federated_validation_secret(ROOTCA, roots, {"cluster.local": [none]}))
+        wait_for(lambda: envoys.speaks() == {"own", "revoked", "partner"}, looks=200)
