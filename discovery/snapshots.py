@@ -8,7 +8,7 @@ force.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
@@ -18,33 +18,13 @@ from discovery.object_status import Seen, seen
 from discovery.tally import Thing
 from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh.kinds import Kind, parse_with_warnings, watched_by, without_effect
-from mesh.objects import (
-    Key,
-    parse_config_map,
-    parse_endpoint_slice,
-    parse_meta,
-    parse_namespace,
-    parse_node,
-    parse_pod,
-    parse_secret,
-    parse_service,
-)
+from mesh.objects import Key, parse_config_map, parse_meta, parse_secret
 from mesh.settings import CONTROL_NAMESPACE, MeshSettings, parse_mesh_settings
-from mesh.snapshot import Snapshot
+from mesh.snapshot import BY_NAME_ALONE, CORE, Snapshot
 
 SETTINGS = Key(CONTROL_NAMESPACE, "istio")
 SETTINGS_FIELD = "mesh"
 DEFAULT_REVISION = "default"
-
-_CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "Namespace": ("namespaces", parse_namespace),
-    "Node": ("nodes", parse_node),
-    "Pod": ("pods", parse_pod),
-    "Service": ("services", parse_service),
-    "EndpointSlice": ("slices", parse_endpoint_slice),
-    "Secret": ("secrets", parse_secret),
-}
-"""Kind -> field of Snapshot, parser."""
 
 _SECRET_FIELDS = frozenset({"tls.crt", "cert", "cacert", "ca.crt"})
 _KEPT = "its last good version stays in force"
@@ -77,7 +57,7 @@ class SnapshotBuilder:
         self._istio = {kind.kind: kind for kind in _kinds() if kind.of_istio}
         self.seen: dict[Thing, Seen] = {}
         """Istio's objects as the API server has them, those that cannot be read too."""
-        self._objects: dict[str, dict[Key, Any]] = {kind: {} for kind in (*_CORE, *self._istio)}
+        self._objects: dict[str, dict[Key, Any]] = {kind: {} for kind in (*CORE, *self._istio)}
         self._findings: dict[tuple[str, Key], tuple[Finding, ...]] = {}
         self._changed: set[str] = set()
         self._without_effect = {kind.kind for kind in self._istio.values() if kind.planned}
@@ -105,8 +85,8 @@ class SnapshotBuilder:
     def build(self) -> Snapshot:
         """A new Snapshot when anything in it changed."""
         changes: dict[str, Any] = {}
-        for kind in self._changed & _CORE.keys():
-            changes[_CORE[kind][0]] = self._frozen(kind)
+        for kind in self._changed & CORE.keys():
+            changes[CORE[kind][0]] = self._frozen(kind)
         istio = self._changed & self._istio.keys() - self._without_effect
         if istio:
             changes["istio"] = MappingProxyType(
@@ -122,7 +102,7 @@ class SnapshotBuilder:
 
     def _frozen(self, kind: str) -> Mapping[Any, Any]:
         objects: dict[Any, Any] = self._objects[kind]
-        if kind in ("Namespace", "Node"):
+        if kind in BY_NAME_ALONE:
             return MappingProxyType({key.name: value for key, value in objects.items()})
         return MappingProxyType(dict(objects))
 
@@ -164,8 +144,8 @@ class SnapshotBuilder:
         if kind == "Secret":
             secret = parse_secret(raw)
             return (secret if _SECRET_FIELDS & secret.data.keys() else None), ()
-        if kind in _CORE:
-            return _CORE[kind][1](raw), ()
+        if kind in CORE:
+            return CORE[kind][1](raw), ()
         entry = self._istio[kind]
         # The items of a list may leave out what the list itself says.
         typed, warnings = parse_with_warnings({"apiVersion": entry.api_version, "kind": kind, **raw})

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.analysis.registry import examine
+from mesh.analysis.view import View
+from mesh.assembly import with_namespace
 from mesh.istio.base import IstioObject
-from mesh.istio.service_entry import ServiceEntry
 from mesh.kinds import group_of, is_istio, kind_of, parse_with_warnings, without_effect
 from mesh.manifest import Document, ManifestProblem
+from mesh.objects import Key, Service, parse_service
 from mesh.problems import FieldProblem, ObjectErrors
-from mesh.references import check_references
+from mesh.snapshot import Snapshot
 from mesh.validation import DEFAULT_NAMESPACE
 
 
@@ -113,12 +116,24 @@ def _finding(document: Document, namespace: str, each: FieldProblem) -> Finding:
 def _across(every: tuple[Document, ...], parsed: dict[int, IstioObject[Any]], namespace: str) -> Iterator[Finding]:
     """What the objects say of each other."""
     by_object = {id(istio_object): every[number] for number, istio_object in parsed.items()}
-    services = [
-        (each.namespace or namespace, each.name) for each in every if (each.api_version, each.kind) == ("v1", "Service")
-    ]
-    entries = [host for each in parsed.values() if isinstance(each.spec, ServiceEntry) for host in each.spec.hosts]
-    for istio_object, found in check_references(parsed.values(), services, entries):
-        yield _finding(by_object[id(istio_object)], namespace, found)
+    istio: dict[str, dict[Key, IstioObject[Any]]] = {}
+    for each in parsed.values():
+        istio.setdefault(each.kind, {})[Key(each.namespace, each.name)] = each
+    services = [_service(each, namespace) for each in every if (each.api_version, each.kind) == ("v1", "Service")]
+    snapshot = Snapshot(services={service.meta.key: service for service in services}, istio=istio)
+    view = View(snapshot, complete=False)
+    for istio_object in parsed.values():
+        for found in examine(view, istio_object):
+            yield _finding(by_object[id(istio_object)], namespace, found.problem)
+
+
+def _service(document: Document, namespace: str) -> Service:
+    """A Service that is wrong, which is for the API server to say, is there all the same, without ports."""
+    raw = with_namespace(document.raw, namespace)
+    try:
+        return parse_service(raw)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return parse_service({"metadata": {key: raw["metadata"].get(key) for key in ("name", "namespace")}})
 
 
 def _twice(every: tuple[Document, ...], namespace: str) -> Iterator[Finding]:

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from mesh.objects import EndpointSlice, Key, Namespace, Node, Pod, Secret, Service
+from mesh.objects import (
+    EndpointSlice,
+    Key,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    parse_endpoint_slice,
+    parse_namespace,
+    parse_node,
+    parse_pod,
+    parse_secret,
+    parse_service,
+)
 from mesh.settings import MeshSettings
+
+CORE: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "Namespace": ("namespaces", parse_namespace),
+    "Node": ("nodes", parse_node),
+    "Pod": ("pods", parse_pod),
+    "Service": ("services", parse_service),
+    "EndpointSlice": ("slices", parse_endpoint_slice),
+    "Secret": ("secrets", parse_secret),
+}
+"""Kubernetes' kinds in a snapshot: kind -> field of Snapshot, parser."""
+BY_NAME_ALONE = ("Namespace", "Node")
+"""Those that a snapshot has by name, since they are in no namespace."""
 
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from discovery.plan.endpoints import AllBackends, all_backends
 from discovery.plan.memo import Memo, Scopes
 from discovery.plan.model import Problem
-from discovery.plan.origins import age
 from discovery.plan.peer_authentication import PeerPolicies, peer_policies
 from discovery.plan.places import Regions, regions_of
 from discovery.plan.rules import Rules, rules_of
 from discovery.plan.services import Services, services_of, wishes_of
 from discovery.plan.virtual_services import VirtualServices, virtual_services_of
-from mesh.istio.base import IstioObject
+from mesh.istio.base import IstioObject, age
 from mesh.istio.gateway import Gateway
 from mesh.settings import CLUSTER_DOMAIN
 from mesh.snapshot import Snapshot

@@ -17,11 +17,6 @@ def problem_with(thing: IstioObject[Any], field: str, message: str, hint: str) -
     return Problem(origin_of(thing, field), message, hint)
 
 
-def age(thing: IstioObject[Any]) -> tuple[str, str, str]:
-    """Sorts the oldest first; objects without a time (from files) by name, then namespace, as in Istio."""
-    return (thing.created, thing.name, thing.namespace)
-
-
 def unique(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Each problem once, sorted."""
     return tuple(sorted(set(problems), key=lambda p: (p.origin, p.message, p.hint)))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from discovery.plan.model import Origin, PeerTls, Problem
-from discovery.plan.origins import age, origin_of, problem_with
-from mesh.istio.base import IstioObject
+from discovery.plan.origins import origin_of, problem_with
+from mesh.istio.base import IstioObject, age
 from mesh.istio.peer_authentication import MutualTLSMode, PeerAuthentication
 
 Policy = IstioObject[PeerAuthentication]

@@ -23,8 +23,8 @@ from discovery.plan.model import (
     OutlierDetection,
     Problem,
 )
-from discovery.plan.origins import age, origin_of, problem_with
-from mesh.istio.base import IstioObject
+from discovery.plan.origins import origin_of, problem_with
+from mesh.istio.base import IstioObject, age
 from mesh.istio.destination_rule import (
     ClientTLSSettings,
     ConnectionPoolSettings,

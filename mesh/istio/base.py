@@ -295,3 +295,8 @@ class IstioObject(Generic[S]):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def age(thing: IstioObject[Any]) -> tuple[str, str, str]:
+    """Sorts the oldest first; objects without a time (from files) by name, then namespace, as in Istio."""
+    return (thing.created, thing.name, thing.namespace)

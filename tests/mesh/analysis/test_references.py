@@ -1,12 +1,16 @@
-"""References between objects: warned of only where the files could hold what is named."""
+"""References among files: looked at only where the files could hold what is named."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from mesh.analysis.registry import examine
+from mesh.analysis.view import View, full_host
 from mesh.istio.base import IstioObject
 from mesh.kinds import parse_istio
-from mesh.references import check_references, full_host
+from mesh.objects import Key, parse_service
+from mesh.snapshot import Snapshot
 
 
 def virtual_service(host: str, subset: str = "", namespace: str = "default", **spec: Any) -> IstioObject[Any]:
@@ -30,8 +34,18 @@ def made(kind: str, name: str, namespace: str, **spec: Any) -> IstioObject[Any]:
     return parse_istio({"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": meta, "spec": spec})
 
 
-def fields(*objects: IstioObject[Any], **beside: Any) -> list[str]:
-    return [problem.field for _, problem in check_references(objects, **beside)]
+def fields(
+    *objects: IstioObject[Any], services: Iterable[tuple[str, str]] = (), foreign_hosts: Iterable[str] = ()
+) -> list[str]:
+    ports = [{"number": 80, "name": "http"}]
+    entries = [made("ServiceEntry", "e", "default", hosts=[host], ports=ports) for host in foreign_hosts]
+    parsed = [parse_service({"metadata": {"namespace": home, "name": name}}) for home, name in services]
+    istio: dict[str, dict[Key, Any]] = {}
+    for each in (*objects, *entries):
+        istio.setdefault(each.kind, {})[Key(each.namespace, each.name)] = each
+    view = View(Snapshot(services={each.meta.key: each for each in parsed}, istio=istio), complete=False)
+    found = (each for thing in objects for each in examine(view, thing) if thing.kind == "VirtualService")
+    return [each.problem.field for each in found if each.code.number.startswith("HDL01")]
 
 
 SUBSET = "spec.http[0].route[0].destination.subset"

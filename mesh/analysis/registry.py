@@ -1,0 +1,87 @@
+"""The one table of checks. `heddle analyze`, the admission webhook and docs/analysis.md go by it.
+
+A new check is a generator in a module of this package, `(view, thing) -> findings`, one line in `CHECKS`, its codes in
+the module's `CODES`, and a file of its number in tests/mesh/analysis/cases, with an object for which it fires and one
+for which it does not. Numbers by theme: 00 the object itself, 01 references, 02 routes, 03 ports, 04 policies, 05
+injection and workloads, 06 certificates, 07 the control plane. `python -m mesh.analysis.page` writes docs/analysis.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.analysis import policies, ports, references, routing
+from mesh.analysis.model import Code, Finding
+from mesh.analysis.view import View
+from mesh.istio.base import IstioObject
+
+Run = Callable[[View, Any], Iterable[Finding]]
+
+SUPPRESS = "galley.istio.io/analyze-suppress"
+"""Annotation: codes (Heddle's or istioctl's) that are not reported on the object, with commas between, or `*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`run` is called with each object of each of `kinds`.
+
+    `at_admission`: whether it is asked when one object is admitted. It then sees every kind of mesh/kinds.py that the
+    webhook watches; of pods only their metadata.
+    """
+
+    kinds: tuple[str, ...]
+    run: Run
+    at_admission: bool = True
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(("VirtualService",), references.gateways_are_there),
+    Check(("VirtualService",), references.destinations_are_there),
+    Check(("Gateway",), references.gateway_is_served),
+    Check(("DestinationRule",), references.rule_has_a_host),
+    Check(("DestinationRule",), references.subsets_have_pods),
+    Check(("VirtualService",), routing.host_is_routed_once),
+    Check(("VirtualService",), routing.rules_are_reached),
+    Check(("VirtualService",), routing.hosts_are_at_the_gateway),
+    Check(("VirtualService",), ports.destination_ports_exist),
+    Check(("VirtualService",), ports.http_rules_meet_http),
+    Check(("Service",), ports.ports_say_their_protocol),
+    Check(policies.SELECTING, policies.selector_chooses),
+    Check(("AuthorizationPolicy",), policies.lets_something_through),
+    Check(("PeerAuthentication",), policies.strict_leaves_nobody_out),
+)
+
+THEMES: tuple[tuple[str, tuple[Code, ...]], ...] = (
+    ("References", references.CODES),
+    ("Routes", routing.CODES),
+    ("Ports", ports.CODES),
+    ("Policies", policies.CODES),
+)
+"""For the page of codes, in its order."""
+CODES: Mapping[str, Code] = {code.number: code for _, codes in THEMES for code in codes}
+
+
+def examine(view: View, thing: Any, *, at_admission: bool = False) -> Iterator[Finding]:
+    """What is doubtful about `thing`, an object of `view`; without what its annotation suppresses."""
+    kind = thing.kind if isinstance(thing, IstioObject) else type(thing).__name__
+    silenced = suppressed(thing.annotations if isinstance(thing, IstioObject) else thing.meta.annotations)
+    for check in CHECKS:
+        if kind in check.kinds and (check.at_admission or not at_admission):
+            yield from (each for each in check.run(view, thing) if not silenced(each.code))
+
+
+def analyse(view: View) -> Iterator[Finding]:
+    """What is doubtful about any object of `view`."""
+    snapshot = view.snapshot
+    core = (*snapshot.namespaces.values(), *snapshot.services.values(), *snapshot.pods.values())
+    istio = (thing for things in snapshot.istio.values() for thing in things.values())
+    for thing in (*core, *istio):
+        yield from examine(view, thing)
+
+
+def suppressed(annotations: Mapping[str, str]) -> Callable[[Code], bool]:
+    """Whether a code is one that the object's annotation suppresses."""
+    said = frozenset(word.strip() for word in annotations.get(SUPPRESS, "").split(","))
+    return lambda code: "*" in said or bool(said.intersection((code.number, *code.istio)))

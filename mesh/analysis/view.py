@@ -1,0 +1,149 @@
+"""What checks look at: a Snapshot, with the indexes that they ask for. Each is made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from mesh.annotations import NAMESPACE_INJECTION, REVISION
+from mesh.istio.base import IstioObject, age
+from mesh.istio.rules import host_covers, is_ip
+from mesh.objects import Key, Pod, Service
+from mesh.settings import CLUSTER_DOMAIN
+from mesh.snapshot import Snapshot
+
+
+class Workload(NamedTuple):
+    """Something that selectors choose: a pod, or what makes pods."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    has_sidecar: bool
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether it has all these labels, with these values."""
+        return all(self.labels.get(key) == value for key, value in labels.items())
+
+
+Workloads = Mapping[str, tuple[Workload, ...]]
+"""By namespace."""
+
+
+def workloads_of(pods: Iterable[Pod]) -> Workloads:
+    """The pods that run or will run."""
+    return by_namespace(
+        Workload(pod.meta.namespace, pod.meta.name, pod.meta.labels, pod.has_sidecar)
+        for pod in pods
+        if not pod.finished
+    )
+
+
+def by_namespace(workloads: Iterable[Workload]) -> Workloads:
+    found: dict[str, list[Workload]] = {}
+    for each in workloads:
+        found.setdefault(each.namespace, []).append(each)
+    return {namespace: tuple(those) for namespace, those in found.items()}
+
+
+def full_host(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
+    """A host as Istio reads it in an object of `namespace`: names without a dot are Services of that namespace."""
+    return host if "." in host or host == "*" or is_ip(host) else f"{host}.{namespace}.svc.{domain}"
+
+
+class View:
+    """`complete`: what is not here does not exist, as in a cluster. Among files it may exist elsewhere, so that a
+    reference is looked at only where the files could hold what it names.
+
+    `workloads` are those of the snapshot's pods unless they are given, as from the Deployments of some files.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        complete: bool = True,
+        workloads: Workloads | None = None,
+        domain: str = CLUSTER_DOMAIN,
+    ) -> None:
+        self.snapshot, self.complete, self.domain = snapshot, complete, domain
+        self._workloads = workloads
+
+    @property
+    def among(self) -> str:
+        """Where something is missing, for messages."""
+        return "" if self.complete else " among these files"
+
+    def full(self, host: str, namespace: str) -> str:
+        return full_host(host, namespace, self.domain)
+
+    @cached_property
+    def workloads(self) -> Workloads:
+        return workloads_of(self.snapshot.pods.values()) if self._workloads is None else self._workloads
+
+    def chosen_from(self, namespace: str) -> Iterator[Workload]:
+        """The workloads that an object of `namespace` can select: all of them in the root namespace."""
+        if namespace == self.snapshot.settings.root_namespace:
+            for those in self.workloads.values():
+                yield from those
+        else:
+            yield from self.workloads.get(namespace, ())
+
+    def in_mesh(self, namespace: str) -> bool:
+        """Whether pods of the namespace get sidecars, as far as its labels and its pods tell."""
+        found = self.snapshot.namespaces.get(namespace)
+        labels = found.meta.labels if found else {}
+        if labels.get(NAMESPACE_INJECTION) == "enabled" or REVISION in labels:
+            return True
+        return any(each.has_sidecar for each in self.workloads.get(namespace, ()))
+
+    @cached_property
+    def service_hosts(self) -> Mapping[str, Service]:
+        return {service.hostname(self.domain): service for service in self.snapshot.services.values()}
+
+    @cached_property
+    def service_namespaces(self) -> frozenset[str]:
+        return frozenset(key.namespace for key in self.snapshot.services)
+
+    @cached_property
+    def _entry_hosts(self) -> tuple[str, ...]:
+        entries = self.snapshot.of("ServiceEntry").values()
+        return tuple(dict.fromkeys(self.full(host, each.namespace) for each in entries for host in each.spec.hosts))
+
+    def is_entry(self, host: str) -> bool:
+        """Whether some ServiceEntry has the full name `host`."""
+        return any(host_covers(entry, host) for entry in self._entry_hosts)
+
+    @cached_property
+    def _rules(self) -> tuple[Mapping[str, list[IstioObject[Any]]], tuple[tuple[str, IstioObject[Any]], ...]]:
+        exact: dict[str, list[IstioObject[Any]]] = {}
+        wildcards: list[tuple[str, IstioObject[Any]]] = []
+        for rule in self.snapshot.of("DestinationRule").values():
+            host = self.full(rule.spec.host, rule.namespace)
+            if host.startswith("*"):
+                wildcards.append((host, rule))
+            else:
+                exact.setdefault(host, []).append(rule)
+        return exact, tuple(wildcards)
+
+    def rules_for(self, host: str) -> list[IstioObject[Any]]:
+        """The DestinationRules whose host covers the full name `host`, wherever they are."""
+        exact, wildcards = self._rules
+        return [*exact.get(host, ()), *(rule for pattern, rule in wildcards if host_covers(pattern, host))]
+
+    @cached_property
+    def mesh_routes(self) -> Mapping[str, tuple[IstioObject[Any], ...]]:
+        """The VirtualServices for sidecars by full host, the oldest first, which is the one that counts."""
+        found: dict[str, list[IstioObject[Any]]] = {}
+        everything = self.snapshot.of("VirtualService").values()
+        for each in sorted((each for each in everything if each.spec.applies_to_mesh), key=age):
+            for host in dict.fromkeys(self.full(host, each.namespace) for host in each.spec.hosts):
+                found.setdefault(host, []).append(each)
+        return {host: tuple(those) for host, those in found.items()}
+
+    def gateway(self, name: str, namespace: str) -> tuple[Key, IstioObject[Any] | None]:
+        """The Gateway that an object of `namespace` calls `name` (`edge`, `infra/edge`), None where there is none."""
+        home, _, short = name.rpartition("/")
+        key = Key(home or namespace, short)
+        return key, self.snapshot.of("Gateway").get(key)

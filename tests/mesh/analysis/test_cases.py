@@ -1,0 +1,63 @@
+"""Each code: a cluster in a file, and what is found in it. HEDDLE_REGENERATE=1 writes the findings anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mesh.analysis import page
+from mesh.analysis.model import Severity
+from mesh.analysis.registry import CHECKS, CODES, analyse, examine
+from mesh.analysis.view import View
+from mesh.assembly import snapshot_of
+from mesh.manifest import documents
+
+CASES = Path(__file__).parent / "cases"
+NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
+
+
+def view_of(name: str) -> View:
+    text = (CASES / f"{name}.in.yaml").read_text()
+    return View(snapshot_of(document.raw for document in documents(text, name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_found_is_the_golden_one(name: str) -> None:
+    view = view_of(name)
+    found = list(analyse(view))
+    text = "".join(f"{line}\n" for line in sorted(f"{each.severity}: {each}" for each in found))
+    golden = CASES / f"{name}.out.txt"
+    if os.environ.get("HEDDLE_REGENERATE"):
+        golden.write_text(text)
+    assert text == golden.read_text(), "HEDDLE_REGENERATE=1 writes it anew"
+    named = {each.about for each in found if each.code.number == name}
+    assert named, "it fires"
+    kinds = {about.kind for about in named}
+    silent = [
+        thing
+        for check in CHECKS
+        for kind in kinds.intersection(check.kinds)
+        for thing in (view.snapshot.services if kind == "Service" else view.snapshot.of(kind)).values()
+        if not any(each.code.number == name for each in examine(view, thing))
+    ]
+    assert silent, "and there is one for which it does not"
+
+
+def test_every_code_has_a_case_and_every_case_a_code() -> None:
+    assert set(NAMES) == set(CODES)
+    assert {path.name.removesuffix(".out.txt") for path in CASES.glob("*.out.txt")} == set(NAMES)
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert page.FILE.read_text() == page.page(), "run: python -m mesh.analysis.page"
+
+
+def test_codes_are_numbered_by_theme_and_say_what_to_do() -> None:
+    for code in CODES.values():
+        assert code.means.endswith(".")
+        assert code.fix.endswith(".")
+        assert isinstance(code.severity, Severity)
+    assert len({code.name for code in CODES.values()}) == len(CODES)
+    assert list(CODES) == sorted(CODES)
