@@ -29,6 +29,10 @@ COMMANDS = {
         "cli.commands.doctor",
         "Look at an installation on a cluster: what is wrong, what it means, and what to do.",
     ),
+    "explain": (
+        "cli.commands.explain",
+        "What a request meets on its way, and which object and field decides it.",
+    ),
     "inject": ("cli.commands.inject", "Print manifests with the sidecar in each pod that gets one."),
     "local": ("cli.commands.local", "A mesh on this machine, from Kubernetes manifests, without Kubernetes."),
     "rotate": (

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import click
 import orjson
 import yaml
 
-from mesh.checks import Finding, Report, check_documents
-from mesh.manifest import Document, ManifestProblem, read_manifest
+from cli.manifest_files import read_manifests
+from mesh.checks import Report, check_documents
 from mesh.validation import DEFAULT_NAMESPACE
-
-SUFFIXES = frozenset((".yaml", ".yml", ".json"))
-STANDARD_INPUT = "-"
 
 
 @click.command("validate")
@@ -44,54 +40,9 @@ def command(sources: tuple[str, ...], namespace: str, output: str) -> None:
 
 def validate(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) -> Report:
     """The report on the files, directories and standard input that `sources` name."""
-    documents: list[Document] = []
-    problems: list[ManifestProblem] = []
-    unreadable: list[Finding] = []
-    ignored: list[Finding] = []
-    for file, from_directory in _files(sources, unreadable):
-        text = _read(file, unreadable)
-        if text is None:
-            continue
-        manifest = read_manifest(text, file)
-        documents.extend(manifest.documents)
-        for problem in manifest.problems:
-            if from_directory and problem.foreign:
-                ignored.append(Finding(problem.source, problem.line, "", "", "not a Kubernetes object: ignored"))
-            else:
-                problems.append(problem)
-    report = check_documents(documents, problems, namespace)
-    return replace(report, errors=(*unreadable, *report.errors), warnings=(*ignored, *report.warnings))
-
-
-def _files(sources: Iterable[str], unreadable: list[Finding]) -> Iterator[tuple[str, bool]]:
-    """Names of files, and whether each was found in a directory rather than named; no file twice."""
-    seen: set[Path] = set()
-    for source in dict.fromkeys(sources):
-        if source == STANDARD_INPUT or not Path(source).is_dir():
-            yield source, False
-            continue
-        inside = sorted(file for file in Path(source).rglob("*") if file.suffix in SUFFIXES and file.is_file())
-        if not inside:
-            hint = f"files there must end in {', '.join(sorted(SUFFIXES))}"
-            unreadable.append(Finding(source, 0, "", "", "the directory holds no manifest", hint))
-        for file in inside:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield str(file), True
-
-
-def _read(file: str, unreadable: list[Finding]) -> str | None:
-    try:
-        raw = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
-        return raw.decode()
-    except OSError as error:
-        unreadable.append(
-            Finding(file, 0, "", "", f"it cannot be read: {error.strerror or error}", "check name and rights")
-        )
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        unreadable.append(Finding(file, line, "", "", "it is not UTF-8 text", "save it as UTF-8"))
-    return None
+    found = read_manifests(sources)
+    report = check_documents(found.documents, found.problems, namespace)
+    return replace(report, errors=(*found.unreadable, *report.errors), warnings=(*found.ignored, *report.warnings))
 
 
 def _render(report: Report, output: str) -> str:

@@ -1,0 +1,72 @@
+"""`heddle explain`: what a request meets on its way, and which object and field decides it."""
+
+from __future__ import annotations
+
+import click
+
+from cli.explaining.asked import asked
+from cli.explaining.view import as_json, text
+from cli.mesh_objects import live_objects, manifests, snapshot_of
+from cli.on_cluster import cluster_options
+from cli.output import output_option, show
+from discovery.explain.explain import explain
+from discovery.explain.model import Result
+from discovery.plan.index import index
+from discovery.plan.memo import Scopes
+from mesh.validation import DEFAULT_NAMESPACE
+
+
+@click.command("explain")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO[:PORT][/PATH]")
+@click.option("-n", "--namespace", default="", help="That of FROM, where it does not name it (NS/POD).")
+@click.option("-X", "--request", "method", default="GET", show_default=True, help="The method.")
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header. Can be repeated.")
+@click.option("--host", "authority", default="", help="The Host header, where it is not that of TO.")
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="FILE|DIR|-",
+    help="Explain these manifests, as a cluster would run them, instead of a mesh that runs. Can be repeated.",
+)
+@cluster_options
+@output_option
+def command(
+    source: str,
+    target: str,
+    namespace: str,
+    method: str,
+    headers: tuple[str, ...],
+    authority: str,
+    files: tuple[str, ...],
+    kubeconfig: str,
+    output: str,
+) -> None:
+    """What a request meets on its way, and which object and field decides it.
+
+    FROM is a pod: its name, the beginning of it, or NS/NAME; a gateway too, for requests that arrive there. TO is what
+    the app would dial: a service's name, another host or an address, with or without http://.
+
+    Told from the objects alone: of -f, of the mesh that runs here, or of the cluster, where it takes the right to list
+    them. It tells what is asked for; `heddle status` tells whether every proxy has applied it.
+
+    Exit code 0 when all such requests are served, or answered as a rule says; 3 when some or all are refused.
+    """
+    objects = manifests(files, namespace or DEFAULT_NAMESPACE).objects if files else live_objects(kubeconfig)
+    snapshot, scopes = snapshot_of(objects), Scopes()
+    request, alike = asked(
+        snapshot,
+        index(snapshot, scopes),
+        source,
+        target,
+        namespace=namespace,
+        method=method,
+        headers=headers,
+        authority=authority,
+    )
+    explained = explain(snapshot, request, scopes)
+    show(as_json(explained, alike), output, lambda _: text(explained, alike))
+    if any(branch.outcome.result is Result.REFUSED for branch in explained.branches):
+        raise click.exceptions.Exit(3)

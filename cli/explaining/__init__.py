@@ -1,0 +1,1 @@
+"""What `heddle explain` is asked, and how it answers."""

@@ -1,0 +1,113 @@
+"""The objects that discovery plans from, as a person has them: in manifests, in the mesh of this machine, on a cluster.
+
+They are read with the person's own rights, and planned here: what is asked need not be in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from cli.manifest_files import read_manifests
+from cli.mesh_access import connect
+from cli.reach import cluster_asked
+from discovery.gateway_secrets import needed
+from discovery.snapshots import SnapshotBuilder, watches
+from kube.client import Client, Refused
+from kube.source import Changed, Listed, Watched, list_path
+from local.offline import Objects, completed
+from mesh.checks import Finding, check_documents
+from mesh.errors import InvalidInput, NotFound
+from mesh.manifest import Document
+from mesh.objects import Key
+from mesh.snapshot import Snapshot
+from mesh.validation import DEFAULT_NAMESPACE
+
+Raw = dict[str, Any]
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Manifested:
+    """Manifests without an error in them; `namespace` is that of objects that name none."""
+
+    documents: tuple[Document, ...]
+    namespace: str
+
+    @property
+    def objects(self) -> Objects:
+        """What a cluster would make of them."""
+        return completed((document.raw for document in self.documents), self.namespace)
+
+
+def manifests(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) -> Manifested:
+    """InvalidInput with every error in them: file, line, field, and the way out."""
+    found = read_manifests(sources)
+    report = check_documents(found.documents, found.problems, namespace)
+    errors: tuple[Finding, ...] = (*found.unreadable, *report.errors)
+    if errors:
+        raise InvalidInput("\n".join(["the manifests have errors:", *(f"  {finding}" for finding in errors)]))
+    return Manifested(found.documents, namespace)
+
+
+def live_objects(kubeconfig: str) -> Objects:
+    """Those of the mesh that runs here, or of the cluster. Of Secrets only names are kept, and only gateways' ones."""
+    cluster = cluster_asked(kubeconfig)
+    return _on_cluster(cluster) if cluster else _embedded()
+
+
+def builder_of(objects: Objects) -> SnapshotBuilder:
+    """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it."""
+    builder = SnapshotBuilder()
+    kinds = {watched.kind for watched in watches()} | {"Secret"}
+    for kind in sorted(kinds):
+        builder.apply(Listed(kind, tuple(objects.get(kind, ())), 0))
+    return builder
+
+
+def snapshot_of(objects: Objects) -> Snapshot:
+    return builder_of(objects).build()
+
+
+def changed(kind: str, raw: Raw, *, deleted: bool = False) -> Changed:
+    """The event of an object that is written, or taken away."""
+    return Changed(kind, raw, deleted, 0)
+
+
+def _embedded() -> Objects:
+    mesh = connect()
+    kinds = sorted({watched.kind for watched in watches()} | {"Secret"})
+    return {kind: mesh.get(f"/objects/{kind}")["items"] for kind in kinds}
+
+
+def _on_cluster(client: Client) -> Objects:
+    def read(watched: Watched) -> Sequence[Raw]:
+        try:
+            return [raw for page in client.list(watched.path, watched.query) for raw in page.items]
+        except NotFound:
+            return ()  # its definition is not installed
+        except Refused as error:
+            if error.status != 403:
+                raise
+            hint = "it takes the verb list on what discovery reads: manifests/ has it as heddle-discovery's ClusterRole"
+            raise Refused(403, f"you may not list {watched.path.rpartition('/')[2]}", hint=hint) from None
+
+    kinds = watches()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        lists = dict(zip((watched.kind for watched in kinds), pool.map(read, kinds), strict=True))
+    secrets = [_secret(client, key) for key in sorted(needed(snapshot_of(lists)))]
+    return {**lists, "Secret": [raw for raw in secrets if raw is not None]}
+
+
+def _secret(client: Client, key: Key) -> Raw | None:
+    """That it is there is all that matters; who may not know is taken at the Gateway's word."""
+    try:
+        client.get(f"{list_path('', 'v1', 'secrets', key.namespace)}/{key.name}")
+    except NotFound:
+        return None
+    except Refused as error:
+        if error.status != 403:
+            raise
+    return {"metadata": {"namespace": key.namespace, "name": key.name}, "data": {"tls.crt": ""}}
