@@ -63,6 +63,9 @@ class Issuance:
         )
         if refusal:
             raise Revoked(refusal, hint="`heddle certificates revoked` has the list")
+        fingerprint = key.fingerprint
+        if self._authority.revocations.knows_key(fingerprint):
+            raise Revoked("this key is compromised: a certificate with it was revoked for that", hint="make another")
         signing = self._authority.issuer(self._settings.max_ttl)
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
         number = leaf_serial(caller.pod_uid, secrets.token_bytes(RANDOM_BYTES))
@@ -77,7 +80,7 @@ class Issuance:
             pod_uid=caller.pod_uid,
             node=caller.node,
             key_kind=key.kind,
-            key_fingerprint=key.fingerprint,
+            key_fingerprint=fingerprint,
             issuer=signing.serial,
             root=signing.root,
             prepared_at=now,

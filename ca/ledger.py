@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -167,6 +168,17 @@ class Ledger:
                 (valid_at, identity, pod, serial),
             ).fetchall()
         return dict(rows)
+
+    def keys(self, serials: Iterable[str]) -> frozenset[str]:
+        """The fingerprints of the keys in those of the certificates that are here."""
+        with self._lock, _explained:
+            rows = [
+                self._connection.execute(
+                    "SELECT key_fingerprint FROM certificates WHERE serial = ?", (serial,)
+                ).fetchone()
+                for serial in serials
+            ]
+        return frozenset(row[0] for row in rows if row)
 
     def prune(self, expired_before: float) -> int:
         """Forget the certificates that expired before then; how many there were."""

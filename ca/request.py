@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ca.known_keys import whose
 from ca.weak_rsa import weakness
 from mesh.errors import InvalidInput, TooLarge
 from mesh.key_kinds import RSA_SIZES, WAY_OUT
@@ -72,7 +73,11 @@ def parse_request(request: str | bytes) -> SignableKey:
             field=_FIELD,
             hint="name the curve, and do not compress the point (RFC 5480 sections 2.1.1 and 2.2)",
         )
-    return SignableKey(spki, kind)
+    signable = SignableKey(spki, kind)
+    known = whose(signable.fingerprint, key)
+    if known:
+        raise InvalidInput(f"this key is not accepted: {known}", field=_FIELD, hint="make another")
+    return signable
 
 
 def _der_of_pem(raw: bytes) -> bytes:

@@ -17,9 +17,10 @@ from mesh.errors import Busy, InvalidInput, MissingPrerequisite, NotFound
 from mesh.identity import parse_identity
 
 DOCUMENT = "revocations.json"
+KEY_COMPROMISE = "keyCompromise"
 REASONS = (
     "unspecified",
-    "keyCompromise",
+    KEY_COMPROMISE,
     "affiliationChanged",
     "superseded",
     "cessationOfOperation",
@@ -33,12 +34,14 @@ class Entry:
     """One revocation: of `identity` if that is not empty, with the serials that it had, else of its one serial.
 
     `serials`: serial (lower-case hexadecimal) -> the certificate's end. `at`: when it was revoked. Unix seconds.
+    `keys`: fingerprints of the keys in them, where the reason is that those are known to somebody else.
     """
 
     serials: Mapping[str, int]
     at: int
     reason: str = "unspecified"
     identity: str = ""
+    keys: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -72,13 +75,19 @@ class Revocations:
                 return f"certificate {serial} has been revoked ({entry.reason})"
         return ""
 
+    def knows_key(self, fingerprint: str) -> bool:
+        """Whether the key of this fingerprint is compromised: whoever has a token does not get it certified again."""
+        return any(fingerprint in entry.keys for entry in self.entries)
+
 
 def revoked(known: Revocations, entry: Entry, now: int) -> Revocations:
-    """With `entry`. What is on the list already stays as it was, but for serials that `entry` adds."""
+    """With `entry`. What is on the list already stays as it was, but for serials and keys that `entry` adds."""
     there = next((each for each in known.entries if each.name == entry.name), None)
-    if there is not None and entry.serials.keys() <= there.serials.keys():
+    if there is not None and entry.serials.keys() <= there.serials.keys() and entry.keys <= there.keys:
         return known
-    merged = entry if there is None else replace(there, serials={**entry.serials, **there.serials})
+    merged = entry
+    if there is not None:
+        merged = replace(there, serials={**entry.serials, **there.serials}, keys=there.keys | entry.keys)
     entries = tuple(each for each in known.entries if each is not there)
     return _changed(known, (*entries, merged), now)
 
@@ -135,6 +144,7 @@ def revocations_json(known: Revocations) -> dict[str, Any]:
                 "serials": dict(entry.serials),
                 "at": entry.at,
                 "reason": entry.reason,
+                **({"keys": sorted(entry.keys)} if entry.keys else {}),
             }
             for entry in known.entries
         ],
@@ -155,6 +165,7 @@ def revocations_of(documents: Mapping[str, str]) -> Revocations:
                 int(each["at"]),
                 str(each["reason"]),
                 str(each["identity"]),
+                frozenset(map(str, each.get("keys", ()))),
             )
             for each in raw["entries"]
         )

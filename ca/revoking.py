@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ from ca.authority import Authority
 from ca.ledger import Ledger
 from ca.revocation import (
     DOCUMENT,
+    KEY_COMPROMISE,
     REASONS,
     Entry,
     Revocations,
@@ -91,26 +92,28 @@ class Revoking:
         return self._change(with_all)
 
     def complete(self, trust: Trust) -> None:
-        """Add the certificates that this replica has issued to identities that are revoked; call it when the state
-        has changed. Another replica cannot know of them."""
+        """Add what only this replica knows: the certificates that it has issued to identities that are revoked, and
+        the keys in certificates of its that are revoked because of them. Call it when the state has changed."""
         now = int(self._now())
         for entry in revocations_of(trust.others).entries:
-            if not entry.identity:
-                continue
-            ours = self._ledger.serials(now, identity=entry.identity)
-            if ours.keys() <= entry.serials.keys():
+            ours = self._ledger.serials(now, identity=entry.identity) if entry.identity else entry.serials
+            addition = Entry({**ours}, entry.at, entry.reason, entry.identity, self._keys(entry.reason, ours))
+            if ours.keys() <= entry.serials.keys() and addition.keys <= entry.keys:
                 continue
             try:
-                self._change(partial(_with_serials, Entry(ours, entry.at, entry.reason, entry.identity), now))
+                self._change(partial(_with_more, addition, now))
             except HeddleError as error:
-                log.error("certificates of a revoked identity are not revoked yet", error=str(error))
+                log.error("a revocation is not complete yet", name=entry.name, error=str(error))
+
+    def _keys(self, reason: str, serials: Iterable[str]) -> frozenset[str]:
+        return self._ledger.keys(serials) if reason == KEY_COMPROMISE else frozenset()
 
     def _entries(self, wish: Wish) -> list[Entry]:
         now, known = int(self._now()), dict(wish.serials)
         if wish.identity:
             self._check_not_ours(wish.identity)
             serials = {**known, **self._ledger.serials(now, identity=wish.identity)}
-            return [Entry(serials, now, wish.reason, wish.identity)]
+            return [Entry(serials, now, wish.reason, wish.identity, self._keys(wish.reason, serials))]
         if wish.pod:
             known |= self._ledger.serials(now, pod=wish.pod)
             if not known:
@@ -118,7 +121,10 @@ class Revoking:
         else:
             ours = self._ledger.serials(now, serial=wish.serial)
             known = {wish.serial: (known | ours).get(wish.serial, now + self._settings.max_ttl)}
-        return [Entry({serial: end}, now, wish.reason) for serial, end in known.items()]
+        return [
+            Entry({serial: end}, now, wish.reason, keys=self._keys(wish.reason, [serial]))
+            for serial, end in known.items()
+        ]
 
     def _check_not_ours(self, identity: str) -> None:
         parsed = parse_identity(identity)
@@ -148,9 +154,9 @@ class Revoking:
         raise Conflict("the ca's state is changed by others all the time", hint="try again")
 
 
-def _with_serials(addition: Entry, now: int, known: Revocations) -> Revocations:
-    """Unless the identity was restored meanwhile."""
-    there = any(entry.identity == addition.identity for entry in known.entries)
+def _with_more(addition: Entry, now: int, known: Revocations) -> Revocations:
+    """Unless it was restored meanwhile."""
+    there = any(entry.name == addition.name for entry in known.entries)
     return revoked(known, addition, now) if there else known
 
 

@@ -31,6 +31,7 @@ FIRST = (
     "tests/local",
     "tests/ca",
     "tests/discovery",
+    "tests/fuzz",
 )
 
 # The mark of files whose tests add to this machine's interfaces, mounts and rules, or look whether anything did.

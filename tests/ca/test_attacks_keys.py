@@ -45,6 +45,12 @@ GENERATOR = (
     .public_key()
     .public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 )
+RFC_6979_P256 = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
+RFC_6979_P384 = int(
+    "6B9D3DAD2E1B8C1C05B19875B6659F4DE23C3B667BF297BA9AA47740787137D896D5724E4C70A825F872C9EA60D2EDF5", 16
+)
+RFC_7515_P256 = 0x8E9B109E719098BF980487DF1F5D77E9CB29606EBED2263B5F57C213DF84F4B2
+RFC_7517_P256 = 0xF3BD0C07A81FB932781ED52752F60CC89A6BE5E51934FE01938DDB55D8F77801
 RSA = rsa.generate_private_key(65537, 2048)
 N = RSA.public_key().public_numbers().n
 
@@ -179,6 +185,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "modulus-with-a-small-factor": (small_factor, "small factor"),
     "primes-next-to-each-other": (close, "next to each other"),
     "roca": (roca, "ROCA"),
+    "private-key-1": (lambda: of(ec.derive_private_key(1, ec.SECP256R1())), "a small number"),
+    "private-key-63": (lambda: of(ec.derive_private_key(63, ec.SECP384R1())), "a small number"),
+    "private-key-minus-1": (lambda: of(ec.derive_private_key(ORDER - 1, ec.SECP256R1())), "a small number"),
+    "the-example-of-rfc-6979": (lambda: of(ec.derive_private_key(RFC_6979_P256, ec.SECP256R1())), "RFC 6979 A.2.5"),
+    "the-other-of-rfc-6979": (lambda: of(ec.derive_private_key(RFC_6979_P384, ec.SECP384R1())), "RFC 6979 A.2.6"),
+    "the-example-of-rfc-7515": (lambda: of(ec.derive_private_key(RFC_7515_P256, ec.SECP256R1())), "RFC 7515 A.3"),
+    "the-example-of-rfc-7517": (lambda: of(ec.derive_private_key(RFC_7517_P256, ec.SECP256R1())), "RFC 7517 A.2"),
 }
 
 

@@ -72,6 +72,15 @@ def test_refusal() -> None:
     assert known.refusal(str(WEB), "") == known.refusal(str(WEB), "abc") == ""
 
 
+def test_keys_are_added_and_kept() -> None:
+    known = revoked(Revocations(), Entry({"ab": NOW + 10}, NOW, "keyCompromise"), NOW)
+    more = revoked(known, Entry({"ab": NOW + 10}, NOW, "keyCompromise", keys=frozenset({"k"})), NOW)
+    assert more.number == 2
+    assert revoked(more, Entry({"ab": NOW + 10}, NOW), NOW) is more
+    assert (more.knows_key("k"), more.knows_key("")) == (True, False)
+    assert revocations_of({revocation.DOCUMENT: json.dumps(revocations_json(more))}) == more
+
+
 def test_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revocation, "MOST_SERIALS", 1)
     known = revoked(Revocations(), Entry({"ab": NOW + 10}, NOW), NOW)
@@ -131,10 +140,12 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def issue(issuance: Issuance, proof: str = "", identity: Identity = WEB, pod: str = "web-1") -> Issued:
+def issue(
+    issuance: Issuance, proof: str = "", identity: Identity = WEB, pod: str = "web-1", csr: str | None = None
+) -> Issued:
     kind = "certificate" if proof else "token"
     caller = Caller(kind, identity, identity.namespace, pod, "uid", "node", proof)
-    return issuance.issue(caller, parse_request(new_key_request().csr_pem), None)
+    return issuance.issue(caller, parse_request(csr or new_key_request().csr_pem), None)
 
 
 def openssl_accepts(directory: Path, issued: Issued, authority: Authority) -> bool:
@@ -276,3 +287,34 @@ def test_while_the_root_is_rotated_each_root_has_its_list(place: Place) -> None:
     assert of_the_new_root.intermediate_pem != good.intermediate_pem
     assert openssl_accepts(place.directory, of_the_new_root, authority)
     assert not openssl_accepts(place.directory, bad, authority)
+
+
+@pytest.mark.parametrize("by", ["serial", "pod", "identity"])
+def test_a_compromised_key_is_not_certified_again(place: Place, by: str) -> None:
+    """To nobody, by no replica, whichever of them issued the certificate and whichever was told."""
+    (_, issuance, _), (other, others, telling) = place.replica("one"), place.replica("two")
+    csr = new_key_request().csr_pem
+    bad = issue(issuance, csr=csr)
+    wish = {"serial": {"serial": bad.serial}, "pod": {"pod": "shop/web-1"}, "identity": {"identity": str(WEB)}}[by]
+    told = (("serials", ((bad.serial, bad.not_after),)),) if by != "serial" else ()
+    telling.carry_out(Wish("revoke", reason="keyCompromise", **wish, **dict(told)), "somebody")  # type: ignore[arg-type]
+    issuance._authority.refresh()  # as its watch would have it do: it alone knows the key
+    other.refresh()
+    somebody = Identity("cluster.local", "shop", "other")
+    for replica in (issuance, others):
+        with pytest.raises(Forbidden, match="this key is compromised"):
+            issue(replica, identity=somebody, csr=csr)
+        assert issue(replica, identity=somebody).serial
+    telling.carry_out(
+        Wish("restore", identity=wish.get("identity", ""), serial="" if by == "identity" else bad.serial), "x"
+    )
+    issuance._authority.refresh()
+    assert issue(issuance, identity=somebody, csr=csr).serial
+
+
+def test_another_reason_says_nothing_about_the_key(place: Place) -> None:
+    _, issuance, revoking = place.replica("one")
+    csr = new_key_request().csr_pem
+    bad = issue(issuance, csr=csr)
+    revoking.carry_out(Wish("revoke", serial=bad.serial, reason="superseded"), "somebody")
+    assert issue(issuance, csr=csr).serial
