@@ -21,6 +21,10 @@ COMMANDS = {
         "cli.commands.demo",
         "Start the mesh on samples/bookinfo, drive traffic, tell what happens, and take everything down again.",
     ),
+    "diff": (
+        "cli.commands.diff",
+        "What applying manifests would change in the proxies' configuration, before it is done.",
+    ),
     "install": (
         "cli.commands.install",
         "Install Heddle on a Kubernetes cluster, or make the installation as asked for now.",

@@ -5,14 +5,15 @@ They are read with the person's own rights, and planned here: what is asked need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from cli.manifest_files import read_manifests
-from cli.mesh_access import connect
+from cli.mesh_access import Mesh, connect
 from cli.reach import cluster_asked
+from discovery.explain.model import UNSEEN
 from discovery.gateway_secrets import needed
 from discovery.snapshots import SnapshotBuilder, watches
 from kube.client import Client, Refused
@@ -27,6 +28,8 @@ from mesh.validation import DEFAULT_NAMESPACE
 
 Raw = dict[str, Any]
 AT_ONCE = 8
+KINDS = sorted({*(watched.kind for watched in watches()), "Secret"})
+"""What discovery reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,23 @@ def manifests(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) -> Man
 
 
 def live_objects(kubeconfig: str) -> Objects:
-    """Those of the mesh that runs here, or of the cluster. Of Secrets only names are kept, and only gateways' ones."""
+    """Those of the mesh that runs here, or of the cluster; of a cluster's Secrets only those that gateways serve."""
     cluster = cluster_asked(kubeconfig)
-    return _on_cluster(cluster) if cluster else _embedded()
+    return _on_cluster(cluster) if cluster else embedded_objects(connect())
 
 
 def builder_of(objects: Objects) -> SnapshotBuilder:
     """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it."""
     builder = SnapshotBuilder()
-    kinds = {watched.kind for watched in watches()} | {"Secret"}
-    for kind in sorted(kinds):
-        builder.apply(Listed(kind, tuple(objects.get(kind, ())), 0))
+    for event in events_of(objects):
+        builder.apply(event)
     return builder
+
+
+def events_of(objects: Objects) -> Iterator[Listed]:
+    """The objects as discovery hears of them: all of each kind."""
+    for kind in KINDS:
+        yield Listed(kind, tuple(objects.get(kind, ())), 0)
 
 
 def snapshot_of(objects: Objects) -> Snapshot:
@@ -76,10 +84,9 @@ def changed(kind: str, raw: Raw, *, deleted: bool = False) -> Changed:
     return Changed(kind, raw, deleted, 0)
 
 
-def _embedded() -> Objects:
-    mesh = connect()
-    kinds = sorted({watched.kind for watched in watches()} | {"Secret"})
-    return {kind: mesh.get(f"/objects/{kind}")["items"] for kind in kinds}
+def embedded_objects(mesh: Mesh) -> Objects:
+    """Those of the mesh that runs here."""
+    return {kind: mesh.get(f"/objects/{kind}")["items"] for kind in KINDS}
 
 
 def _on_cluster(client: Client) -> Objects:
@@ -102,12 +109,14 @@ def _on_cluster(client: Client) -> Objects:
 
 
 def _secret(client: Client, key: Key) -> Raw | None:
-    """That it is there is all that matters; who may not know is taken at the Gateway's word."""
+    """For who may not read it, it is what the Gateway takes it for."""
     try:
-        client.get(f"{list_path('', 'v1', 'secrets', key.namespace)}/{key.name}")
+        found: Raw = client.get(f"{list_path('', 'v1', 'secrets', key.namespace)}/{key.name}")
     except NotFound:
         return None
     except Refused as error:
         if error.status != 403:
             raise
-    return {"metadata": {"namespace": key.namespace, "name": key.name}, "data": {"tls.crt": ""}}
+        meta = {"namespace": key.namespace, "name": key.name}
+        return {"metadata": meta, "type": UNSEEN, "data": {"tls.crt": "", "tls.key": ""}}
+    return found

@@ -13,7 +13,7 @@ from dataclasses import replace
 from discovery.explain.forward import PASSTHROUGH, Scene, direct, forwarded
 from discovery.explain.interception import bypassed_outbound
 from discovery.explain.matching import without_port
-from discovery.explain.model import Branch, Explanation, Outcome, Part, Request, Result, Step, refused
+from discovery.explain.model import UNSEEN, Branch, Explanation, Outcome, Part, Request, Result, Step, refused
 from discovery.explain.names import dialled
 from discovery.explain.routing import Routed, routed
 from discovery.plan.index import index
@@ -31,6 +31,7 @@ from discovery.plan.model import (
 from discovery.plan.outbound import WILDCARD
 from discovery.plan.plan import plan, proxy_of
 from discovery.plan.workloads import container_ports, is_gateway
+from discovery.secrets import secrets_of
 from mesh.errors import NotFound
 from mesh.objects import Key, Pod
 from mesh.snapshot import Snapshot
@@ -175,7 +176,7 @@ def _through_gateway(scene: Scene, made: Plan) -> Explanation:
         origins = tuple(origin for each in listener.servers for origin in each.origins)
         return Explanation(request, Role.GATEWAY, False, (), refused(reason, hint, origins))
     step = Step(Part.LISTENER, listener.name, _server_says(server, request.port, port), server.origins)
-    if (ends := _unserved(scene, server)) is not None:
+    if (ends := _unserved(scene, made, listener, server)) is not None:
         return Explanation(request, Role.GATEWAY, False, (step,), (ends,))
     if not (server.protocol.is_http and server.route_table):
         return Explanation(request, Role.GATEWAY, False, (step,), _split(scene, server.targets, server.origins))
@@ -219,14 +220,18 @@ def _server_says(server: GatewayServer, asked: int, port: int) -> str:
     return f"{at} ends TLS{demand}"
 
 
-def _unserved(scene: Scene, server: GatewayServer) -> Branch | None:
+def _unserved(scene: Scene, made: Plan, listener: GatewayListener, server: GatewayServer) -> Branch | None:
     """Refused, where there is no certificate to show."""
     tls = server.tls
     if tls is None or tls.passthrough or not tls.credential:
         return None
-    key = Key(scene.client.meta.namespace, tls.credential)
-    if key in scene.snapshot.secrets:
+    secret = scene.snapshot.secrets.get(Key(made.proxy.namespace, tls.credential))
+    if secret is not None and secret.type == UNSEEN:
+        return None
+    alone = replace(made, gateways=(replace(listener, servers=(server,)),))
+    _, findings = secrets_of(alone, scene.snapshot.secrets)
+    if not findings:
         return None
     origins = tuple(replace(each, field=f"{each.field}.tls.credentialName") for each in server.origins[:1])
-    reason = f"there is no Secret {tls.credential} in namespace {key.namespace}: the handshake fails"
-    return Branch(1.0, Outcome(Result.REFUSED, 0, reason, "create it with tls.crt and tls.key", origins))
+    reason, hint = f"{findings[0].message}: the handshake fails", findings[0].hint
+    return Branch(1.0, Outcome(Result.REFUSED, 0, reason, hint, origins))

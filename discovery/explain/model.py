@@ -9,6 +9,8 @@ from discovery.plan.model import Origin, Role
 from mesh.objects import Key
 
 HTTP_PORT, HTTPS_PORT = 80, 443
+UNSEEN = "heddle.dev/unseen"
+"""The type of a Secret that whoever asks may not read: it is taken for what the Gateway takes it for."""
 
 
 @dataclass(frozen=True, slots=True)

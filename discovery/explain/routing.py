@@ -155,7 +155,9 @@ def described(route: Route) -> str:
     if route.timeout is not None:
         says.append(f"timeout {route.timeout:g} s")
     if route.retries is not None and route.targets:
-        says.append(f"{route.retries.attempts} retries on {route.retries.on}")
+        limit = route.retries.per_try_timeout
+        each = f", each within {limit:g} s" if limit else ""
+        says.append(f"{route.retries.attempts} retries on {route.retries.on}{each}")
     if HeaderChanges() not in (route.request_headers, route.response_headers):
         says.append("headers are changed")
     if route.match == RequestMatch() and not route.origin:

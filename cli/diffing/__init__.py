@@ -1,0 +1,1 @@
+"""What `heddle diff` compares, and how it tells it."""

@@ -1,0 +1,1 @@
+"""What differs between two plans, in the mesh's own words."""
