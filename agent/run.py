@@ -39,7 +39,6 @@ from svid.material import PodRef, SvidMaterial, TrustBundle
 
 log = logging.getLogger("agent")
 
-CONTROL_NAMESPACE = "istio-system"
 STALE_START = 0.5  # seconds that discovery is waited for before Envoy starts with the configuration kept on disk
 SAVE_AFTER = 1.0  # seconds after a change was applied: many changes make one file
 
@@ -301,7 +300,7 @@ class Agent:
         )
 
     def _server(self, account: str) -> Identity:
-        return Identity(self._settings.identity.trust_domain, CONTROL_NAMESPACE, account)
+        return Identity(self._settings.identity.trust_domain, self._settings.control_namespace, account)
 
     def _orders(self) -> Orders:
         settings = self._settings

@@ -18,7 +18,7 @@ from typing import Any
 
 from mesh import ports
 from mesh.errors import InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
+from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, Identity
 from mesh.istio.durations import parse_duration
 from mesh.key_kinds import key_kind
 
@@ -64,6 +64,7 @@ class Settings:
     instance_ip: str
     instance_ips: tuple[str, ...]
     identity: Identity
+    control_namespace: str
     ca: tuple[str, int]
     discovery: tuple[str, int]
     token_file: str
@@ -101,8 +102,9 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("instance-ips", "INSTANCE_IPS", "", "all IP addresses of this pod, separated by commas"),
     ("service-account", "SERVICE_ACCOUNT", "default", "service account of this pod"),
     ("trust-domain", "TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN, "trust domain of the mesh"),
-    ("ca", "CA_ADDR", f"heddle-ca.istio-system.svc:{ports.CA}", "host:port of the certificate authority"),
-    ("discovery", "DISCOVERY_ADDR", f"heddle-discovery.istio-system.svc:{ports.DISCOVERY}", "host:port of discovery"),
+    ("control-namespace", "CONTROL_NAMESPACE", CONTROL_NAMESPACE, "namespace of the control plane"),
+    ("ca", "CA_ADDR", "", f"host:port of the ca; else heddle-ca of the control plane's namespace, {ports.CA}"),
+    ("discovery", "DISCOVERY_ADDR", "", f"host:port of discovery; else heddle-discovery there, {ports.DISCOVERY}"),
     ("token-file", "TOKEN_FILE", "/var/run/secrets/tokens/istio-token", "projected token of audience istio-ca"),
     ("root-cert-file", "ROOT_CERT_FILE", "/var/run/secrets/istio/root-cert.pem", "roots to trust at first (PEM)"),
     ("data-dir", "DATA_DIR", "/etc/istio/proxy", "where the last good configuration is kept"),
@@ -148,7 +150,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             raise InvalidInput(f"{text} is not set", field=variable, hint=f"set ${variable} or pass --{flag}")
         given[variable] = value
     data_dir = given["DATA_DIR"].rstrip("/") or "/"
-    proxy = _proxy_config(given["PROXY_CONFIG"])
+    proxy, home = _proxy_config(given["PROXY_CONFIG"]), given["CONTROL_NAMESPACE"]
     settings = Settings(
         pod_name=given["POD_NAME"],
         pod_namespace=given["POD_NAMESPACE"],
@@ -156,8 +158,11 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         instance_ip=_ip(given["INSTANCE_IP"], "INSTANCE_IP"),
         instance_ips=_ips(given["INSTANCE_IP"], given["INSTANCE_IPS"]),
         identity=Identity(given["TRUST_DOMAIN"], given["POD_NAMESPACE"], given["SERVICE_ACCOUNT"]),
-        ca=_address(given["CA_ADDR"], "CA_ADDR"),
-        discovery=_address(given["DISCOVERY_ADDR"], "DISCOVERY_ADDR"),
+        control_namespace=home,
+        ca=_address(given["CA_ADDR"] or f"heddle-ca.{home}.svc:{ports.CA}", "CA_ADDR"),
+        discovery=_address(
+            given["DISCOVERY_ADDR"] or f"heddle-discovery.{home}.svc:{ports.DISCOVERY}", "DISCOVERY_ADDR"
+        ),
         token_file=given["TOKEN_FILE"],
         root_cert_file=given["ROOT_CERT_FILE"],
         data_dir=data_dir,

@@ -35,7 +35,7 @@ from ca.rotation.api import current_json
 from ca.rotation.desk import RootKeys
 from ca.rotation.service import LeadsInTurn, rotation_service
 from ca.secret_store import SecretStore
-from ca.settings import CONTROL_NAMESPACE, CaSettings
+from ca.settings import CaSettings
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
 from ca.trust import forget_key, new_trust
 from ca.trust_domain_keeper import TrustDomainKeeper
@@ -45,7 +45,7 @@ from mesh.errors import Conflict, HeddleError, InvalidInput
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
-from serving.options import address, own_pod
+from serving.options import address, control_namespace, own_pod
 from serving.server import Running
 from svid.material import SvidMaterial, TrustBundle
 
@@ -212,8 +212,7 @@ def _elsewhere(options: argparse.Namespace, settings: CaSettings, client: Client
 
 def _store(options: argparse.Namespace, client: Client) -> Store:
     if options.root_secret:
-        pod = own_pod()
-        return SecretStore(client, pod.namespace if pod else CONTROL_NAMESPACE, options.root_secret)
+        return SecretStore(client, control_namespace(), options.root_secret)
     return DirectoryStore(options.state)
 
 

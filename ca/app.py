@@ -28,7 +28,7 @@ from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.api import RotationDeps, add_rotation
 from ca.rotation.desk import Desk
 from ca.rotation.observe import Observer
-from ca.settings import CA, CaSettings
+from ca.settings import CaSettings
 from mesh.errors import Forbidden, HeddleError, InvalidInput, Unauthenticated
 from serving.json_http import handle_errors, json_response, read_json
 from svid.material import PodRef
@@ -71,7 +71,7 @@ def create_app(deps: Deps) -> Flask:
     def operator() -> str:
         caller = deps.callers.operator(_credentials(), deps.now())
         if not may_read_ledger(caller, deps.settings):
-            raise Forbidden(f"{caller.identity} is not an operator", hint="settings.operators says who is")
+            raise Forbidden(f"{caller.identity} is not an operator", hint=f"that is {deps.settings.operator}")
         return str(caller.identity)
 
     def check_operator() -> None:
@@ -126,7 +126,7 @@ def create_app(deps: Deps) -> Flask:
 
     def check_peer() -> None:
         identity = deps.callers.operator(_credentials(), deps.now()).identity
-        if identity != CA.identity(deps.settings.trust_domain):
+        if identity != deps.settings.ca:
             check_operator()
 
     add_rotation(

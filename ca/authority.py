@@ -248,6 +248,7 @@ class Authority:
             new_serial(),
             max(now - settings.backdate, int(root.not_valid_before_utc.timestamp())),
             min(now + settings.intermediate_ttl, root_end),
+            settings.control_namespace,
         )
         pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
         return SigningIssuer(

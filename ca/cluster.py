@@ -66,7 +66,7 @@ class Cluster:
         self._states = CertificateStates(
             client, revoked=lambda: {serial for serial, _ in authority.revocations.serials()}
         )
-        self._roots = RootKeeper(client, lambda: authority.bundle, self._ending)
+        self._roots = RootKeeper(client, lambda: authority.bundle, store.namespace, self._ending)
         self._behind = threading.Event()
         self._stopping = threading.Event()
 

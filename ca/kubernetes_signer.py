@@ -98,7 +98,8 @@ class KubernetesSigner:
         key = ec.generate_private_key(ec.SECP256R1())
         serial = new_serial()
         name = "-".join(filter(None, ("heddle-ca", self._replica, f"{serial:x}"[:12])))
-        subject, extensions = intermediate_request_extensions(self._settings.trust_domain, serial)
+        settings = self._settings
+        subject, extensions = intermediate_request_extensions(settings.trust_domain, serial, settings.control_namespace)
         builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
         for extension in extensions:
             builder = builder.add_extension(extension.value, critical=extension.critical)
@@ -107,7 +108,7 @@ class KubernetesSigner:
             "request": base64.b64encode(text).decode(),
             "signerName": self._signer,
             "usages": list(USAGES),
-            "expirationSeconds": self._settings.intermediate_ttl,
+            "expirationSeconds": settings.intermediate_ttl,
         }
         metadata = {"name": name, "labels": {"app.kubernetes.io/name": "heddle-ca"}}
         self._client.post(

@@ -17,7 +17,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from ca.app import Deps, create_app
 from ca.callers import Credentials
 from ca.policy import Caller
-from ca.settings import OPERATOR
+from ca.settings import CaSettings
 from mesh.errors import Forbidden
 from serving.operator_socket import listen
 
@@ -27,8 +27,8 @@ LONGEST_BODY = 1 << 20
 class SocketCallers:
     """Whoever asks here is the operator, and gets no certificate: for that, somebody must have proved who they are."""
 
-    def __init__(self, trust_domain: str) -> None:
-        self._caller = Caller("socket", OPERATOR.identity(trust_domain))
+    def __init__(self, settings: CaSettings) -> None:
+        self._caller = Caller("socket", settings.operator.identity(settings.trust_domain))
 
     def authenticate(self, _credentials: Credentials, _now: float) -> Caller:
         raise Forbidden("certificates are not issued over the operator's socket")
@@ -39,7 +39,7 @@ class SocketCallers:
 
 def serve_operators(place: Path, deps: Deps) -> None:
     """Serve at `place`, in daemon threads, for the life of the process. OSError when it cannot be made."""
-    app = create_app(replace(deps, callers=SocketCallers(deps.settings.trust_domain)))
+    app = create_app(replace(deps, callers=SocketCallers(deps.settings)))
     with listen(place) as listener:  # the server takes a copy
         server = make_server(
             f"unix://{place}", 0, _BodyEnds(app), threaded=True, request_handler=_Handler, fd=listener.fileno()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ca.pkcs11 import use_module
 from ca.pod_certificates import SIGNER
-from ca.settings import CALLER_RATE, CONTROL_PLANE, DAY, OPERATOR, TOTAL_RATE, CaSettings, Rate, RootToken
+from ca.settings import CALLER_RATE, DAY, TOTAL_RATE, CaSettings, Rate, RootToken
 from mesh.errors import InvalidInput
 from mesh.key_kinds import KEY_KINDS
 from mesh.ports import CA
 from serving.operator_socket import SOCKET
-from serving.options import add_listening
+from serving.options import add_listening, control_namespace
 
 THREADS = 8
 JUDGED_HERE = "local"
@@ -148,8 +148,8 @@ def settings_of(options: argparse.Namespace) -> CaSettings:
         total_rate=_rate(options.rate, 2, "--rate"),
         root_token=_token(options),
         leaf_keys=frozenset(kind.strip() for kind in options.leaf_keys.split(",")),
-        # In a pod, the control plane has pods too.
-        without_pod=frozenset({OPERATOR} if options.root_secret else CONTROL_PLANE),
+        control_namespace=control_namespace(),
+        in_pods=bool(options.root_secret),
     )
 
 

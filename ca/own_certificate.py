@@ -8,7 +8,7 @@ from dataclasses import replace
 from ca.issue import Issuance, issued_json
 from ca.policy import Caller
 from ca.request import parse_request
-from ca.settings import CA, CaSettings
+from ca.settings import CaSettings
 from serving.certificate import SvidCertificate
 from serving.impatient import make_impatient
 from svid.keeper import OnChange
@@ -24,7 +24,7 @@ def own_certificate(
 ) -> SvidCertificate:
     """Not obtained yet, and not started. `pod` is the ca's own, where it has one."""
     place = (pod.namespace, pod.name, pod.uid) if pod else ()
-    caller = Caller("self", CA.identity(settings.trust_domain), *place)
+    caller = Caller("self", settings.ca, *place)
 
     def obtain(_current: SvidMaterial | None) -> SvidMaterial:
         request = new_key_request()

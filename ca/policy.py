@@ -93,7 +93,7 @@ def may_read_ledger(caller: Caller, settings: CaSettings) -> bool:
     """Whether this caller is an operator."""
     identity = caller.identity
     account = ServiceAccount(identity.namespace, identity.service_account)
-    return identity.trust_domain == settings.trust_domain and account in settings.operators
+    return identity.trust_domain == settings.trust_domain and account == settings.operator
 
 
 def component_of(caller: Caller, settings: CaSettings) -> str:
@@ -112,4 +112,4 @@ def component_of(caller: Caller, settings: CaSettings) -> str:
 
 def needs_pod(identity: Identity, settings: CaSettings) -> bool:
     """Whether this identity is only certified for a pod that exists."""
-    return ServiceAccount(identity.namespace, identity.service_account) not in settings.without_pod
+    return settings.needs_pod(ServiceAccount(identity.namespace, identity.service_account))

@@ -14,8 +14,9 @@ from ipaddress import ip_network
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ca.settings import DNS_SUFFIXES
+from ca.settings import dns_suffixes
 from ca.signature import IssuerKey, IssuerPublicKey, scheme_of
+from mesh.identity import CONTROL_NAMESPACE
 
 # RFC 1123 host names: labels of letters, digits and inner dashes, the last not a number (an IPv4 address has one).
 _HOST = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*(?![0-9]+\Z)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
@@ -37,23 +38,24 @@ def intermediate_certificate(
     serial: int,
     not_before: int,
     not_after: int,
+    control_namespace: str = CONTROL_NAMESPACE,
 ) -> x509.Certificate:
     """An intermediate that may sign leaves of its trust domain, and nothing below them (path length 0).
 
     It is another key of the same authority and has its root's name (RFC 5280 section 3.2, "self-issued"), so that the
     root's revocation list counts for its leaves (docs/adr/0231). Key identifiers tell the two apart.
     """
-    name, constraints = root.subject, _name_constraints(trust_domain)
+    name, constraints = root.subject, _name_constraints(trust_domain, control_namespace)
     return _authority(
         name, public_key, root.subject, root_key, 0, trust_domain, serial, not_before, not_after, constraints
     )
 
 
 def intermediate_request_extensions(
-    trust_domain: str, serial: int
+    trust_domain: str, serial: int, control_namespace: str
 ) -> tuple[x509.Name, list[x509.Extension[x509.ExtensionType]]]:
     """The subject and the extensions to ask for, where somebody else signs the intermediate."""
-    constraints = _name_constraints(trust_domain)
+    constraints = _name_constraints(trust_domain, control_namespace)
     extensions = [
         _extension(x509.BasicConstraints(ca=True, path_length=0), critical=True),
         _extension(_key_usage(authority=True), critical=True),
@@ -107,7 +109,7 @@ def _authority(
     return builder.sign(issuer_key, scheme_of(issuer_key.public_key()).digest)
 
 
-def _name_constraints(trust_domain: str) -> x509.NameConstraints | None:
+def _name_constraints(trust_domain: str, control_namespace: str) -> x509.NameConstraints | None:
     """SPIFFE IDs of the trust domain alone, the control plane's DNS names alone, and no IP addresses.
 
     None for a trust domain that SPIFFE knows and DNS does not (`a_b`, `10.0.0.1`): Envoy and Go refuse every
@@ -115,7 +117,7 @@ def _name_constraints(trust_domain: str) -> x509.NameConstraints | None:
     """
     if not _HOST.match(trust_domain):
         return None
-    permitted = [x509.UniformResourceIdentifier(trust_domain), *map(x509.DNSName, DNS_SUFFIXES)]
+    permitted = [x509.UniformResourceIdentifier(trust_domain), *map(x509.DNSName, dns_suffixes(control_namespace))]
     return x509.NameConstraints(permitted, [x509.IPAddress(ip_network(every)) for every in ("0.0.0.0/0", "::/0")])
 
 

@@ -128,7 +128,7 @@ class Revoking:
 
     def _check_not_ours(self, identity: str) -> None:
         parsed = parse_identity(identity)
-        if ServiceAccount(parsed.namespace, parsed.service_account) in self._settings.control_plane:
+        if self._settings.is_control_plane(ServiceAccount(parsed.namespace, parsed.service_account)):
             raise Forbidden(
                 f"{identity} is the control plane's: without it no proxy gets anything more",
                 field="identity",

@@ -32,12 +32,14 @@ class RootKeeper:
         self,
         client: Client,
         bundle: Callable[[], TrustBundle],
+        control_namespace: str,
         ending: Callable[[], bool] = lambda: False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ending`: whether this replica is about to end, and should write no more."""
         self._client = client
         self._bundle = bundle
+        self._home = control_namespace
         self._ending = ending
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class RootKeeper:
         with self._lock:
             if not {"Namespace", "ConfigMap"} <= self._listed:
                 return  # half a view would write what is there already
-            for namespace in to_write(self._namespaces, self._with_pods, self._maps, bundle):
+            for namespace in to_write(self._namespaces, self._with_pods, self._maps, bundle, self._home):
                 if self._contested(namespace):
                     self._later.add(namespace)
                 else:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.settings import CONTROL_NAMESPACE
 from svid.material import TrustBundle
 
 NAME = "istio-ca-root-cert"
@@ -38,11 +37,11 @@ def namespace_facts(namespace: Mapping[str, Any]) -> NamespaceFacts:
     )
 
 
-def wanting(namespaces: Mapping[str, NamespaceFacts], with_pods: Iterable[str]) -> set[str]:
+def wanting(namespaces: Mapping[str, NamespaceFacts], with_pods: Iterable[str], control_namespace: str) -> set[str]:
     """The namespaces that get the ConfigMap: asked for by label, with an injected pod, or the control plane's."""
     asked = {name for name, facts in namespaces.items() if facts.injected}
     asked |= {name for name in with_pods if name in namespaces}
-    asked |= {CONTROL_NAMESPACE} & namespaces.keys()
+    asked |= {control_namespace} & namespaces.keys()
     return {name for name in asked - LEFT_ALONE if not namespaces[name].ending}
 
 
@@ -62,6 +61,7 @@ def to_write(
     with_pods: Iterable[str],
     there: Mapping[str, Mapping[str, Any]],
     bundle: TrustBundle,
+    control_namespace: str,
 ) -> list[str]:
     """The namespaces in which the ConfigMap has to be written; `there`: those that exist, by namespace.
 
@@ -69,7 +69,7 @@ def to_write(
     """
     ours = {name for name, found in there.items() if _is_ours(found) and name in namespaces}
     kept = {name for name in ours if not namespaces[name].ending}
-    wanted = wanting(namespaces, with_pods) | kept
+    wanted = wanting(namespaces, with_pods, control_namespace) | kept
     return sorted(name for name in wanted if name not in there or _is_wrong(there[name], bundle))
 
 

@@ -17,6 +17,7 @@ from ca.settings import CA, HOUR
 from ca.sign import issuer_of, prepare, sign
 from ca.trust import new_serial
 from mesh.errors import InvalidInput
+from mesh.identity import CONTROL_NAMESPACE, Identity
 from svid.material import SvidMaterial, TrustBundle
 from svid.tls import client_context, server_context
 
@@ -70,7 +71,7 @@ def _material(imported: ImportedRoot, trust_domain: str, now: int) -> SvidMateri
             own.public_key(), imported.root, key, trust_domain, new_serial(), now - HOUR, now + HOUR
         )
         key, chain = own, [issuing]
-    identity = CA.identity(trust_domain)
+    identity = Identity(trust_domain, CONTROL_NAMESPACE, CA)
     leaf_key = ec.generate_private_key(ec.SECP256R1())
     spki = leaf_key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -26,13 +26,13 @@ class SecretStore:
 
     def __init__(self, client: Client, namespace: str, name: str) -> None:
         self._client = client
-        self._namespace, self._secret = namespace, name
+        self.namespace, self._secret = namespace, name
         self._collection = f"/api/v1/namespaces/{namespace}/secrets"
         self._path = f"{self._collection}/{name}"
 
     @property
     def name(self) -> str:
-        return f"Secret {self._namespace}/{self._secret}"
+        return f"Secret {self.namespace}/{self._secret}"
 
     def read(self) -> Stored | None:
         try:
@@ -49,7 +49,7 @@ class SecretStore:
             if error.status != 409:
                 raise self._explained(error, "create") from None
         except NotFound:
-            raise MissingPrerequisite(f"there is no namespace {self._namespace} for {self.name}") from None
+            raise MissingPrerequisite(f"there is no namespace {self.namespace} for {self.name}") from None
         stored = self.read()
         if stored is None:
             raise Unavailable(f"{self.name} was removed while it was being read")
@@ -70,7 +70,7 @@ class SecretStore:
         return Watched("Secret", self._collection, {"fieldSelector": f"metadata.name={self._secret}"})
 
     def _body(self, documents: Documents, version: str = "") -> dict[str, Any]:
-        metadata: dict[str, Any] = {"namespace": self._namespace, "name": self._secret, "labels": _LABELS}
+        metadata: dict[str, Any] = {"namespace": self.namespace, "name": self._secret, "labels": _LABELS}
         if version:
             metadata["resourceVersion"] = version
         data = {name: base64.b64encode(text.encode()).decode() for name, text in documents.items()}
@@ -88,6 +88,6 @@ class SecretStore:
         if isinstance(error, Refused) and error.status in (401, 403):
             return MissingPrerequisite(
                 f"the ca may not {verb} {self.name}: {error.message}",
-                hint=f"its service account needs a Role in {self._namespace} that allows it",
+                hint=f"its service account needs a Role in {self.namespace} that allows it",
             )
         return error

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mesh.errors import InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
+from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, Identity, check_trust_domain
 from mesh.key_kinds import DEFAULT_KEY, KEY_KINDS
 
-CONTROL_NAMESPACE = "istio-system"
 HOUR, DAY = 3600, 86400
 
 
@@ -33,32 +31,23 @@ class ServiceAccount:
     namespace: str
     name: str
 
+    def __str__(self) -> str:
+        return f"service account {self.namespace}/{self.name}"
+
     def identity(self, trust_domain: str) -> Identity:
         """Its SPIFFE ID."""
         return Identity(trust_domain, self.namespace, self.name)
 
 
-def _control(name: str) -> ServiceAccount:
-    return ServiceAccount(CONTROL_NAMESPACE, name)
-
-
-DNS_SUFFIXES = (f"{CONTROL_NAMESPACE}.svc", f"{CONTROL_NAMESPACE}.svc.cluster.local")
-"""What every DNS name in a certificate ends with: intermediates may certify no other (`ca.profile`)."""
-
-
-def _dns_names(name: str) -> tuple[str, ...]:
-    return tuple(f"{name}.{suffix}" for suffix in DNS_SUFFIXES)
-
-
-CA = _control("heddle-ca")
-OPERATOR = _control("heddle-operator")
-
-# Service accounts of the control plane, with the DNS names that their certificates carry beside the SPIFFE ID. Only the
-# webhook needs one (the API server knows no SPIFFE); the others' are for people with curl.
-CONTROL_PLANE: Mapping[ServiceAccount, tuple[str, ...]] = {
-    _control(name): _dns_names(name) for name in ("heddle-webhook", "heddle-discovery", "heddle-ca")
-} | {OPERATOR: ()}
+CA, OPERATOR = "heddle-ca", "heddle-operator"
+SERVERS = frozenset({"heddle-webhook", "heddle-discovery", CA})
 REVISIONED_WEBHOOK = "heddle-webhook-"
+"""Service accounts in the control plane's namespace. The operator serves nothing."""
+
+
+def dns_suffixes(control_namespace: str) -> tuple[str, ...]:
+    """What every DNS name in a certificate ends with: intermediates may certify no other (`ca.profile`)."""
+    return f"{control_namespace}.svc", f"{control_namespace}.svc.cluster.local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +63,7 @@ class CaSettings:
     """Times are in seconds. InvalidInput when they contradict each other."""
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
+    control_namespace: str = CONTROL_NAMESPACE
     leaf_ttl: int = DAY
     min_ttl: int = 60
     max_ttl: int = 7 * DAY
@@ -89,18 +79,41 @@ class CaSettings:
     total_rate: Rate = TOTAL_RATE
     refresh_hint: int = 300  # how often other trust domains should look for a new bundle
     leaf_keys: frozenset[str] = frozenset(KEY_KINDS)  # the kinds of key that are certified
-    # The service accounts of the control plane, and the DNS names of each.
-    control_plane: Mapping[ServiceAccount, tuple[str, ...]] = field(default_factory=lambda: dict(CONTROL_PLANE))
-    # Those of them that come without a pod: processes of `heddle local`; on a cluster, the `heddle` command alone.
-    without_pod: frozenset[ServiceAccount] = frozenset(CONTROL_PLANE)
-    operators: frozenset[ServiceAccount] = frozenset({OPERATOR})
+    # Whether the control plane's components run in pods; processes of `heddle local` do not.
+    in_pods: bool = False
+
+    @property
+    def ca(self) -> Identity:
+        """Who the ca is itself."""
+        return self._control(CA).identity(self.trust_domain)
+
+    @property
+    def operator(self) -> ServiceAccount:
+        """Who may read and steer everything: the `heddle` command."""
+        return self._control(OPERATOR)
+
+    def is_control_plane(self, account: ServiceAccount) -> bool:
+        """Whether it is a component's, or the operator's."""
+        return account == self.operator or bool(self.dns_names(account))
+
+    def needs_pod(self, account: ServiceAccount) -> bool:
+        """Whether it is only certified for a pod that exists; the `heddle` command never has one."""
+        is_component = account.namespace == self.control_namespace and account.name in SERVERS
+        return account != self.operator and (self.in_pods or not is_component)
 
     def dns_names(self, account: ServiceAccount) -> tuple[str, ...]:
-        """What the API server calls it; a revision's webhook has a Service, and an account, of the revision's name."""
-        known = self.control_plane.get(account)
-        if known is None and account.namespace == CONTROL_NAMESPACE and account.name.startswith(REVISIONED_WEBHOOK):
-            return _dns_names(account.name)
-        return known or ()
+        """Those that its certificate carries beside the SPIFFE ID, if it is a component's.
+
+        Only the webhook needs one (the API server knows no SPIFFE); the others' are for people with curl. A revision's
+        webhook has a Service, and an account, of the revision's name.
+        """
+        serves = account.name in SERVERS or account.name.startswith(REVISIONED_WEBHOOK)
+        if account.namespace != self.control_namespace or not serves:
+            return ()
+        return tuple(f"{account.name}.{suffix}" for suffix in dns_suffixes(self.control_namespace))
+
+    def _control(self, name: str) -> ServiceAccount:
+        return ServiceAccount(self.control_namespace, name)
 
     def __post_init__(self) -> None:
         check_trust_domain(self.trust_domain)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import orjson
 
 from ca.ask import REFUSED as CA_REFUSED
+from cli.control_namespace import control_namespace
 from cli.mesh_access import answered
 from kube.client import Client, Refused
 from kube.exec import Ran, run
 from kube.source import list_path
 from mesh.errors import HeddleError, MissingPrerequisite, Unavailable
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
-from mesh.settings import CONTROL_NAMESPACE
 
 COMPONENTS = ("ca", "discovery", "webhook")
 DISCOVERY_CONTAINER = "discovery"
@@ -39,6 +40,11 @@ class ClusterMesh:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    @cached_property
+    def home(self) -> str:
+        """The control plane's namespace."""
+        return control_namespace(self._client)
 
     def status(self, wait_seconds: float = 0) -> dict[str, Any]:
         """All replicas' status as one; asked again until it is ready or `wait_seconds` have passed."""
@@ -60,7 +66,7 @@ class ClusterMesh:
 
     def ca_pods(self) -> list[Key]:
         """The replicas of the ca that are ready; Unavailable when none is."""
-        pods = self._list(CONTROL_NAMESPACE, "app=heddle-ca,app.kubernetes.io/part-of=heddle")
+        pods = self._list(self.home, "app=heddle-ca,app.kubernetes.io/part-of=heddle")
         ready = [_key(raw) for raw in pods if not _ends(raw) and _ready(raw)]
         if not ready:
             hint = "`heddle doctor` says more"
@@ -82,12 +88,12 @@ class ClusterMesh:
         return answer
 
     def _status(self) -> dict[str, Any]:
-        pods = [raw for raw in self._list(CONTROL_NAMESPACE, "app.kubernetes.io/part-of=heddle") if not _ends(raw)]
+        pods = [raw for raw in self._list(self.home, "app.kubernetes.io/part-of=heddle") if not _ends(raw)]
         replicas = [_key(raw) for raw in pods if _app(raw) == "heddle-discovery" and _ready(raw)]
         if not pods:
             raise MissingPrerequisite(
-                f"no control plane runs on the cluster at {self._client.address}",
-                hint="install it with `heddle install`, or name another cluster with --kubeconfig",
+                f"no control plane runs in {self.home} of the cluster at {self._client.address}",
+                hint="install it with `heddle install`, or name another cluster (--kubeconfig) or namespace (-i)",
             )
         if not replicas:
             hint = "`heddle doctor` says more"

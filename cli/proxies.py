@@ -14,9 +14,9 @@ from kube.client import Client
 from kube.source import list_path
 from local.control_plane import PARTS
 from local.network import NODE_ADDRESS
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
 from mesh.ports import CA, DISCOVERY, WEBHOOK
-from mesh.settings import CONTROL_NAMESPACE
 
 PROXY = "istio-proxy"
 _PORTS = {"heddle-ca": CA, "heddle-discovery": DISCOVERY, "heddle-webhook": WEBHOOK}
@@ -71,7 +71,7 @@ class ClusterProxies:
 
     def control_plane(self) -> list[tuple[str, str, int]]:
         labels = {"labelSelector": "app.kubernetes.io/part-of=heddle"}
-        pages = self._client.list(list_path("", "v1", "pods", CONTROL_NAMESPACE), labels)
+        pages = self._client.list(list_path("", "v1", "pods", self._mesh.home), labels)
         pods = [raw for page in pages for raw in page.items if _runs(raw)]
         return [
             (str(_key(raw)), raw["status"]["podIP"], _PORTS[app])

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from ca.passphrase import passphrase_from
 from ca.secret_store import SecretStore
 from ca.store import DirectoryStore, Store
+from cli.control_namespace import control_namespace
 from cli.mesh_access import connect
 from install.apply import PASSPHRASE_SECRET, make_passphrase
 from kube.client import Client
 from mesh.errors import MissingPrerequisite, NotFound
-from mesh.settings import CONTROL_NAMESPACE
 
 ROOT_SECRET = "heddle-ca-root"  # noqa: S105 (a name)
 
@@ -41,24 +41,25 @@ def of_embedded() -> RootStore:
 
 def of_cluster(client: Client, tell: Callable[[str], None]) -> RootStore:
     """That of a cluster, which may have none yet."""
+    home = control_namespace(client)
 
     def read() -> bytes:
-        path = f"/api/v1/namespaces/{CONTROL_NAMESPACE}/secrets/{PASSPHRASE_SECRET}"
+        path = f"/api/v1/namespaces/{home}/secrets/{PASSPHRASE_SECRET}"
         try:
             return base64.b64decode(client.get(path)["data"]["passphrase"]).strip()
         except (NotFound, KeyError):
             raise MissingPrerequisite(
-                f"there is no passphrase in Secret {CONTROL_NAMESPACE}/{PASSPHRASE_SECRET}",
+                f"there is no passphrase in Secret {home}/{PASSPHRASE_SECRET}",
                 hint="`heddle install` makes one",
             ) from None
 
     def make() -> None:
         try:
-            make_passphrase(client, CONTROL_NAMESPACE, tell)
+            make_passphrase(client, home, tell)
         except NotFound:
             raise MissingPrerequisite(
-                f"there is no namespace {CONTROL_NAMESPACE} on {client.address}",
-                hint=f"make it first: kubectl create namespace {CONTROL_NAMESPACE}",
+                f"there is no namespace {home} on {client.address}",
+                hint=f"make it first: kubectl create namespace {home}",
             ) from None
 
-    return RootStore(SecretStore(client, CONTROL_NAMESPACE, ROOT_SECRET), read, make)
+    return RootStore(SecretStore(client, home, ROOT_SECRET), read, make)

@@ -23,9 +23,8 @@ from discovery.trust import trust_json
 from discovery.views import of_session, plan_json
 from discovery.wsgi import Environ
 from mesh.errors import Forbidden, InvalidInput, NotFound
-from mesh.identity import Identity
+from mesh.identity import CONTROL_NAMESPACE, Identity
 from mesh.objects import Key
-from mesh.settings import CONTROL_NAMESPACE
 from mesh.wire import MAX_HOLD_SECONDS
 from serving.json_http import handle_errors, json_response
 
@@ -46,6 +45,7 @@ class Deps:
     peer: Callable[[Environ], Identity]
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
     tallies: Tallies
+    control_namespace: str = CONTROL_NAMESPACE
 
 
 def create_app(deps: Deps) -> Flask:
@@ -72,14 +72,14 @@ def create_app(deps: Deps) -> Flask:
     @app.get(TALLY_PATH)
     def tally() -> Response:
         caller = deps.peer(request.environ)
-        if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, DISCOVERY_ACCOUNT):
+        if (caller.namespace, caller.service_account) != (deps.control_namespace, DISCOVERY_ACCOUNT):
             raise Forbidden(f"{caller} is not a replica of discovery")
         return json_response(tally_json(deps.tallies.now()[0]), 200)
 
     @app.get(TRUST_PATH)
     def trust() -> Response:
         caller = deps.peer(request.environ)
-        if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, CA_ACCOUNT):
+        if (caller.namespace, caller.service_account) != (deps.control_namespace, CA_ACCOUNT):
             _check_operator(deps)
         return json_response(trust_json(deps.sessions), 200)
 
@@ -89,9 +89,9 @@ def create_app(deps: Deps) -> Flask:
 
 def _check_operator(deps: Deps) -> None:
     caller = deps.peer(request.environ)
-    if (caller.namespace, caller.service_account) != (CONTROL_NAMESPACE, OPERATOR_ACCOUNT):
+    if (caller.namespace, caller.service_account) != (deps.control_namespace, OPERATOR_ACCOUNT):
         raise Forbidden(
-            f"{caller} is not an operator", hint=f"the service account is {CONTROL_NAMESPACE}/{OPERATOR_ACCOUNT}"
+            f"{caller} is not an operator", hint=f"the service account is {deps.control_namespace}/{OPERATOR_ACCOUNT}"
         )
 
 

@@ -20,13 +20,11 @@ from kube.client import Client, Refused
 from kube.source import Changed, Event, Listed, Source, Watched, list_path
 from mesh.istio.gateway import Gateway
 from mesh.objects import Key
-from mesh.settings import CONTROL_NAMESPACE
 from mesh.snapshot import Snapshot
 
 KIND = "Secret"
 LINGER_SECONDS = 60.0
 """A Secret that nobody needs any more is watched a little longer: the last pod of a gateway may be replaced."""
-ACCOUNT = f"{CONTROL_NAMESPACE}:heddle-discovery"
 
 
 def needed(snapshot: Snapshot) -> frozenset[Key]:
@@ -66,8 +64,11 @@ class _Followed:
 class GatewaySecrets:
     """Watches those that are needed. `take` hears of each change; `clock`: monotonic seconds."""
 
-    def __init__(self, client: Client, take: Callable[[Event], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Client, take: Callable[[Event], None], clock: Callable[[], float], control_namespace: str
+    ) -> None:
         self._client, self._take, self._clock = client, take, clock
+        self._account = f"{control_namespace}:heddle-discovery"
         self._followed: dict[Key, _Followed] = {}
         self._seen: tuple[Any, Any] = (None, None)
 
@@ -98,7 +99,7 @@ class GatewaySecrets:
         """Those that cannot be read, and the way out."""
         for key, followed in self._followed.items():
             for error in followed.source.troubles().values():
-                hint = grant(key.namespace) if isinstance(error, Refused) else error.hint or ""
+                hint = grant(key.namespace, self._account) if isinstance(error, Refused) else error.hint or ""
                 effect = "what was known of it stays in force"
                 yield Finding(KIND, key.namespace, key.name, "", error.message, hint, effect)
 
@@ -134,8 +135,8 @@ class GatewaySecrets:
             self._take(Changed(KIND, {"metadata": metadata}, True, version))
 
 
-def grant(namespace: str) -> str:
-    """The commands that let discovery read a gateway's Secrets in `namespace`."""
+def grant(namespace: str, account: str) -> str:
+    """The commands that let discovery, as `account`, read a gateway's Secrets in `namespace`."""
     role = f"kubectl -n {namespace} create role heddle-gateway-secrets --verb=list,watch --resource=secrets"
     binding = "create rolebinding heddle-gateway-secrets --role=heddle-gateway-secrets"
-    return f"{role} && kubectl -n {namespace} {binding} --serviceaccount={ACCOUNT}"
+    return f"{role} && kubectl -n {namespace} {binding} --serviceaccount={account}"

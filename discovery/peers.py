@@ -21,8 +21,8 @@ from mesh.errors import HeddleError
 from mesh.identity import Identity
 from mesh.objects import Pod
 from mesh.ports import DISCOVERY
-from mesh.settings import CONTROL_NAMESPACE
 from mesh.snapshot import Snapshot
+from svid.material import PodRef
 from svid.tls import check_peer
 
 ACCOUNT = "heddle-discovery"
@@ -36,11 +36,11 @@ Tally = Mapping[Thing, tuple[int, Count]]
 log = structlog.get_logger("discovery")
 
 
-def other_replicas(snapshot: Snapshot, own_pod: str) -> Iterator[tuple[str, str, int]]:
+def other_replicas(snapshot: Snapshot, own: PodRef) -> Iterator[tuple[str, str, int]]:
     """Name, address and port of each."""
     for pod in snapshot.pods.values():
-        replica = pod.meta.namespace == CONTROL_NAMESPACE and pod.service_account == ACCOUNT
-        if replica and pod.meta.name != own_pod and pod.ip and pod.ready and not pod.deleting:
+        replica = pod.meta.namespace == own.namespace and pod.service_account == ACCOUNT
+        if replica and pod.meta.name != own.name and pod.ip and pod.ready and not pod.deleting:
             yield pod.meta.name, pod.ip, _port(pod)
 
 
@@ -51,12 +51,12 @@ def _port(pod: Pod) -> int:
 class Peers:
     """Asks them. `context` gives the TLS context to connect with, as of now."""
 
-    def __init__(self, own_pod: str, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, own_pod: PodRef, context: Callable[[], ssl.SSLContext]) -> None:
         self._own_pod, self._context = own_pod, context
 
     def tallies(self, snapshot: Snapshot) -> list[Tally]:
         """What those that answer say."""
-        expected = Identity(snapshot.settings.trust_domain, CONTROL_NAMESPACE, ACCOUNT)
+        expected = Identity(snapshot.settings.trust_domain, self._own_pod.namespace, ACCOUNT)
         found = []
         for name, address, port in other_replicas(snapshot, self._own_pod):
             try:

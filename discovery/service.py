@@ -46,13 +46,21 @@ from mesh.identity import Identity
 from mesh.objects import Pod
 from mesh.ports import DISCOVERY
 from mesh.rbac import STATUS_LEASE
-from mesh.settings import CONTROL_NAMESPACE
 from mesh.snapshot import Snapshot
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.health import create_health_app
 from serving.logs import configure
 from serving.operator_socket import SOCKET
-from serving.options import add_certificate, add_listening, address, check_certificate, enrol, following, own_pod
+from serving.options import (
+    add_certificate,
+    add_listening,
+    address,
+    check_certificate,
+    control_namespace,
+    enrol,
+    following,
+    own_pod,
+)
 from serving.server import Running
 from svid.material import SvidMaterial
 from svid.tls import client_context, server_context
@@ -85,11 +93,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(options: argparse.Namespace) -> Running:
     """In the worker: connect, read, follow."""
     metrics, hub = Metrics(), Hub(time.monotonic)
-    settings = settings_of(options.revision)
+    home = control_namespace()
+    settings = settings_of(options.revision, home)
     client = connect(options.kube_api)
     feed = Feed(
         Source(watches(settings), client),
-        partial(GatewaySecrets, client, clock=time.monotonic),
+        partial(GatewaySecrets, client, clock=time.monotonic, control_namespace=home),
         hub,
         metrics,
         time.monotonic,
@@ -104,8 +113,8 @@ def _start(options: argparse.Namespace) -> Running:
     pod = own_pod()
     writer = None
     if pod is not None:  # on a cluster; the engine of `heddle local` shows the same by `heddle status`
-        leader = Leader(client, CONTROL_NAMESPACE, STATUS_LEASE, pod.name)
-        writer = StatusWriter(hub, feed, tallies, Peers(pod.name, context), client, leader, _now)
+        leader = Leader(client, pod.namespace, STATUS_LEASE, pod.name)
+        writer = StatusWriter(hub, feed, tallies, Peers(pod, context), client, leader, _now)
     metrics.connected(lambda: sum(member.connected for member in hub.members))
 
     def not_ready() -> str:
@@ -124,9 +133,9 @@ def _start(options: argparse.Namespace) -> Running:
         serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
-    deps = Deps(hub, sessions, feed, wsgi.caller_of, bare.status, tallies)
+    deps = Deps(hub, sessions, feed, wsgi.caller_of, bare.status, tallies, home)
     if options.operator_socket:
-        operator = Identity(options.trust_domain, CONTROL_NAMESPACE, OPERATOR_ACCOUNT)
+        operator = Identity(options.trust_domain, home, OPERATOR_ACCOUNT)
         serve_on_socket(options.operator_socket, create_app(replace(deps, peer=lambda _: operator)))
 
     def close() -> None:

@@ -17,12 +17,13 @@ from discovery.findings import Finding, Severity, of_error, of_field
 from discovery.object_status import Seen, seen
 from discovery.tally import Thing
 from kube.source import Changed, Event, Listed, Watched, list_path
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import Kind, parse_with_warnings, watched_by, without_effect
 from mesh.objects import Key, parse_config_map, parse_meta, parse_secret
-from mesh.settings import CONTROL_NAMESPACE, MeshSettings, parse_mesh_settings
+from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
 from mesh.snapshot import BY_NAME_ALONE, CORE, Snapshot
 
-SETTINGS = Key(CONTROL_NAMESPACE, "istio")
+SETTINGS = "istio"
 SETTINGS_FIELD = "mesh"
 DEFAULT_REVISION = "default"
 
@@ -33,12 +34,12 @@ _NOT_ACTED_UPON = "Heddle does not act upon this setting"
 _NOT_COMPARED = frozenset({"resource_version", "generation", "_hash"})
 
 
-def settings_of(revision: str) -> Key:
+def settings_of(revision: str = DEFAULT_REVISION, control_namespace: str = CONTROL_NAMESPACE) -> Key:
     """The ConfigMap with the mesh's settings: `istio`, or `istio-<revision>`, as in Istio."""
-    return SETTINGS if revision == DEFAULT_REVISION else Key(SETTINGS.namespace, f"{SETTINGS.name}-{revision}")
+    return Key(control_namespace, SETTINGS if revision == DEFAULT_REVISION else f"{SETTINGS}-{revision}")
 
 
-def watches(settings: Key = SETTINGS) -> list[Watched]:
+def watches(settings: Key) -> list[Watched]:
     """What discovery lists and watches, but for Secrets: gateway_secrets.py."""
     kinds = [Watched(kind.kind, kind.path, definition=kind.definition) for kind in _kinds()]
     maps = list_path("", "v1", "configmaps", settings.namespace)
@@ -52,7 +53,7 @@ def _kinds() -> list[Kind]:
 class SnapshotBuilder:
     """Feed it events with `apply`; `build` gives the Snapshot as of now, the same one when nothing changed."""
 
-    def __init__(self, settings: Key = SETTINGS) -> None:
+    def __init__(self, settings: Key) -> None:
         self._settings_key = settings
         self._istio = {kind.kind: kind for kind in _kinds() if kind.of_istio}
         self.seen: dict[Thing, Seen] = {}
@@ -61,8 +62,8 @@ class SnapshotBuilder:
         self._findings: dict[tuple[str, Key], tuple[Finding, ...]] = {}
         self._changed: set[str] = set()
         self._without_effect = {kind.kind for kind in self._istio.values() if kind.planned}
-        self._settings = MeshSettings()
-        self._snapshot = Snapshot()
+        self._settings = mesh_settings(settings.namespace)
+        self._snapshot = Snapshot(settings=self._settings)
         self.versions: dict[str, int] = {}
         """Kind -> version of its newest change."""
 
@@ -157,7 +158,7 @@ class SnapshotBuilder:
     def _delete(self, kind: str, key: Key) -> None:
         if kind == "ConfigMap":
             if key == self._settings_key:
-                self._set_settings(MeshSettings())
+                self._set_settings(mesh_settings(self._settings_key.namespace))
         else:
             self._drop(kind, key)
         self._findings.pop((kind, key), None)
@@ -175,7 +176,8 @@ class SnapshotBuilder:
     def _read_settings(self, raw: Mapping[str, Any]) -> None:
         where = ("ConfigMap", *self._settings_key)
         try:
-            settings = parse_mesh_settings(parse_config_map(raw).data.get(SETTINGS_FIELD, ""))
+            text = parse_config_map(raw).data.get(SETTINGS_FIELD, "")
+            settings = parse_mesh_settings(text, self._settings_key.namespace)
         except Exception as error:  # as above: the settings before stay
             self._findings["ConfigMap", self._settings_key] = of_error(
                 *where, error, "the settings before it stay in force"
@@ -183,7 +185,7 @@ class SnapshotBuilder:
             return
         self._note(
             "ConfigMap",
-            SETTINGS,
+            self._settings_key,
             tuple(
                 Finding(*where, f"data.{SETTINGS_FIELD}: {path}", _NOT_ACTED_UPON, severity=Severity.WARNING)
                 for path in settings.ignored_fields()

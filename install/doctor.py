@@ -286,7 +286,8 @@ def _roots(facts: Facts, now: datetime) -> Iterator[Finding]:
             says = (
                 "it is missing: proxies of this namespace trust nobody and do not start; the ca writes it when it runs"
             )
-            yield Finding(Severity.ERROR, about, says, ("kubectl -n istio-system logs deployment/heddle-ca",))
+            look = tuple(f"kubectl -n {home} logs deployment/heddle-ca" for home in sorted(homes))
+            yield Finding(Severity.ERROR, about, says, look)
         else:
             yield from _certificates(about, (raw.get("data") or {}).get(ROOTS_KEY, "").encode(), now)
 

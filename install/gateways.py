@@ -8,27 +8,29 @@ from typing import Any
 
 from install import files
 from install.merging import overlaid
+from install.names import in_namespace
 from install.operator import Gateway
 from install.overlay import with_overlays, with_settings
 
 Raw = dict[str, Any]
 
 
-def gateway_objects(side: str, gateways: Sequence[Gateway], pull_policy: str = "") -> list[Raw]:
-    """`side` is `ingress` or `egress`. A gateway of another name has labels of its own."""
+def gateway_objects(side: str, gateways: Sequence[Gateway], home: str, pull_policy: str = "") -> list[Raw]:
+    """`side` is `ingress` or `egress`; `home` is the control plane's namespace. A gateway of another name has labels of
+    its own."""
     objects: list[Raw] = []
     for gateway in gateways:
         if gateway.enabled is not False:  # as in istioctl, one that is in the list is meant
-            objects += _one(side, gateway, pull_policy)
+            objects += _one(side, gateway, home, pull_policy)
     return objects
 
 
-def _one(side: str, gateway: Gateway, pull_policy: str) -> list[Raw]:
+def _one(side: str, gateway: Gateway, home: str, pull_policy: str) -> list[Raw]:
     original = f"istio-{side}gateway"
     labels = {"app": gateway.name, "istio": gateway.name.removeprefix("istio-"), **gateway.label}
     objects = []
     for raw in files.folder(f"gateways/{side}"):
-        raw = copy.deepcopy(raw)
+        raw = in_namespace(copy.deepcopy(raw), home)
         meta = raw["metadata"]
         meta["name"] = meta["name"].replace(original, gateway.name)
         if "roleRef" in raw:

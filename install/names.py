@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from install.operator import DEFAULT_REVISION
-from mesh.settings import CONTROL_NAMESPACE
+from mesh.identity import CONTROL_NAMESPACE
 
 REVISION_LABEL = "istio.io/rev"
 INJECTOR = "heddle-sidecar-injector"

@@ -15,7 +15,6 @@ from install.render import ADOPTED, OWNER_LABEL, Rendered
 from install.resources import CRD, LEASE, MUTATING, NAMESPACE, POD, SECRET, Reference, reference_of
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound
-from mesh.settings import CONTROL_NAMESPACE
 from webhook.gate import ENFORCE, WITHOUT_NET_ADMIN
 
 OLDEST = (1, 29)
@@ -53,12 +52,6 @@ def preflight(client: Client, rendered: Rendered, choices: Choices, *, native_si
     findings = Findings()
     oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
     findings.errors += _version(client, oldest, native_sidecars)
-    if rendered.namespace != CONTROL_NAMESPACE:
-        says = (
-            f"the control plane runs in namespace {CONTROL_NAMESPACE} alone, not in {rendered.namespace}: "
-            "its parts, and proxies, know each other by identities that name this namespace"
-        )
-        findings.errors.append(HeddleError(says, hint="leave out namespace and values.global.istioNamespace"))
     denied = list(missing_rights(client, rendered))
     if denied:
         findings.errors.append(

@@ -23,7 +23,8 @@ from install.request import ISTIO_HUBS
 from install.values import NATIVE_SIDECARS
 from mesh.annotation_values import parse_truth
 from mesh.errors import InvalidInput
-from mesh.settings import CONTROL_NAMESPACE, MeshSettings
+from mesh.identity import CONTROL_NAMESPACE
+from mesh.settings import MeshSettings
 from mesh.yaml_values import load
 
 OWNER_LABEL = "install.heddle.dev/owner"
@@ -65,14 +66,19 @@ class Rendered:
 
 def render(spec: OperatorSpec) -> Rendered:
     """Everything that the installation consists of, but for what the components write themselves."""
-    namespace = spec.namespace or spec.values.global_.istio_namespace or CONTROL_NAMESPACE
+    namespace = namespace_of(spec)
     revision = spec.revision or DEFAULT_REVISION
     parts = []
     for name, title, objects in _parts(spec):
-        finished = [_owned(in_namespace(raw, namespace), revision, name) for raw in objects]
+        finished = [_owned(raw, revision, name) for raw in objects]
         if finished:
             parts.append(Part(name, title, tuple(finished)))
     return Rendered(namespace, revision, _tag(OWN_IMAGE), tuple(parts))
+
+
+def namespace_of(spec: OperatorSpec) -> str:
+    """The control plane's. As in Istio's IstioOperator, `namespace` goes before values.global.istioNamespace."""
+    return spec.namespace or spec.values.global_.istio_namespace or CONTROL_NAMESPACE
 
 
 def image_of(spec: OperatorSpec, component: Component | None = None) -> str:
@@ -96,18 +102,23 @@ def proxy_image_of(spec: OperatorSpec) -> str:
 
 
 def _parts(spec: OperatorSpec) -> Iterator[tuple[str, str, list[Raw]]]:
-    components, pull = spec.components, spec.values.global_.image_pull_policy
-    yield "crds", "Custom resource definitions", files.folder("crds")
-    yield "base", "Namespace and mesh settings", [_with_config(raw, spec) for raw in files.folder("base", deep=False)]
+    components, pull, home = spec.components, spec.values.global_.image_pull_policy, namespace_of(spec)
+    yield "crds", "Custom resource definitions", _files(spec, "crds")
+    yield "base", "Namespace and mesh settings", [_with_config(raw, spec) for raw in _files(spec, "base", deep=False)]
     yield "ca", "Certificate authority", _control_plane(spec, "ca", components.ca)
     yield "discovery", "Discovery", _control_plane(spec, "discovery", components.discovery)
     yield "webhook", "Injection webhook", _control_plane(spec, "webhook", components.webhook)
     if cni_enabled(spec):
         yield "node", "Node agent", _node(spec)
-    yield "ingress", "Ingress gateways", gateway_objects("ingress", components.ingress_gateways, pull)
-    yield "egress", "Egress gateways", gateway_objects("egress", components.egress_gateways, pull)
+    yield "ingress", "Ingress gateways", gateway_objects("ingress", components.ingress_gateways, home, pull)
+    yield "egress", "Egress gateways", gateway_objects("egress", components.egress_gateways, home, pull)
     if components.addons.enabled:
-        yield "addons", "Prometheus, Grafana, Jaeger and Kiali", files.folder("addons")
+        yield "addons", "Prometheus, Grafana, Jaeger and Kiali", _files(spec, "addons")
+
+
+def _files(spec: OperatorSpec, folder: str, *, deep: bool = True) -> list[Raw]:
+    """Those of `manifests/`, in the control plane's namespace; what is asked for may name others."""
+    return [in_namespace(raw, namespace_of(spec)) for raw in files.folder(folder, deep=deep)]
 
 
 def cni_enabled(spec: OperatorSpec) -> bool:
@@ -119,7 +130,7 @@ def cni_enabled(spec: OperatorSpec) -> bool:
 def _control_plane(spec: OperatorSpec, name: str, own: Component) -> list[Raw]:
     pilot, ours = spec.components.pilot, own.model_fields_set - {"enabled"}
     hubbed = own if {"hub", "tag"} & ours else pilot
-    objects = _with_globals(files.folder(f"base/{name}"), spec, image_of(spec, hubbed))
+    objects = _with_globals(_files(spec, f"base/{name}"), spec, image_of(spec, hubbed))
     for settings in (_from_values(spec, name), _for_all(pilot.k8s, name), own.k8s):
         objects = with_settings(objects, settings)
     if name == "discovery":
@@ -129,7 +140,7 @@ def _control_plane(spec: OperatorSpec, name: str, own: Component) -> list[Raw]:
 
 def _node(spec: OperatorSpec) -> list[Raw]:
     cni = spec.components.cni
-    objects = _with_globals(files.folder("node"), spec, image_of(spec, cni))
+    objects = _with_globals(_files(spec, "node"), spec, image_of(spec, cni))
     for raw in objects:
         if raw["kind"] == "DaemonSet" and spec.values.cni.exclude_namespaces:
             left_out = ",".join(spec.values.cni.exclude_namespaces)

@@ -19,8 +19,8 @@ from install.resources import CONFIG_MAP, CRD, MUTATING, NAMESPACE, POD, RESOURC
 from install.tags import TAG_LABEL
 from kube.client import Client
 from mesh.errors import NotFound
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
-from mesh.settings import CONTROL_NAMESPACE
 
 ROOT_SECRET = "heddle-ca-root"  # noqa: S105 (a name)
 _KEPT = (CRD.kind, NAMESPACE.kind)
@@ -47,7 +47,8 @@ def plan_removal(client: Client, revision: str, *, purge: bool) -> Removal:
     else:
         found = set(no_longer_owned(inventory, (), others))
     found |= set(_tags(client, revision))
-    namespace = inventory.namespace if inventory else CONTROL_NAMESPACE
+    homes = [reference.name for reference in found if reference.kind == NAMESPACE.kind]
+    namespace = inventory.namespace if inventory else next(iter(homes), CONTROL_NAMESPACE)
     if purge and not others:
         found |= {Reference("", SECRET.kind, namespace, name) for name in (ROOT_SECRET, PASSPHRASE_SECRET)}
         found |= set(_root_maps(client))

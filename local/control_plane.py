@@ -23,8 +23,8 @@ from local.components import Component
 from local.network import NODE_ADDRESS
 from local.tokens import ISSUER
 from mesh.errors import Unavailable
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.ports import CA, DISCOVERY, WEBHOOK
-from mesh.settings import CONTROL_NAMESPACE
 
 Raw = dict[str, Any]
 TOKEN_SECONDS = 3600

@@ -42,10 +42,9 @@ from local.reload import Manifests
 from local.store import Raw, Store, key_of
 from local.tokens import TokenIssuer, reviewer
 from mesh.errors import HeddleError, NotFound
-from mesh.identity import DEFAULT_TRUST_DOMAIN
+from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN
 from mesh.objects import Key
 from mesh.ports import WEBHOOK
-from mesh.settings import CONTROL_NAMESPACE
 
 API_HOST, API_PORT = "127.0.0.1", 6443
 WEBHOOK_NAME = f"heddle-webhook.{CONTROL_NAMESPACE}.svc"

@@ -13,11 +13,11 @@ from typing import Any
 from local import shapes
 from local.unhonoured_kinds import kind_fields, template_warnings
 from mesh.errors import HeddleError
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import find_kind, is_istio, parse_istio, parse_with_warnings, without_effect
 from mesh.manifest import Document
 from mesh.objects import Key
 from mesh.problems import ObjectErrors
-from mesh.settings import CONTROL_NAMESPACE
 
 Raw = dict[str, Any]
 At = tuple[str, Key]

@@ -9,9 +9,8 @@ from pathlib import Path
 from local.control_plane import OPERATOR, PARTS, Part, token_file
 from local.network import NODE_ADDRESS
 from mesh.errors import NotFound, Unavailable
-from mesh.identity import Identity
+from mesh.identity import CONTROL_NAMESPACE, Identity
 from mesh.ports import CA
-from mesh.settings import CONTROL_NAMESPACE
 from svid.client import CaAddress
 from svid.follow import Follower
 from svid.keeper import Keeper, enrolment

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from mesh.errors import InvalidInput
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
+CONTROL_NAMESPACE = "istio-system"
+"""The control plane's namespace, unless it is installed into another: each component's own ($POD_NAMESPACE)."""
 MAX_ID_BYTES = 2048
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import watched_by
-from mesh.settings import CONTROL_NAMESPACE
 
 READ = ("list", "watch")
 READ_ONE = ("get", *READ)

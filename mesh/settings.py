@@ -13,13 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from mesh.errors import InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN, check_trust_domain
+from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, check_trust_domain
 from mesh.istio.durations import parse_duration
 from mesh.istio.rules import is_dns_label
 from mesh.problems import show
 from mesh.yaml_values import Unreadable, load
 
-CONTROL_NAMESPACE = "istio-system"
 CLUSTER_DOMAIN = "cluster.local"
 
 
@@ -149,19 +148,27 @@ class MeshSettings(_Settings):
         return found
 
 
-def parse_mesh_settings(text: str) -> MeshSettings:
-    """The settings in `text` (YAML); every error at once as one InvalidInput that names each field."""
+def mesh_settings(control_namespace: str = CONTROL_NAMESPACE) -> MeshSettings:
+    """Those of a mesh that says nothing."""
+    return MeshSettings(root_namespace=control_namespace)
+
+
+def parse_mesh_settings(text: str, control_namespace: str = CONTROL_NAMESPACE) -> MeshSettings:
+    """The settings in `text` (YAML); every error at once as one InvalidInput that names each field.
+
+    `control_namespace` is the root namespace where none is named, as with Istio.
+    """
     try:
         raw: Any = load(text)
     except Unreadable as error:
         says = f"meshConfig cannot be read at line {error.line + 1}: {error.message}"
         raise InvalidInput(says, field="data.mesh", hint=error.hint or None) from error
     if raw is None:
-        return MeshSettings()
+        return mesh_settings(control_namespace)
     if not isinstance(raw, dict):
         raise InvalidInput(f"meshConfig is a mapping, and this is {show(raw)}", field="data.mesh")
     try:
-        return MeshSettings.model_validate(raw)
+        return MeshSettings.model_validate({"rootNamespace": control_namespace, **raw})
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')} (got {show(e['input'])})"

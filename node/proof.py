@@ -70,7 +70,7 @@ def what_is_missing(outcomes: Mapping[Family, str], told: str, node: str) -> str
     where = f"node {node}" if node else "this node"
     if told == "?":
         return (
-            f"{state}. heddle-node of {where} has not come (is its pod ready? kubectl -n istio-system get pods "
+            f"{state}. heddle-node of {where} has not come (is its pod ready? kubectl get pods -A "
             "-l app=heddle-node -o wide)"
         )
     if told:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mesh.errors import InvalidInput
-from mesh.identity import DEFAULT_TRUST_DOMAIN, Identity
+from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, Identity
 from mesh.ports import CA, CONTROL_METRICS
-from mesh.settings import CONTROL_NAMESPACE
 from svid.client import CaAddress
 from svid.follow import Follower
 from svid.keeper import Keeper, Obtain, enrolment
@@ -30,7 +29,7 @@ def add_listening(parser: argparse.ArgumentParser, port: int) -> None:
 def add_certificate(parser: argparse.ArgumentParser) -> None:
     """Where the serving certificate comes from: the ca, unless files are named."""
     add = parser.add_argument
-    add("--ca-address", default=f"heddle-ca.{CONTROL_NAMESPACE}.svc:{CA}", help="where to get the own certificate")
+    add("--ca-address", default=f"heddle-ca.{control_namespace()}.svc:{CA}", help="where to get the own certificate")
     add("--trust-bundle", type=Path, default=Path("/var/run/secrets/istio/root-cert.pem"), help="the ca's roots (PEM)")
     add("--token-file", type=Path, default=Path("/var/run/secrets/tokens/istio-token"), help="token for the ca")
     add("--certificate-file", type=Path, default=None, help="serve this certificate (PEM) and ask no ca")
@@ -61,9 +60,14 @@ def following(
     return lambda keeper: Follower(keeper, ca_address(options), own_pod(), on_news=on_news)
 
 
+def control_namespace() -> str:
+    """The control plane's namespace, which is the own: $POD_NAMESPACE; in `heddle local` there is none."""
+    return os.environ.get("POD_NAMESPACE") or CONTROL_NAMESPACE
+
+
 def ca_address(options: argparse.Namespace) -> CaAddress:
     """Where the ca is, and who it must be."""
-    ca = Identity(options.trust_domain, CONTROL_NAMESPACE, "heddle-ca")
+    ca = Identity(options.trust_domain, control_namespace(), "heddle-ca")
     return CaAddress(*address(options.ca_address, "--ca-address"), ca)
 
 

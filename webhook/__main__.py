@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import ssl
 import sys
 from functools import partial
@@ -13,13 +12,21 @@ import structlog
 from kube.client import connect
 from kube.source import Source
 from mesh.errors import HeddleError
-from mesh.ports import WEBHOOK
-from mesh.settings import CONTROL_NAMESPACE, MeshSettings
+from mesh.ports import CA, DISCOVERY, WEBHOOK
+from mesh.settings import MeshSettings
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.gthread import threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
-from serving.options import add_certificate, add_listening, address, check_certificate, enrol, following
+from serving.options import (
+    add_certificate,
+    add_listening,
+    address,
+    check_certificate,
+    control_namespace,
+    enrol,
+    following,
+)
 from serving.server import Running
 from svid.material import SvidMaterial
 from webhook.app import Deps, create_app, health_app
@@ -110,9 +117,9 @@ def _certificate(options: argparse.Namespace, metrics: Metrics, registration: Re
 
 def _config(options: argparse.Namespace) -> InjectionConfig:
     return InjectionConfig(
-        settings=MeshSettings(trust_domain=options.trust_domain),
+        settings=MeshSettings(trust_domain=options.trust_domain, root_namespace=control_namespace()),
         revision=options.revision,
-        control_namespace=os.environ.get("POD_NAMESPACE") or CONTROL_NAMESPACE,
+        control_namespace=control_namespace(),
         ca_address=options.pods_ca_address,
         discovery_address=options.pods_discovery_address,
         by_default=options.by_default,
@@ -121,15 +128,16 @@ def _config(options: argparse.Namespace) -> InjectionConfig:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = InjectionConfig()
+    home = control_namespace()
     parser = argparse.ArgumentParser(prog="python -m webhook", description="Heddle's injection webhook")
     add_listening(parser, WEBHOOK)
     add_certificate(parser)
     add = parser.add_argument
     add("--revision", default=DEFAULT_REVISION, help="the istio.io/rev that this webhook serves")
     add("--by-default", action="store_true", help="inject in namespaces that say nothing, too")
-    add("--pods-ca-address", default=defaults.ca_address, help="the ca, as injected pods reach it")
-    add("--pods-discovery-address", default=defaults.discovery_address, help="discovery, as injected pods reach it")
+    add("--pods-ca-address", default=f"heddle-ca.{home}.svc:{CA}", help="the ca, as injected pods reach it")
+    of_discovery = f"heddle-discovery.{home}.svc:{DISCOVERY}"
+    add("--pods-discovery-address", default=of_discovery, help="discovery, as injected pods reach it")
     add("--no-node-agent", action="store_true", help="no node has one: rules are always written by an init container")
     add("--no-registration", action="store_true", help="leave the caBundle of webhook configurations to somebody else")
     add(

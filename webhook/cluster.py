@@ -14,7 +14,7 @@ from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh import injector
 from mesh.errors import InvalidInput, NotFound, Unavailable
 from mesh.objects import Namespace, parse_config_map, parse_namespace
-from mesh.settings import MeshSettings, parse_mesh_settings
+from mesh.settings import parse_mesh_settings
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.injector import injector_settings
 
@@ -129,7 +129,7 @@ class Cluster:
         """A mistake in the settings leaves the ones before in force."""
         try:
             text = parse_config_map(raw).data.get(SETTINGS_KEY, "") if raw else ""
-            settings = parse_mesh_settings(text) if text else MeshSettings()
+            settings = parse_mesh_settings(text, self._base.control_namespace)
         except InvalidInput as error:
             log.error("mesh settings not taken over, the ones before stay in force", error=str(error))
             return

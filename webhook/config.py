@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from mesh import ports
 from mesh.annotations import PodOptions
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.problems import FieldProblem, ObjectErrors, show
-from mesh.settings import CONTROL_NAMESPACE, MeshSettings, ProxyConfig
+from mesh.settings import MeshSettings, ProxyConfig
 from webhook.injector import InjectorSettings
 
 DEFAULT_REVISION = "default"

@@ -14,6 +14,7 @@ import orjson
 
 from mesh import ports
 from mesh.annotations import PodOptions
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.interception import InterceptionSpec, arguments
 from webhook.config import InjectionConfig
 from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
@@ -235,7 +236,9 @@ def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str) -> list[
         {"name": "TERMINATION_GRACE_PERIOD_SECONDS", "value": str(wanted.grace_seconds)},
         {"name": "PROXY_CONFIG", "value": _json(wanted.proxy)},
     ]
+    home = config.control_namespace
     optional = {
+        "CONTROL_NAMESPACE": home if home != CONTROL_NAMESPACE else None,
         "ENVOY_LOG_LEVEL": options.proxy_log_level,
         "ENVOY_COMPONENT_LOG_LEVEL": options.component_log_level,
         "LOG_LEVEL": options.agent_log_level,

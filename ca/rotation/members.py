@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ca.rotation.decide import Member
-from ca.settings import CA, CONTROL_NAMESPACE, REVISIONED_WEBHOOK
+from ca.settings import CA, REVISIONED_WEBHOOK
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from mesh.wire import TrustReport
 
@@ -36,7 +37,7 @@ class Living:
 
     def is_ca(self, control: str) -> bool:
         """Whether it is a replica of the ca; `control` is the control plane's namespace."""
-        return self.namespace == control and self.account == CA.name
+        return self.namespace == control and self.account == CA
 
     def is_component(self, control: str) -> bool:
         """Whether it holds a certificate of the control plane's and says itself what it trusts."""

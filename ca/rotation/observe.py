@@ -11,7 +11,7 @@ from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.asking import Address, Asking
 from ca.rotation.decide import Member
 from ca.rotation.members import DISCOVERY_ACCOUNT, AgentReport, Living, ReplicaReport, Seen, members_of
-from ca.settings import CA, CONTROL_NAMESPACE
+from ca.settings import CA
 from mesh.errors import HeddleError, InvalidInput, Unavailable
 from mesh.identity import Identity
 from mesh.ports import CA as CA_PORT
@@ -75,7 +75,7 @@ class Observer:
         said = self._acknowledgements.current()
         others = [pod for pod in living if pod.is_ca(place.control) and pod.title != place.own and pod.ip]
         for pod in others:
-            body = self._asked(pod.title, (pod.ip, pod.ports.get("https", CA_PORT)), CA.name, troubles)
+            body = self._asked(pod.title, (pod.ip, pod.ports.get("https", CA_PORT)), CA, troubles)
             if body is None:
                 continue
             try:
@@ -109,7 +109,7 @@ class Observer:
 
     def _asked(self, title: str, at: Address, account: str, troubles: dict[str, str]) -> Any:
         try:
-            return self._asking.ask(at, Identity(self._place.trust_domain, CONTROL_NAMESPACE, account))
+            return self._asking.ask(at, Identity(self._place.trust_domain, self._place.control, account))
         except HeddleError as error:
             troubles[title] = error.message
             return None

@@ -17,7 +17,7 @@ from ca.rotation.driver import Driver
 from ca.rotation.members import COMPONENTS, ReplicaReport
 from ca.rotation.observe import Observer, Place
 from ca.rotation.population import Population
-from ca.settings import CA, CONTROL_NAMESPACE, CaSettings
+from ca.settings import CA, CaSettings
 from ca.store import Store
 from ca.trust import Trust
 from kube.client import Client
@@ -58,8 +58,8 @@ def rotation_service(
     discovery: Address | None,
 ) -> RotationService:
     """`pod`: the own one, where there is one. `discovery`: where it listens, where it has no pods. Not started yet."""
-    control = pod.namespace if pod else CONTROL_NAMESPACE
-    own = f"{control}/{pod.name if pod else CA.name}"
+    control = settings.control_namespace
+    own = f"{control}/{pod.name if pod else CA}"
     expected = tuple(f"{control}/{account}" for account in COMPONENTS) if discovery else ()
     population, acknowledgements = Population(control), Acknowledgements()
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import click
 
+from cli.control_namespace import mesh_options
 from cli.mesh_access import connect
-from cli.on_cluster import cluster_options
 from cli.output import columns, duration, output_option, show
 from cli.reach import cluster_asked
 from kube.client import Client
@@ -55,7 +55,7 @@ class Subcommands(click.Group):
 @click.group("certificates", cls=Subcommands, invoke_without_command=True)
 @click.option("-n", "--namespace", default="", help="Only identities of this namespace.")
 @click.option("--all", "everything", is_flag=True, help="Expired and, of the embedded mesh, replaced ones too.")
-@cluster_options
+@mesh_options
 @output_option
 @click.pass_context
 def command(context: click.Context, namespace: str, everything: bool, kubeconfig: str, output: str) -> None:

@@ -9,8 +9,8 @@ import orjson
 
 from cli.cluster_mesh import ClusterMesh
 from cli.commands.local import find_pod, run_in_pod
+from cli.control_namespace import mesh_options
 from cli.mesh_access import connect
-from cli.on_cluster import cluster_options
 from cli.output import columns, output_option, show
 from cli.pod_names import the_one
 from cli.reach import cluster_asked
@@ -30,7 +30,7 @@ QUERY = {
 @click.argument("pod")
 @click.argument("what", type=click.Choice(KINDS))
 @click.option("-n", "--namespace", default="", help="The pod's namespace, where POD does not name it (NS/POD).")
-@cluster_options
+@mesh_options
 @output_option
 def command(pod: str, what: str, namespace: str, kubeconfig: str, output: str) -> None:
     """What the Envoy of POD runs: listeners, routes, clusters or endpoints.

@@ -11,8 +11,8 @@ import click
 
 from cli.cluster_mesh import ClusterMesh
 from cli.commands.local import run_in_pod
+from cli.control_namespace import mesh_options
 from cli.mesh_access import connect
-from cli.on_cluster import cluster_options
 from cli.output import columns, output_option, show
 from cli.pod_names import the_one
 from cli.reach import cluster_asked
@@ -30,7 +30,7 @@ Run = Callable[[Key, str, list[str]], str]
 @click.argument("pods", nargs=-1, metavar="[POD]...")
 @click.option("--all", "everything", is_flag=True, help="Every pod that has a sidecar; of one namespace with -n.")
 @click.option("-n", "--namespace", default="", help="The pods' namespace, where POD does not name it (NS/POD).")
-@cluster_options
+@mesh_options
 @output_option
 def command(pods: tuple[str, ...], everything: bool, namespace: str, kubeconfig: str, output: str) -> None:
     """Let agents get new certificates now, each with a new key.

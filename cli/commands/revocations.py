@@ -11,7 +11,8 @@ import click
 from ca.revocation import REASONS
 from cli.ca_access import reach
 from cli.commands.certificates import of_cluster, pod_of
-from cli.on_cluster import cluster_options, confirm, yes_option
+from cli.control_namespace import mesh_options
+from cli.on_cluster import confirm, yes_option
 from cli.output import columns, output_option, show
 from cli.reach import cluster_asked
 from kube.client import Client
@@ -26,7 +27,7 @@ PATH = "/v1/revocations"
 @click.option("--identity", default="", metavar="SPIFFE-ID", help="A workload's identity, and all its certificates.")
 @click.option("--reason", type=click.Choice(REASONS), default="unspecified", show_default=True)
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def revoke(pod: str, serial: str, identity: str, reason: str, yes: bool, kubeconfig: str, output: str) -> None:
     """Revoke a certificate, an identity, or the certificates of a pod.
@@ -53,7 +54,7 @@ def revoke(pod: str, serial: str, identity: str, reason: str, yes: bool, kubecon
 
 @click.command("unrevoke")
 @click.argument("name", metavar="SERIAL|SPIFFE-ID")
-@cluster_options
+@mesh_options
 @output_option
 def unrevoke(name: str, kubeconfig: str, output: str) -> None:
     """Take a serial or an identity off the list again."""
@@ -62,7 +63,7 @@ def unrevoke(name: str, kubeconfig: str, output: str) -> None:
 
 
 @click.command("revoked")
-@cluster_options
+@mesh_options
 @output_option
 def revoked(kubeconfig: str, output: str) -> None:
     """What is revoked. A certificate that has ended needs no revocation and leaves the list in time."""

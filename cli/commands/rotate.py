@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from cli.ca_access import Ca, reach
-from cli.on_cluster import cluster_options, confirm, yes_option
+from cli.control_namespace import mesh_options
+from cli.on_cluster import confirm, yes_option
 from cli.output import columns, duration, output_option, show
 from cli.rotation import exclusion, view
 from cli.rotation.watch import follow
@@ -82,7 +83,7 @@ def exclude_option(command: Command) -> Command:
 @exclude_option
 @watch_options
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def start(
     window: int | None,
@@ -128,7 +129,7 @@ def start(
 @exclude_option
 @watch_options
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def status(exclude: Sequence[str], watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: str) -> None:
     """What phase it is in, who has acknowledged, and whom it waits for. Exit code 0 also while it waits."""
@@ -140,7 +141,7 @@ def status(exclude: Sequence[str], watch: bool, wait: int | None, yes: bool, kub
 
 
 @command.command("pause")
-@cluster_options
+@mesh_options
 @output_option
 def pause(kubeconfig: str, output: str) -> None:
     """Stay in this phase, and go on with nothing, until `resume`. Certificates are issued as ever."""
@@ -149,7 +150,7 @@ def pause(kubeconfig: str, output: str) -> None:
 
 @command.command("resume")
 @watch_options
-@cluster_options
+@mesh_options
 @output_option
 def resume(watch: bool, wait: int | None, kubeconfig: str, output: str) -> None:
     """Go on after `pause`."""
@@ -161,7 +162,7 @@ def resume(watch: bool, wait: int | None, kubeconfig: str, output: str) -> None:
 @command.command("rollback")
 @watch_options
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def rollback(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: str) -> None:
     """Go back to the old root, by the same careful steps. Not possible once the old key is being destroyed."""
@@ -177,7 +178,7 @@ def rollback(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: 
 @command.command("finish")
 @watch_options
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def finish(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: str) -> None:
     """Do not wait for the end of the renewal window: renew at once what is left. Acknowledgements are still awaited."""
@@ -190,7 +191,7 @@ def finish(watch: bool, wait: int | None, yes: bool, kubeconfig: str, output: st
 
 @command.command("intermediate")
 @click.option("--dry-run", is_flag=True, help="Only say which replicas would.")
-@cluster_options
+@mesh_options
 @output_option
 def intermediate(dry_run: bool, kubeconfig: str, output: str) -> None:
     """Each replica of the ca signs with another intermediate from now on. Certificates that are there stay valid."""
@@ -211,7 +212,7 @@ def intermediate(dry_run: bool, kubeconfig: str, output: str) -> None:
 @command.command("exclude")
 @click.argument("pods", nargs=-1, required=True, metavar="NS/POD...")
 @yes_option
-@cluster_options
+@mesh_options
 @output_option
 def exclude_pods(pods: Sequence[str], yes: bool, kubeconfig: str, output: str) -> None:
     """Do not wait for these pods. What that breaks is said first."""
@@ -221,7 +222,7 @@ def exclude_pods(pods: Sequence[str], yes: bool, kubeconfig: str, output: str) -
 
 @command.command("include")
 @click.argument("pods", nargs=-1, required=True, metavar="NS/POD...")
-@cluster_options
+@mesh_options
 @output_option
 def include_pods(pods: Sequence[str], kubeconfig: str, output: str) -> None:
     """Wait for these pods after all."""

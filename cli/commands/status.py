@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from cli.cluster_mesh import ClusterMesh
+from cli.control_namespace import mesh_options
 from cli.mesh_access import Mesh, connect
-from cli.on_cluster import cluster_options
 from cli.output import age, columns, output_option, show
 from cli.pod_names import meant
 from cli.reach import cluster_asked
@@ -28,14 +28,14 @@ TYPES = ("clusters", "endpoints", "listeners", "routes", "virtualHosts", "secret
     default=0,
     help="Wait up to so many seconds, at most 60, for every proxy to be current.",
 )
-@cluster_options
+@mesh_options
 @output_option
 def command(name: str, namespace: str, wait_seconds: float, kubeconfig: str, output: str) -> None:
     """Every proxy: what it has applied against what is current, per type, and what is wrong in the configuration.
 
     NAME: only proxies of that pod, `namespace/pod`, or of pods whose names begin so. Of the embedded mesh if one runs
     here and no --kubeconfig is named, else of the cluster, whose replicas of discovery are asked in their own pods, by
-    the user's right to `pods/exec` in istio-system.
+    the user's right to `pods/exec` in the control plane's namespace.
 
     Exit code 0 when every proxy that is shown has applied what is current, otherwise 3.
     """

@@ -14,7 +14,8 @@ from ca.root_trial import try_out
 from ca.rotation.documents import fingerprint
 from cli.ca_access import reach
 from cli.commands.rotate import PATH, WAITING, seconds_of, watch_options, watched
-from cli.on_cluster import client_of, cluster_options, confirm, yes_option
+from cli.control_namespace import mesh_options
+from cli.on_cluster import client_of, confirm, yes_option
 from cli.output import columns, output_option, show
 from cli.proxies import reach_proxies
 from cli.reach import cluster_asked
@@ -55,7 +56,7 @@ def command() -> None:
 @click.option("--dry-run", is_flag=True, help="Only check it, and say what would be done.")
 @watch_options
 @yes_option
-@cluster_options
+@mesh_options
 def import_root(
     directory: Path | None,
     secret: str,
@@ -180,7 +181,7 @@ def describe(imported: ImportedRoot) -> str:
 @click.option("--format", "form", type=click.Choice(["pem", "jwks"]), default="pem", show_default=True, help="Of what.")
 @click.option("--to", "to", default="-", metavar="FILE", show_default=True, help="Where to; - for standard output.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
-@cluster_options
+@mesh_options
 def export(form: str, to: str, dry_run: bool, kubeconfig: str) -> None:
     """The trust bundle: every root that the mesh trusts, as PEM or as a SPIFFE bundle (JWKS).
 
@@ -208,7 +209,7 @@ def export(form: str, to: str, dry_run: bool, kubeconfig: str) -> None:
 @command.command("check")
 @click.option("--without", default="", metavar="FINGERPRINT", help="The root that would go; else the outgoing one.")
 @click.option("--dry-run", is_flag=True, help="Only say who would be asked. Nothing is changed either way.")
-@cluster_options
+@mesh_options
 @output_option
 def check(without: str, dry_run: bool, kubeconfig: str, output: str) -> None:
     """Who would fail if a root went now.

@@ -28,6 +28,12 @@ def test_defaults_are_istios_paths_and_the_control_planes_names() -> None:
     assert (settings.proxy.drain, settings.grace_period, settings.certificate_ttl) == (5.0, 30.0, None)
 
 
+def test_another_namespace_of_the_control_plane() -> None:
+    settings = read_settings(REQUIRED | {"CONTROL_NAMESPACE": "mesh", "CA_ADDR": "ca.example:1"}, {})
+    assert settings.control_namespace == "mesh"
+    assert (settings.ca, settings.discovery) == (("ca.example", 1), ("heddle-discovery.mesh.svc", 15012))
+
+
 def test_istios_proxy_config_is_read_and_other_variables_are_ignored() -> None:
     config = '{"concurrency":0,"terminationDrainDuration":"1m30s","drainDuration":"10s","statusPort":16020,"x":1}'
     settings = read_settings(REQUIRED | {"PROXY_CONFIG": config, "ISTIO_META_X": "y", "CERTIFICATE_TTL": "24h"}, {})

@@ -191,6 +191,8 @@ class ApiServer:
 class RunningCa:
     """`python -m ca` on free ports of the loopback; its output goes to `log`."""
 
+    identity = CA_IDENTITY
+
     def __init__(self, log: Path, *arguments: str, env: Mapping[str, str] | None = None, port: int = 0) -> None:
         self.port, self.metrics_port = port or free_port(), free_port()
         self.log = log
@@ -234,7 +236,7 @@ class RunningCa:
 
     @property
     def address(self) -> CaAddress:
-        return CaAddress("127.0.0.1", self.port, CA_IDENTITY)
+        return CaAddress("127.0.0.1", self.port, self.identity)
 
     @property
     def roots(self) -> str:

@@ -16,7 +16,7 @@ from ca.issue import pem
 from ca.policy import Grant
 from ca.profile import intermediate_certificate, root_certificate
 from ca.request import parse_request
-from ca.settings import CONTROL_PLANE, CaSettings, ServiceAccount
+from ca.settings import CaSettings, ServiceAccount
 from ca.sign import issuer_of, prepare, sign
 from ca.trust import new_serial
 from mesh.identity import Identity
@@ -51,7 +51,7 @@ class Leaf:
         return pem(leaf) + intermediate.public_bytes(PEM).decode(), request.key_pem.decode()
 
 
-WEBHOOK = CONTROL_PLANE[ServiceAccount("istio-system", "heddle-webhook")]
+WEBHOOK = CaSettings().dns_names(ServiceAccount("istio-system", "heddle-webhook"))
 CANARY = CaSettings().dns_names(ServiceAccount("istio-system", "heddle-webhook-canary"))
 GOOD = {
     "own": Leaf("cluster.local", "cluster.local"),
@@ -112,6 +112,15 @@ def test_the_constraints_are_critical_and_roots_have_none(
     assert [str(name.value) for name in excluded] == ["0.0.0.0/0", "::/0"]
     with pytest.raises(x509.ExtensionNotFound):
         x509.load_pem_x509_certificate(root.encode()).extensions.get_extension_for_class(x509.NameConstraints)
+
+
+def test_the_names_are_those_of_the_control_planes_namespace() -> None:
+    root = root_certificate(ROOT_KEY, "cluster.local", new_serial(), NOW - 60, NOW + DAY)
+    serial, ends = new_serial(), NOW + DAY
+    made = intermediate_certificate(KEY.public_key(), root, ROOT_KEY, "cluster.local", serial, NOW, ends, "mesh")
+    permitted = made.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+    assert permitted is not None
+    assert [name.value for name in permitted] == ["cluster.local", "mesh.svc", "mesh.svc.cluster.local"]
 
 
 @pytest.mark.parametrize("domain", ["under_score.example", "10.0.0.1", "x-"])

@@ -81,6 +81,20 @@ def test_operators() -> None:
     assert not may_read_ledger(caller("istio-system", "heddle-operator", "other"), SETTINGS)
 
 
+def test_another_namespace_of_the_control_plane() -> None:
+    settings = CaSettings(control_namespace="mesh")
+    assert authorize(caller("mesh", "heddle-webhook"), None, settings, Issuer(), NOW).dns_names == (
+        "heddle-webhook.mesh.svc",
+        "heddle-webhook.mesh.svc.cluster.local",
+    )
+    assert may_read_ledger(caller("mesh", "heddle-operator"), settings)
+    for account in ("heddle-webhook", "heddle-webhook-canary", "heddle-operator"):
+        usual = caller("istio-system", account)
+        assert authorize(usual, None, settings, Issuer(), NOW).dns_names == ()
+        assert needs_pod(usual.identity, settings)
+        assert not may_read_ledger(usual, settings)
+
+
 @pytest.mark.parametrize("ttl", [0, -5, True, False, 1.5, "60", [], {}])
 def test_refuses_odd_ttls(ttl: object) -> None:
     with pytest.raises(InvalidInput, match="ttlSeconds"):

@@ -10,6 +10,7 @@ from ca.root_maps import KEY, NAME, SEQUENCE, namespace_facts, root_map, to_writ
 from svid.material import TrustBundle
 
 BUNDLE = TrustBundle("cluster.local", 3, ("A\n", "B\n"))
+HOME = "mesh"
 
 
 def namespaces(**labels: dict[str, str]) -> dict[str, Any]:
@@ -39,13 +40,13 @@ def test_labels(labels: dict[str, str], injected: bool) -> None:
 
 
 def test_who_gets_it() -> None:
-    known = namespaces(labelled=ON, plain={}, with_pods={}, istio_system={}, kube_system=ON)
-    assert to_write(known, ["with-pods", "gone"], {}, BUNDLE) == ["istio-system", "labelled", "with-pods"]
+    known = namespaces(labelled=ON, plain={}, with_pods={}, mesh={}, istio_system={}, kube_system=ON)
+    assert to_write(known, ["with-pods", "gone"], {}, BUNDLE, HOME) == ["labelled", "mesh", "with-pods"]
 
 
 def test_a_namespace_that_is_being_deleted_gets_nothing() -> None:
     ending = {"metadata": {"labels": ON, "deletionTimestamp": "2026-01-01T00:00:00Z"}}
-    assert to_write({"a": namespace_facts(ending)}, ["a"], {}, BUNDLE) == []
+    assert to_write({"a": namespace_facts(ending)}, ["a"], {}, BUNDLE, HOME) == []
     assert namespace_facts({"metadata": {}, "status": {"phase": "Terminating"}}).ending
 
 
@@ -74,12 +75,12 @@ def changed(**change: Any) -> dict[str, Any]:
     ],
 )
 def test_when_it_is_written(there: dict[str, Any], written: bool) -> None:
-    assert to_write(namespaces(a=ON), [], {"a": there}, BUNDLE) == (["a"] if written else [])
+    assert to_write(namespaces(a=ON), [], {"a": there}, BUNDLE, HOME) == (["a"] if written else [])
 
 
 def test_a_namespace_that_wants_it_no_more_keeps_ours_right_and_others_alone() -> None:
     wrong = changed(data={KEY: "old"})
-    assert to_write(namespaces(a={}), [], {"a": wrong}, BUNDLE) == ["a"]
-    assert to_write(namespaces(a={}), [], {}, BUNDLE) == []
+    assert to_write(namespaces(a={}), [], {"a": wrong}, BUNDLE, HOME) == ["a"]
+    assert to_write(namespaces(a={}), [], {}, BUNDLE, HOME) == []
     foreign = {**wrong, "metadata": {}}
-    assert to_write(namespaces(a={}), [], {"a": foreign}, BUNDLE) == []
+    assert to_write(namespaces(a={}), [], {"a": foreign}, BUNDLE, HOME) == []

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mesh.errors import NotFound
+from mesh.identity import Identity
 from mesh.rbac import access
 from svid.client import Token, fetch
 from svid.material import PodRef, SvidMaterial
@@ -79,6 +80,7 @@ class Replica(RunningCa):
         self.place, self.name, port = place, name, free_port()
         pod = place.add_pod(name, account="heddle-ca", namespace=place.namespace, port=port)
         self.pod = pod
+        self.identity = Identity("cluster.local", place.namespace, "heddle-ca")
         env = {
             "POD_NAMESPACE": place.namespace,
             "POD_NAME": name,
@@ -91,6 +93,10 @@ class Replica(RunningCa):
     @property
     def roots(self) -> str:
         return "".join(self.place.bundle()["roots"])
+
+    def operator(self) -> SvidMaterial:
+        """The certificate of the operator, who needs no pod."""
+        return self.enrol(self.place.api.token(self.place.namespace, "heddle-operator", audiences=["istio-ca"]))
 
     def enrol(self, token: str, **more: Any) -> SvidMaterial:
         """A certificate by token."""

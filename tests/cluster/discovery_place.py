@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from install.names import in_namespace
 from mesh.errors import NotFound
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from mesh.rbac import access
-from mesh.settings import CONTROL_NAMESPACE
 from tests.cluster.api_server import ApiServer
 from tests.discovery.harness import Agent, DiscoveryProcess, Json
 from tests.support.waiting import wait_for
@@ -34,18 +35,18 @@ def istio_kinds() -> list[Json]:
 
 
 class Place:
-    """A cluster with discovery's account and rights, and a namespace for workloads."""
+    """A cluster with discovery's account and rights in the namespace `home`, and a namespace for workloads."""
 
-    def __init__(self, api: ApiServer, directory: Path, namespace: str) -> None:
-        self.api, self.directory, self.namespace = api, directory, namespace
+    def __init__(self, api: ApiServer, directory: Path, namespace: str, home: str) -> None:
+        self.api, self.directory, self.namespace, self.home = api, directory, namespace, home
         self._made: list[str] = []
-        self.kubeconfig = directory / f"{CONTROL_NAMESPACE}.heddle-discovery.kubeconfig"
+        self.kubeconfig = directory / f"{home}.heddle-discovery.kubeconfig"
         self._numbers = iter(range(1, 250))
 
     def open(self, *, kinds: bool = True) -> None:
-        self._apply(f"/api/v1/namespaces/{CONTROL_NAMESPACE}", {"apiVersion": "v1", "kind": "Namespace"})
-        self.api.as_service_account(CONTROL_NAMESPACE, "heddle-discovery", self.directory)
-        for one in access("discovery"):
+        self._apply(f"/api/v1/namespaces/{self.home}", {"apiVersion": "v1", "kind": "Namespace"})
+        self.api.as_service_account(self.home, "heddle-discovery", self.directory)
+        for one in (in_namespace(one, self.home) for one in access("discovery")):
             if one["kind"] == "ServiceAccount":
                 continue
             plural = {"Role": "roles", "RoleBinding": "rolebindings"}.get(one["kind"], f"{one['kind'].lower()}s")
@@ -204,10 +205,10 @@ def virtual_service(name: str, host: str, prefix: str, version: str = "v1") -> J
 
 
 @contextmanager
-def place(api: ApiServer, directory: Path, *, kinds: bool = True) -> Iterator[Place]:
+def place(api: ApiServer, directory: Path, *, kinds: bool = True, home: str = CONTROL_NAMESPACE) -> Iterator[Place]:
     """A place, with everything gone afterwards."""
     with api.namespace(prefix="discovered") as namespace:
-        made = Place(api, directory, namespace)
+        made = Place(api, directory, namespace, home)
         try:
             made.open(kinds=kinds)
             yield made

@@ -151,7 +151,7 @@ def test_a_pod_that_takes_the_name_of_another_takes_over_the_object(own: Place, 
 def test_the_ca_tells_of_its_own_certificate(own: Place, ca: Replica) -> None:
     wait_for(lambda: "heddle-ca-0" in own.certificates(own.namespace))
     spec = own.certificates(own.namespace)["heddle-ca-0"]["spec"]
-    assert (spec["caller"], spec["identity"]) == ("self", "spiffe://cluster.local/ns/istio-system/sa/heddle-ca")
+    assert (spec["caller"], spec["identity"]) == ("self", f"spiffe://cluster.local/ns/{own.namespace}/sa/heddle-ca")
 
 
 def test_a_token_for_another_audience(own: Place, ca: Replica) -> None:

@@ -123,11 +123,9 @@ def test_a_replica_that_ends_in_order_writes_the_rest_first(own: Place) -> None:
 
 
 def test_the_operator_asks_a_replica_for_its_own_certificates(own: Place) -> None:
-    """In a cluster of its own, because the operator's account is in istio-system. It needs no pod."""
-    own.api.client.post("/api/v1/namespaces", {"metadata": {"name": "istio-system"}})
     with own.replica() as ca, own.replica("heddle-ca-1") as second:
         material = ca.enrol(own.token(own.add_pod("here")))
-        operator = second.enrol(own.api.token("istio-system", "heddle-operator", audiences=["istio-ca"]))
+        operator = second.operator()
         for replica, knows in ((ca, True), (second, False)):
             told = replica.request("GET", "/v1/certificates", material=operator)[1]
             assert told["replica"] == replica.name

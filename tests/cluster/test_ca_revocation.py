@@ -19,9 +19,7 @@ from tests.support.waiting import wait_for
 
 @pytest.fixture
 def own(own_api_server: ApiServer, tmp_path: Path) -> Iterator[Place]:
-    """A cluster of its own, because the operator's account is in istio-system."""
     with certificates_defined(own_api_server), place(own_api_server, tmp_path) as made:
-        made.api.client.post("/api/v1/namespaces", {"metadata": {"name": "istio-system"}})
         yield made
 
 
@@ -54,7 +52,7 @@ def refused(ca: Replica, material: SvidMaterial, pod: Any) -> bool:
 
 def test_every_replica_refuses(own: Place) -> None:
     with own.replica() as first, own.replica("heddle-ca-1") as second:
-        operator = first.enrol(own.api.token("istio-system", "heddle-operator", audiences=["istio-ca"]))
+        operator = first.operator()
         pods = [own.add_pod(f"pod-{n}") for n in range(2)]
         ours, theirs = first.enrol(own.token(pods[0])), second.enrol(own.token(pods[1]))
         wait_for(lambda: {"pod-0", "pod-1"} <= own.certificates().keys())

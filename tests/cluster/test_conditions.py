@@ -1,4 +1,6 @@
-"""The status of Istio's objects: written by one of two replicas, with what the proxies of both have."""
+"""The status of Istio's objects: written by one of two replicas, with what the proxies of both have.
+
+The control plane is in a namespace of another name than usual."""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ import pytest
 
 from mesh.errors import NotFound
 from mesh.rbac import STATUS_LEASE
-from mesh.settings import CONTROL_NAMESPACE
 from tests.cluster.api_server import ApiServer
 from tests.cluster.discovery_place import NODE, PODS, Follower, Place, place, virtual_service
 from tests.discovery.harness import DiscoveryProcess, Json
@@ -19,7 +20,8 @@ from tests.support.certificates import Authority
 from tests.support.waiting import wait_for
 
 NETWORKING = "/apis/networking.istio.io/v1/namespaces/{}"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{CONTROL_NAMESPACE}/leases/{STATUS_LEASE}"
+HOME = "mesh-system"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{HOME}/leases/{STATUS_LEASE}"
 WORDS = "Envoy says no"
 
 
@@ -33,18 +35,18 @@ def replicas(own: Place, names: tuple[str, ...]) -> Iterator[list[DiscoveryProce
             directory = own.directory / name
             directory.mkdir()
             process = DiscoveryProcess(own.kubeconfig, directory, authority=authority, env=pod_environment(name))
-            stack.callback(own.api.client.delete, f"{PODS.format(CONTROL_NAMESPACE)}/{name}")
+            stack.callback(own.api.client.delete, f"{PODS.format(HOME)}/{name}")
             replica_pod(own, name, process.port)
             made.append(stack.enter_context(process))
         yield made
 
 
 def pod_environment(name: str) -> dict[str, str]:
-    return {"POD_NAME": name, "POD_NAMESPACE": CONTROL_NAMESPACE, "POD_UID": "any"}
+    return {"POD_NAME": name, "POD_NAMESPACE": HOME, "POD_UID": "any"}
 
 
 def replica_pod(own: Place, name: str, port: int) -> None:
-    path = PODS.format(CONTROL_NAMESPACE)
+    path = PODS.format(HOME)
     container = {"name": "discovery", "image": "x", "ports": [{"name": "https", "containerPort": port}]}
     own.api.client.post(
         path,
@@ -60,7 +62,7 @@ def replica_pod(own: Place, name: str, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def own(module_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(module_api_server, tmp_path_factory.mktemp("status")) as made:
+    with place(module_api_server, tmp_path_factory.mktemp("status"), home=HOME) as made:
         yield made
 
 
@@ -210,7 +212,7 @@ def _version(own: Place) -> str:
 
 
 def test_another_replica_takes_over(own_api_server: ApiServer, tmp_path: Path) -> None:
-    with place(own_api_server, tmp_path) as own, replicas(own, ("discovery-0", "discovery-1")) as two:
+    with place(own_api_server, tmp_path, home=HOME) as own, replicas(own, ("discovery-0", "discovery-1")) as two:
         wait_for(lambda: bool(_holder(own)))
         first = _holder(own)
         two[int(first[-1])].__exit__(None, None, None)

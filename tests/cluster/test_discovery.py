@@ -126,7 +126,8 @@ def test_secrets_are_those_of_gateways_read_by_name_where_it_was_allowed(
     gateway = own.pod("edge", annotations={"inject.istio.io/templates": "gateway"})
     edge = Follower(own.agent(discovery, gateway), own.namespace)
     own.put("/apis/networking.istio.io/v1/namespaces/{}/gateways/edge", GATEWAY)
-    wait_for(lambda: any(grant(own.namespace) == each["hint"] for each in discovery.status()["problems"]))
+    account = "istio-system:heddle-discovery"
+    wait_for(lambda: any(grant(own.namespace, account) == each["hint"] for each in discovery.status()["problems"]))
     for kind, body in ALLOWED.items():
         own.put(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{{}}/{kind}/edge", body)
     certificate = Authority().issue(dns="shop.example")
@@ -143,7 +144,6 @@ def test_secrets_are_those_of_gateways_read_by_name_where_it_was_allowed(
     wait_for(lambda: not served())
     assert own.api.control_plane is not None
     log = own.api.control_plane.audit_log.read_text().splitlines()
-    account = "istio-system:heddle-discovery"
     asked = {
         (use.namespace, use.name) for use in uses(log, account) | denied(log, account) if use.resource == "secrets"
     }

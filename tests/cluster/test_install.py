@@ -29,6 +29,7 @@ from tests.cluster import api_server as api_servers
 from tests.cluster.api_server import ApiServer
 from tests.cluster.installing import NAMESPACE as HOME
 from tests.cluster.installing import find, heddle, install, inventory, kubectl, uninstall, versions
+from tests.support.waiting import wait_for
 
 INJECTOR = MUTATING.path("", "heddle-sidecar-injector")
 PASSPHRASE = SECRET.path(HOME, "heddle-ca-passphrase")
@@ -259,12 +260,27 @@ def test_definitions_can_be_left_as_they_are(bare: ApiServer) -> None:
     assert find(bare.client, CRD.path("", "gateways.networking.istio.io")) is None
 
 
-def test_another_namespace_is_refused_whatever_is_forced(api: ApiServer) -> None:
-    for asked in ("namespace=mesh", "values.global.istioNamespace=mesh"):
-        ran = heddle(api, "install", "-y", "--no-wait", "--force", "--set", asked)
-        assert ran.code == 1
-        assert f"the control plane runs in namespace {HOME} alone, not in mesh" in ran.err
-    assert find(api.client, NAMESPACE.path("", "mesh")) is None
+def test_another_namespace(bare: ApiServer) -> None:
+    """All of it is there, nothing where it usually is, and it is removed whether it is known what is owned or not."""
+    asked = "--set=values.global.istioNamespace=mesh-system"
+    install(bare, asked, profile="default")
+    assert {each.namespace for each in inventory(bare.client).objects} == {"", "mesh-system"}
+    assert find(bare.client, NAMESPACE.path("", HOME)) is None
+    (entry, *_) = bare.client.get(INJECTOR)["webhooks"]
+    assert entry["clientConfig"]["service"]["namespace"] == "mesh-system"
+    assert "mesh-system" in entry["namespaceSelector"]["matchExpressions"][-1]["values"]
+    ran = heddle(bare, "install", "-y", "--no-wait")
+    assert ran.code == 1
+    assert "installed in namespace mesh-system already" in ran.err
+    ran = heddle(bare, "upgrade", "-y", "--timeout=0")
+    assert "not ready after 0 s" in ran.err, "no pod runs here; it is upgraded where it is"
+    pods = "/api/v1/namespaces/mesh-system/pods?labelSelector=app%3Dheddle-discovery"
+    wait_for(lambda: bool(bare.client.get(pods)["items"]))
+    assert "no replica of discovery is ready" in heddle(bare, "status").out, "it is found"
+    assert "no control plane runs in elsewhere" in heddle(bare, "status", "-i", "elsewhere").err
+    bare.client.delete(CONFIG_MAP.path("mesh-system", inventory_name("default")))
+    uninstall(bare, "--purge")
+    _eventually(lambda: _gone(bare.client, NAMESPACE.path("", "mesh-system")))
 
 
 def test_another_injector_for_the_same_namespaces_is_refused(api: ApiServer) -> None:

@@ -34,8 +34,8 @@ from tests.support.ports import free_port
 Json = dict[str, Any]
 SECONDS = 120.0
 ROLE = "spiffe://cluster.local/ns/{}/sa/{}"
-DISCOVERY = ROLE.format("istio-system", "heddle-discovery")
-OPERATOR = ("istio-system", "heddle-operator")
+HOME = "istio-system"
+OPERATOR = (HOME, "heddle-operator")
 
 
 class Cluster:
@@ -160,7 +160,8 @@ class DiscoveryProcess:
         self.directory = directory
         self.roots = directory / "roots.pem"
         self.roots.write_text(self.authority.root_pem)
-        certificate = self.authority.issue(uri=DISCOVERY)
+        self.home = (env or {}).get("POD_NAMESPACE", HOME)
+        certificate = self.authority.issue(uri=ROLE.format(self.home, "heddle-discovery"))
         self.certificate, self.key = directory / "chain.pem", directory / "key.pem"
         self.certificate.write_text(certificate.chain_pem)
         self.key.write_text(certificate.key_pem)
@@ -241,10 +242,17 @@ class DiscoveryProcess:
         return context
 
     def call(
-        self, method: str, path: str, body: object = None, *, who: tuple[str, str] = OPERATOR, timeout: float = SECONDS
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        who: tuple[str, str] | None = None,
+        timeout: float = SECONDS,
     ) -> tuple[int, Any]:
-        """One request over a connection of its own: status, and JSON (None for no body)."""
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.context(*who))
+        """One request over a connection of its own: status, and JSON (None for no body). `who`: else the operator."""
+        context = self.context(*(who or (self.home, "heddle-operator")))
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)
         try:
             return exchange(connection, method, path, body)
         finally:

@@ -28,11 +28,11 @@ def settings(text: str) -> dict[str, Any]:
 
 @pytest.fixture
 def builder() -> SnapshotBuilder:
-    return SnapshotBuilder()
+    return SnapshotBuilder(settings_of())
 
 
 def test_watches_cover_the_table_and_the_settings() -> None:
-    paths = {watched.kind: watched for watched in watches()}
+    paths = {watched.kind: watched for watched in watches(settings_of())}
     assert {"Pod", "Service", "EndpointSlice", "Namespace", "VirtualService", "Gateway"} <= paths.keys()
     assert "Secret" not in paths
     assert paths["ConfigMap"].path == "/api/v1/namespaces/istio-system/configmaps"
@@ -176,6 +176,20 @@ def test_a_revision_follows_its_own_settings() -> None:
     assert builder.build().settings.access_log_file == "/dev/stdout"
 
 
+def test_the_root_namespace_is_the_control_planes() -> None:
+    key = settings_of(control_namespace="mesh")
+    builder = SnapshotBuilder(key)
+    assert builder.build().settings.root_namespace == "mesh"
+    raw = settings("accessLogFile: /dev/stdout")
+    builder.apply(changed(raw))
+    assert builder.build().settings.access_log_file == "", "of another control plane"
+    builder.apply(changed({**raw, "metadata": {**raw["metadata"], "namespace": "mesh"}}, 2))
+    assert (builder.build().settings.access_log_file, builder.build().settings.root_namespace) == (
+        "/dev/stdout",
+        "mesh",
+    )
+
+
 def test_other_config_maps_are_not_the_settings(builder: SnapshotBuilder) -> None:
     other = settings("trustDomain: example.org")
     other["metadata"]["name"] = "else"
@@ -209,7 +223,7 @@ JUNK = st.recursive(
 
 @given(st.sampled_from(["Pod", "Service", "EndpointSlice", "Secret", "VirtualService", "Gateway"]), JUNK, JUNK)
 def test_no_object_can_stop_the_others(kind: str, spec: Any, status: Any) -> None:
-    builder = SnapshotBuilder()
+    builder = SnapshotBuilder(settings_of())
     raw = {"kind": kind, "metadata": {"namespace": DEFAULT, "name": "junk"}, "spec": spec, "status": status}
     builder.apply(Changed(kind, {**raw, "endpoints": spec, "ports": status, "data": spec}, False, 1))
     builder.apply(changed(service("good", "10.96.0.1"), 2))

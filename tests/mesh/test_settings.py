@@ -17,6 +17,12 @@ def test_nothing_is_the_defaults() -> None:
         assert parse_mesh_settings(text) == MeshSettings()
 
 
+def test_the_root_namespace_is_the_control_planes_unless_it_is_named() -> None:
+    for text in ("", "accessLogFile: /dev/stdout"):
+        assert parse_mesh_settings(text, "mesh").root_namespace == "mesh"
+    assert parse_mesh_settings("rootNamespace: policy", "mesh").root_namespace == "policy"
+
+
 def test_a_real_one() -> None:
     settings = parse_mesh_settings(
         """

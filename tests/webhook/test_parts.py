@@ -202,6 +202,16 @@ def test_a_template_alone_makes_no_member_of_the_mesh() -> None:
     assert inject(pod, config) == {**pod, "spec": {**pod["spec"], "nodeName": "n"}}
 
 
+def test_the_proxy_is_told_where_an_unusual_control_plane_is() -> None:
+    pod = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "web"}]}}
+
+    def told(config: InjectionConfig) -> str | None:
+        proxy = inject(pod, config)["spec"]["initContainers"][1]
+        return next((each["value"] for each in proxy["env"] if each["name"] == "CONTROL_NAMESPACE"), None)
+
+    assert (told(InjectionConfig()), told(InjectionConfig(control_namespace="mesh"))) == (None, "mesh")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
