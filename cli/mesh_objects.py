@@ -10,25 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from cli.control_namespace import control_namespace
 from cli.manifest_files import read_manifests
 from cli.mesh_access import Mesh, connect
 from cli.reach import cluster_asked
 from discovery.explain.model import UNSEEN
 from discovery.gateway_secrets import needed
-from discovery.snapshots import SnapshotBuilder, watches
+from discovery.snapshots import SnapshotBuilder, settings_of, watches
 from kube.client import Client, Refused
 from kube.source import Changed, Listed, Watched, list_path
 from local.offline import Objects, completed
 from mesh.checks import Finding, check_documents
 from mesh.errors import InvalidInput, NotFound
 from mesh.manifest import Document
-from mesh.objects import Key
+from mesh.objects import Key, parse_meta
 from mesh.snapshot import Snapshot
 from mesh.validation import DEFAULT_NAMESPACE
 
 Raw = dict[str, Any]
 AT_ONCE = 8
-KINDS = sorted({*(watched.kind for watched in watches()), "Secret"})
+KINDS = sorted({*(watched.kind for watched in watches(settings_of())), "Secret"})
 """What discovery reads."""
 
 
@@ -63,7 +64,7 @@ def live_objects(kubeconfig: str) -> Objects:
 
 def builder_of(objects: Objects) -> SnapshotBuilder:
     """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it."""
-    builder = SnapshotBuilder()
+    builder = SnapshotBuilder(_settings_in(objects))
     for event in events_of(objects):
         builder.apply(event)
     return builder
@@ -73,6 +74,13 @@ def events_of(objects: Objects) -> Iterator[Listed]:
     """The objects as discovery hears of them: all of each kind."""
     for kind in KINDS:
         yield Listed(kind, tuple(objects.get(kind, ())), 0)
+
+
+def _settings_in(objects: Objects) -> Key:
+    """The ConfigMap of the mesh's settings: its namespace is the control plane's."""
+    usual = settings_of()
+    found = [parse_meta(raw).key for raw in objects.get("ConfigMap", ())]
+    return usual if usual in found else next((key for key in found if key.name == usual.name), usual)
 
 
 def snapshot_of(objects: Objects) -> Snapshot:
@@ -101,7 +109,7 @@ def _on_cluster(client: Client) -> Objects:
             hint = "it takes the verb list on what discovery reads: manifests/ has it as heddle-discovery's ClusterRole"
             raise Refused(403, f"you may not list {watched.path.rpartition('/')[2]}", hint=hint) from None
 
-    kinds = watches()
+    kinds = watches(settings_of(control_namespace=control_namespace(client)))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         lists = dict(zip((watched.kind for watched in kinds), pool.map(read, kinds), strict=True))
     secrets = [_secret(client, key) for key in sorted(needed(snapshot_of(lists)))]

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 
+from discovery import proxy_configs
 from discovery.feed import Feed
 from discovery.findings import Finding
 from discovery.hub import Hub
@@ -128,5 +129,6 @@ def _status(deps: Deps) -> dict[str, Any]:
     moment = deps.hub.moment
     if moment is None:
         return status_json(0, False, proxies, findings)
+    findings.extend(proxy_configs.findings(moment.snapshot))
     proxies.extend(missing(moment.snapshot, [proxy.key for proxy in proxies]))
     return status_json(moment.snapshot.resource_version, True, proxies, findings)

@@ -14,6 +14,7 @@ from discovery.findings import Finding, Severity
 from discovery.tally import Count
 from mesh.kinds import Kind
 from mesh.objects import Key
+from mesh.proxy_configs import KIND as PROXY_CONFIG
 
 LONGEST_MESSAGE = 1024
 MOST_SENTENCES = 5
@@ -51,7 +52,7 @@ def status_of(found: Seen, findings: Iterable[Finding], count: Count, now: str) 
     conditions = [_accepted(found, list(findings))]
     status: dict[str, Any] = {"observedGeneration": found.generation, "conditions": conditions}
     if not found.planned:
-        conditions.append(_reconciled(count))
+        conditions.append(_reconciled(found, count))
         status["heddle"] = {"proxies": _proxies(count)}
     for condition in conditions:
         condition["observedGeneration"] = found.generation
@@ -76,7 +77,7 @@ def _accepted(found: Seen, findings: list[Finding]) -> dict[str, Any]:
     return _condition("Accepted", True, "Accepted", "in order")
 
 
-def _reconciled(count: Count) -> dict[str, Any]:
+def _reconciled(found: Seen, count: Count) -> dict[str, Any]:
     have = f"{count.applied} of {count.total} proxies have it"
     if count.refused:
         first = count.refused[0]
@@ -84,6 +85,8 @@ def _reconciled(count: Count) -> dict[str, Any]:
     if not count.total:
         return _condition("Reconciled", True, "NoProxies", "no connected proxy is affected by it")
     done = count.applied >= count.total
+    if found.kind.kind == PROXY_CONFIG and not done:
+        have += "; the others take it when their pods are restarted"
     return _condition("Reconciled", done, "Reconciled" if done else "InProgress", have)
 
 

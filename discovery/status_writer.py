@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gevent
 import structlog
 
+from discovery import proxy_configs
 from discovery.findings import Finding
 from discovery.hub import Hub
 from discovery.object_status import Seen, status_of
@@ -19,6 +20,7 @@ from kube.client import Client
 from kube.leader import Leader
 from kube.source import list_path
 from kube.write_behind import WriteBehind
+from mesh.objects import Key
 from mesh.snapshot import Snapshot
 
 LOOK_SECONDS = 1.0
@@ -70,10 +72,13 @@ class Tallies:
 
     def now(self) -> tuple[Tally, list[Finding]]:
         """The counts, and what is wrong with objects by themselves and in plans."""
-        members = self._members()
+        members, moment = self._members(), self._hub.moment
         in_plans = {id(found): found for _, found in members}  # most plans have the same
         findings = [*self._objects.findings(), *(one for found in in_plans.values() for one in found)]
         counts = tally((member for member, _ in members), self._since.of)
+        if moment is not None:
+            counts |= proxy_configs.counts(moment.snapshot, (Key(*member.pod.split("/")) for member, _ in members))
+            findings += proxy_configs.findings(moment.snapshot)
         seen = self._objects.seen()
         own = {thing: (seen[thing].generation, count) for thing, count in counts.items() if thing in seen}
         return own, findings

@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/concepts/architecture/leases/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,16 +66,8 @@ class Lock:
             found = self._client.get(self._path)
         except NotFound:
             raise Conflict("another installation has just ended", hint="try again") from None
-        spec = found.get("spec") or {}
-        renewed = _time(spec.get("renewTime")) or self._now()
-        ends = renewed + timedelta(seconds=spec.get("leaseDurationSeconds") or LASTS_SECONDS)
-        if ends > self._now():
-            holder, since = spec.get("holderIdentity") or "somebody", spec.get("acquireTime") or "some time"
-            left = max(1, round((ends - self._now()).total_seconds()))
-            raise Conflict(
-                f"{holder} changes this installation, since {since}",
-                hint=f"wait for it; if it died, its lock is free in {left} s",
-            )
+        if conflict := _held(found, self._now()):
+            raise conflict
         body = self._body()
         body["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         try:
@@ -97,6 +89,26 @@ class Lock:
                 "renewTime": now,
             },
         }
+
+
+def at_work(client: Client, namespace: str, now: datetime) -> Conflict | None:
+    """Who changes the installation at this moment, since when, and what to do; None when nobody does."""
+    try:
+        return _held(client.get(LEASE.path(namespace, NAME)), now)
+    except NotFound:
+        return None
+
+
+def _held(lease: Mapping[str, Any], now: datetime) -> Conflict | None:
+    spec = lease.get("spec") or {}
+    ends = (_time(spec.get("renewTime")) or now) + timedelta(seconds=spec.get("leaseDurationSeconds") or LASTS_SECONDS)
+    if ends <= now:
+        return None
+    began, holder = _time(spec.get("acquireTime")), spec.get("holderIdentity") or "somebody"
+    since = f"{began:%Y-%m-%d %H:%M:%S} UTC, {round((now - began).total_seconds())} s ago" if began else "some time"
+    left = max(1, round((ends - now).total_seconds()))
+    says = f"another command is at work on this installation: {holder}, since {since}"
+    return Conflict(says, hint=f"wait until it is done, then try again; if it died, its lock is free in {left} s")
 
 
 def _time(text: str | None) -> datetime | None:

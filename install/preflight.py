@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from install.inventory import Inventory, read_inventories
+from install.lock import at_work
 from install.names import REVISION_LABEL
 from install.operator import DEFAULT_REVISION
 from install.render import ADOPTED, OWNER_LABEL, Rendered
@@ -47,7 +49,9 @@ class Choices:
     force: bool = False
 
 
-def preflight(client: Client, rendered: Rendered, choices: Choices, *, native_sidecars: bool) -> Findings:
+def preflight(
+    client: Client, rendered: Rendered, choices: Choices, *, native_sidecars: bool, now: datetime
+) -> Findings:
     """Raises only when the API server does not answer at all."""
     findings = Findings()
     oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
@@ -60,6 +64,10 @@ def preflight(client: Client, rendered: Rendered, choices: Choices, *, native_si
                 hint="ask for the cluster role cluster-admin, or have an administrator install",
             )
         )
+        return findings
+    # What is found while somebody else changes it, half of an installation above all, is nothing to act upon.
+    if busy := at_work(client, rendered.namespace, now):
+        findings.errors.append(busy)
         return findings
     inventories = read_inventories(client)
     here = [each for each in inventories if each.revision == rendered.revision]

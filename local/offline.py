@@ -13,9 +13,10 @@ from typing import Any
 
 from local.endpoints import endpoint_slices, with_cluster_ip
 from mesh.annotations import NAMESPACE_INJECTION
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import find_kind
 from mesh.objects import Key
-from mesh.settings import CONTROL_NAMESPACE, MeshSettings, parse_mesh_settings
+from mesh.settings import MeshSettings, parse_mesh_settings
 from webhook.config import InjectionConfig
 from webhook.workloads import POD_AT, inject_object
 

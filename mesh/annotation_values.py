@@ -63,6 +63,16 @@ def parse_image(text: str) -> str:
     return text.strip()
 
 
+_IMAGE_TYPE = re.compile(r"[\w.-]{0,64}\Z", re.ASCII)
+
+
+def parse_image_type(text: str) -> str:
+    """The end of an image's tag."""
+    if not _IMAGE_TYPE.match(text.strip()):
+        raise InvalidInput(f"{text!r} cannot be part of a tag", hint="such as debug")
+    return text.strip()
+
+
 def parse_port(text: str) -> int:
     """One port."""
     ports = parse_ports(text)

@@ -23,6 +23,7 @@ from mesh.annotation_values import (
     parse_buckets,
     parse_component_levels,
     parse_image,
+    parse_image_type,
     parse_mapping,
     parse_names,
     parse_port,
@@ -66,6 +67,7 @@ class PodOptions:
     templates: tuple[str, ...] | None = None
     native_sidecar: bool | None = None
     proxy_image: str | None = None
+    proxy_image_type: str | None = None
     proxy_cpu: str | None = None
     proxy_cpu_limit: str | None = None
     proxy_memory: str | None = None
@@ -223,6 +225,14 @@ TABLE: tuple[Annotation, ...] = (
         "the mesh's image, with a warning.",
     ),
     Annotation(
+        _SIDECAR + "proxyImageType",
+        "proxy_image_type",
+        parse_image_type,
+        "",
+        "The variant of the mesh's image, a suffix of its tag. One that meshConfig heddle.imageTypes does not name, as "
+        "Istio's `distroless` and `debug`, stands for the image itself, with a warning.",
+    ),
+    Annotation(
         _SIDECAR + "proxyCPU", "proxy_cpu", parse_quantity, "100m", "CPU that the proxy requests. See the note below."
     ),
     Annotation(_SIDECAR + "proxyCPULimit", "proxy_cpu_limit", parse_quantity, "2", "CPU limit of the proxy."),
@@ -345,7 +355,6 @@ TABLE: tuple[Annotation, ...] = (
         "Written by the injection: the pod's own `istio-proxy` and `istio-init` containers as they were.",
     ),
     Annotation(REVISION, "", str, "", "Written by the injection: the revision that did it."),
-    _unheeded(_SIDECAR + "proxyImageType", "there is one image, without variants", "default"),
     _unheeded(_SIDECAR + "discoveryAddress", "the webhook says where discovery is; a pod cannot choose another one"),
     _unheeded(_SIDECAR + "controlPlaneAuthPolicy", "the control plane is always spoken to by mutual TLS", "MUTUAL_TLS"),
     _unheeded(_SIDECAR + "enableCoreDump", "it would take a privileged container", "false"),

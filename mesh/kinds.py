@@ -99,6 +99,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(NETWORKING, _ALL_NETWORKING, "DestinationRule", "destinationrules", True, DestinationRule, _DISCOVERY),
     Kind(NETWORKING, _ALL_NETWORKING, "Gateway", "gateways", True, Gateway, _DISCOVERY),
     Kind(SECURITY, _V1_BETA, "PeerAuthentication", "peerauthentications", True, PeerAuthentication, _DISCOVERY),
+    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, ("webhook", "discovery")),
     # Istio, read and checked, and not acted upon yet
     Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, _DISCOVERY, planned=True),
     Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, _DISCOVERY, planned=True),
@@ -107,7 +108,6 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(NETWORKING, _ALL_NETWORKING, "WorkloadGroup", "workloadgroups", True, WorkloadGroup, _DISCOVERY, planned=True),
     Kind(NETWORKING, ("v1alpha3",), "EnvoyFilter", "envoyfilters", True, EnvoyFilter, _DISCOVERY, planned=True),
-    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, _DISCOVERY, planned=True),
     Kind(
         SECURITY,
         _V1_BETA,

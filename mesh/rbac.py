@@ -45,6 +45,12 @@ class Right:
     names: tuple[str, ...] = ()
 
 
+def _definitions(component: str) -> Right:
+    names = tuple(kind.definition for kind in watched_by(component) if kind.definition)
+    why = "whether a kind that is not served may have objects"
+    return Right(("get",), "apiextensions.k8s.io", "customresourcedefinitions", why, names=names)
+
+
 _MESH_CONFIG = Right(READ, "", "configmaps", "the mesh's settings", True, ("istio",))
 
 _FURTHER: dict[str, tuple[Right, ...]] = {
@@ -70,18 +76,13 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             for kind in watched_by("discovery")
             if kind.of_istio
         ),
-        Right(
-            ("get",),
-            "apiextensions.k8s.io",
-            "customresourcedefinitions",
-            "whether a kind that is not served may have objects",
-            names=tuple(kind.definition for kind in watched_by("discovery") if kind.definition),
-        ),
+        _definitions("discovery"),
         Right(("get", "update"), "coordination.k8s.io", "leases", "which replica writes", True, (STATUS_LEASE,)),
         Right(("create",), "coordination.k8s.io", "leases", "the first time; RBAC cannot name what is created", True),
     ),
     "webhook": (
         Right(("get",), "", "namespaces", "labels of a namespace that was made a moment ago"),
+        _definitions("webhook"),
         _MESH_CONFIG,
         Right(READ, "", "configmaps", "what is set for injection", True, ("istio-sidecar-injector",)),
         Right(

@@ -59,6 +59,10 @@ class OutboundTrafficPolicy(_Settings):
     mode: OutboundMode = OutboundMode.ALLOW_ANY
 
 
+class ProxyImage(_Settings):
+    image_type: str = ""
+
+
 class ProxyConfig(_Settings):
     """Defaults of each sidecar; a pod's annotation `proxy.istio.io/config` overrides them field by field."""
 
@@ -67,6 +71,7 @@ class ProxyConfig(_Settings):
     termination_drain_duration: Duration = "5s"
     drain_duration: Duration = "45s"
     proxy_metadata: dict[str, str] = Field(default_factory=dict)
+    image: ProxyImage | None = None
     status_port: int = Field(default=15020, ge=1, le=65535)
     proxy_admin_port: int | None = Field(default=None, ge=1, le=65535)
     runtime_values: dict[str, str] | None = None
@@ -105,6 +110,7 @@ class HeddleSettings(_Settings):
 
     native_sidecars: bool = True
     image: str = "docker.io/heddle/heddle:0.1.0"
+    image_types: tuple[str, ...] = ()  # variants that there are beside it, by a suffix of its tag, for `imageType`
     certificate_ttl: Duration = "24h"
     node_agent: bool = False  # rules are written by the node agent everywhere, not only where pod security asks for it
     node_agent_exclude_namespaces: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the webhook knows of the cluster: labels of namespaces, and the mesh's settings. Kept current by a watch."""
+"""What the webhook knows of the cluster: labels of namespaces, mesh settings, ProxyConfigs. Kept current by a watch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import structlog
 from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh import injector
 from mesh.errors import InvalidInput, NotFound, Unavailable
-from mesh.objects import Namespace, parse_config_map, parse_namespace
+from mesh.kinds import parse_istio, watched_by
+from mesh.objects import Key, Namespace, parse_config_map, parse_meta, parse_namespace
+from mesh.proxy_configs import KIND as PROXY_CONFIG
+from mesh.proxy_configs import Object, proxy_configs
 from mesh.settings import parse_mesh_settings
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.injector import injector_settings
@@ -24,6 +27,7 @@ NAMESPACES = "Namespace"
 SETTINGS = "mesh settings"
 INJECTOR = "injector settings"
 
+(_PROXY_CONFIGS,) = (kind for kind in watched_by("webhook") if kind.kind == PROXY_CONFIG)
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 log = structlog.get_logger("webhook")
@@ -38,7 +42,7 @@ def watched(control_namespace: str, revision: str = DEFAULT_REVISION) -> tuple[W
     """What to give to a `kube.source.Source`. Each ConfigMap by its name, which is all that the webhook may read."""
     maps = list_path("", "v1", "configmaps", control_namespace)
     return (
-        Watched(NAMESPACES, list_path("", "v1", "namespaces")),
+        *(Watched(kind.kind, kind.path, definition=kind.definition) for kind in watched_by("webhook")),
         *(
             Watched(kind, maps, {"fieldSelector": f"metadata.name={name_of_revision(name, revision)}"})
             for kind, name in ((SETTINGS, SETTINGS_NAME), (INJECTOR, injector.NAME))
@@ -53,6 +57,7 @@ class Cluster:
         self._base = base
         self._get = get
         self._labels: dict[str, Mapping[str, str]] = {}
+        self._proxy_configs: dict[Key, Object] = {}
         self._changing = threading.Lock()
         self._config = base
 
@@ -84,6 +89,8 @@ class Cluster:
         elif isinstance(event, Changed):
             if event.kind == NAMESPACES:
                 self._namespace(parse_namespace(event.object), deleted=event.deleted)
+            elif event.kind == PROXY_CONFIG:
+                self._proxy_config(event.object, deleted=event.deleted)
             elif self._is_read(event.kind, event.object):
                 self._read(event.kind, None if event.deleted else event.object)
 
@@ -91,6 +98,14 @@ class Cluster:
         if event.kind == NAMESPACES:
             namespaces = map(parse_namespace, event.objects)
             self._labels = {namespace.meta.name: namespace.meta.labels for namespace in namespaces}
+            return
+        if event.kind == PROXY_CONFIG:
+            listed = {parse_meta(raw).key for raw in event.objects}
+            for key in self._proxy_configs.keys() - listed:
+                self._proxy_configs.pop(key)
+            for raw in event.objects:
+                self._proxy_config(raw, deleted=False)
+            self._change()
             return
         ours = [raw for raw in event.objects if self._is_read(event.kind, raw)]
         self._read(event.kind, ours[0] if ours else None)
@@ -100,6 +115,20 @@ class Cluster:
             self._labels.pop(namespace.meta.name, None)
         else:
             self._labels[namespace.meta.name] = namespace.meta.labels
+
+    def _proxy_config(self, raw: Mapping[str, Any], *, deleted: bool) -> None:
+        """One that is wrong leaves its last good version in force; discovery tells of it in its status."""
+        key = parse_meta(raw).key
+        if deleted:
+            self._proxy_configs.pop(key, None)
+        else:
+            try:
+                # The items of a list may leave out what the list itself says.
+                entry = _PROXY_CONFIGS
+                self._proxy_configs[key] = parse_istio({"apiVersion": entry.api_version, "kind": entry.kind, **raw})
+            except InvalidInput as error:
+                log.error("a ProxyConfig is not taken over", name=str(key), error=str(error))
+        self._change()
 
     def _is_read(self, kind: str, raw: Mapping[str, Any]) -> bool:
         name = SETTINGS_NAME if kind == SETTINGS else injector.NAME
@@ -113,7 +142,9 @@ class Cluster:
 
     def _change(self, **fields: Any) -> None:
         with self._changing:
-            self._config = replace(self._config, **fields)
+            config = replace(self._config, **fields)
+            found = proxy_configs(list(self._proxy_configs.values()), config.settings.root_namespace)
+            self._config = replace(config, proxy_configs=found)
 
     def _injector(self, raw: Mapping[str, Any] | None) -> None:
         """A mistake in them leaves the ones before in force."""

@@ -161,6 +161,11 @@ def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
             f"annotation sidecar.istio.io/proxyImage: {options.proxy_image} is taken for Istio's own; "
             f"the proxy runs {wanted.image}"
         )
+    if wanted.lacks_type and not is_own_image(options.proxy_image or ""):
+        found.append(
+            f"image type {wanted.image_type}: the mesh's image has no such variant (meshConfig heddle.imageTypes names "
+            f"those that there are); the proxy runs {wanted.image}"
+        )
     if wrong := unreadable_port(pod["metadata"].get("annotations") or {}):
         found.append(wrong)
     if wanted.template == SIDECAR:

@@ -63,13 +63,15 @@ def status_of(before: Mapping[str, Any], spec: Mapping[str, Any], wanted: Wanted
         return [item["name"] for item in spec.get(place) or () if item["name"] not in names] or None
 
     proxy = (PROXY_CONTAINER, "istio-init", GATE_CONTAINER)
-    status = {
+    status: Raw = {
         "initContainers": added("initContainers", proxy),
         "containers": added("containers", proxy),
         "volumes": added("volumes", (v["name"] for v in spec["volumes"] if v["name"].startswith("istio"))),
         "imagePullSecrets": added("imagePullSecrets"),
         "revision": wanted.config.revision,
     }
+    if taken := wanted.config.chosen.versions():
+        status["proxyConfigs"] = taken
     return {SIDECAR_STATUS_ANNOTATION: orjson.dumps(status).decode()}
 
 

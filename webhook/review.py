@@ -17,7 +17,7 @@ import orjson
 
 from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
 from mesh.problems import ObjectErrors
-from webhook.config import InjectionConfig
+from webhook.config import InjectionConfig, for_pod
 from webhook.decision import Decision, decide, never
 from webhook.gate import for_namespace
 from webhook.inject import advice, inject, pod_name
@@ -81,6 +81,7 @@ def review(
         if not decision.inject:
             return _allowed(uid, decision, about)
         config = for_namespace(config, namespace, namespace_labels(namespace))
+        config = for_pod(config, namespace, pod["metadata"].get("labels") or {})
         return _injected(uid, pod, body, config, decision, about)
     except InvalidInput as error:
         return _denied(uid, about, error)

@@ -23,6 +23,7 @@ from webhook.injector import SIDECAR
 from webhook.templates import Template
 
 INIT_CONTAINER = "istio-init"
+DEFAULT_TYPE = "default"
 READY_PATH = "/healthz/ready"
 TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 (a name, not a secret)
 TOKEN_SECONDS = 43200
@@ -54,7 +55,21 @@ class Wanted:
     def image(self) -> str:
         """The pod's own wish counts when it names a registry, and something else than Istio's proxy."""
         asked = self.options.proxy_image or ""
-        return asked if is_own_image(asked) else self.config.settings.heddle.image
+        if is_own_image(asked):
+            return asked
+        image = self.config.settings.heddle.image
+        return image if self.image_type in ("", DEFAULT_TYPE) or self.lacks_type else f"{image}-{self.image_type}"
+
+    @property
+    def image_type(self) -> str:
+        """The variant that is asked for; the pod's annotation goes before every ProxyConfig, as with Istio."""
+        of_config = (self.proxy.get("image") or {}).get("imageType", "")
+        return str(of_config if self.options.proxy_image_type is None else self.options.proxy_image_type)
+
+    @property
+    def lacks_type(self) -> bool:
+        """Whether the mesh has no such variant."""
+        return self.image_type not in ("", DEFAULT_TYPE, *self.config.settings.heddle.image_types)
 
     @property
     def agent_port(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.problems import FieldProblem, ObjectErrors
-from webhook.config import InjectionConfig
+from webhook.config import InjectionConfig, for_pod
 from webhook.decision import Decision, decide
 from webhook.gate import for_namespace
 from webhook.inject import advice, inject
@@ -56,6 +56,7 @@ def inject_object(
         return Injected(raw, about, decision)
     workload = "" if not way else str(name)
     config = for_namespace(config, namespace, namespace_labels)
+    config = for_pod(config, namespace, pod["metadata"].get("labels") or {})
     after = _replaced(raw, way, inject(pod, config, about, workload))
     return Injected(after, about, decision, tuple(advice(pod, config)))
 

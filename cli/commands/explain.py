@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from cli.control_namespace import mesh_options
 from cli.explaining.asked import asked
 from cli.explaining.view import as_json, text
 from cli.mesh_objects import live_objects, manifests, snapshot_of
-from cli.on_cluster import cluster_options
 from cli.output import output_option, show
 from discovery.explain.explain import explain
 from discovery.explain.model import Result
@@ -31,7 +31,7 @@ from mesh.validation import DEFAULT_NAMESPACE
     metavar="FILE|DIR|-",
     help="Explain these manifests, as a cluster would run them, instead of a mesh that runs. Can be repeated.",
 )
-@cluster_options
+@mesh_options
 @output_option
 def command(
     source: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from cli.output import columns
 from mesh.annotations import NAMESPACE_INJECTION
 from mesh.errors import InvalidInput
 from mesh.injector import NAME
+from mesh.kinds import is_istio, parse_istio
 from mesh.manifest import Document, documents
+from mesh.proxy_configs import KIND as PROXY_CONFIG
+from mesh.proxy_configs import ProxyConfigs, proxy_configs
 from mesh.settings import MeshSettings, parse_mesh_settings
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.decision import Decision
@@ -56,13 +60,14 @@ def command(
 ) -> None:
     """Print manifests with the sidecar in each pod that gets one.
 
-    The decision is the webhook's: labels of the pod and of its namespace, which is looked for in the input. Objects
-    without a pod come out as they went in; comments are lost.
+    The decision is the webhook's: labels of the pod and of its namespace, which is looked for in the input, as
+    ProxyConfigs are. Objects without a pod come out as they went in; comments are lost.
     """
     settings = parse_mesh_settings(_read(mesh_config)) if mesh_config else MeshSettings()
     injector = _injector(injector_config) if injector_config else InjectorSettings()
     config = InjectionConfig(settings=settings, revision=revision, injector=injector)
     found = [document for file in files for document in documents(_read(file), file)]
+    config = replace(config, proxy_configs=_proxy_configs(found, namespace, settings.root_namespace))
     results = [_inject(document, found, namespace, _labels(namespace_labels), config) for document in found]
     if explain:
         click.echo(explain_table([result for result in results if isinstance(result, Injected)]))
@@ -72,6 +77,11 @@ def command(
             for sentence in result.advice:
                 click.echo(f"warning: {result.about}: {sentence}", err=True)
     click.echo(render([r.object if isinstance(r, Injected) else r for r in results], output), nl=False)
+
+
+def _proxy_configs(found: list[Document], namespace: str, root_namespace: str) -> ProxyConfigs:
+    chosen = [each.raw for each in found if each.kind == PROXY_CONFIG and is_istio(each.api_version)]
+    return proxy_configs([parse_istio(raw, namespace) for raw in chosen], root_namespace)
 
 
 def _injector(file: str) -> InjectorSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import click
 
@@ -62,7 +63,8 @@ def command(
 
 def examine(client: Client, rendered: Rendered, asked: Request, choices: Choices) -> Findings:
     """Preflight, told; leaves with 1 and every error when something is in the way."""
-    findings = preflight(client, rendered, choices, native_sidecars=native_sidecars(asked.spec))
+    native = native_sidecars(asked.spec)
+    findings = preflight(client, rendered, choices, native_sidecars=native, now=datetime.now(UTC))
     for warning in findings.warnings:
         click.echo(f"warning: {warning}", err=True)
     for error in findings.errors:

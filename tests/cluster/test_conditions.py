@@ -4,6 +4,7 @@ The control plane is in a namespace of another name than usual."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from mesh.errors import NotFound
 from mesh.rbac import STATUS_LEASE
 from tests.cluster.api_server import ApiServer
 from tests.cluster.discovery_place import NODE, PODS, Follower, Place, place, virtual_service
+from tests.cluster.webhooks import serving
 from tests.discovery.harness import DiscoveryProcess, Json
 from tests.support.certificates import Authority
 from tests.support.waiting import wait_for
@@ -209,6 +211,50 @@ def _version(own: Place) -> str:
     found: Json = own.api.client.get(f"{NETWORKING.format(own.namespace)}/virtualservices/quiet")
     version: str = found["metadata"]["resourceVersion"]
     return version
+
+
+PROXY_CONFIG = {
+    "apiVersion": "networking.istio.io/v1beta1",
+    "kind": "ProxyConfig",
+    "metadata": {"name": "tuned"},
+    "spec": {"selector": {"matchLabels": {"app": "tuned"}}, "concurrency": 5},
+}
+
+
+def test_a_proxy_config_is_taken_by_pods_that_are_made_from_then_on(
+    own: Place, two: list[DiscoveryProcess], tmp_path: Path
+) -> None:
+    """By a webhook of its own account; the proxies of one pod of either kind are connected, each to another replica."""
+    path = "/apis/networking.istio.io/v1beta1/namespaces/{}/proxyconfigs/tuned"
+
+    def told() -> tuple[int, int]:
+        for client in clients:
+            client.poll()
+        found = own.api.client.get(path.format(own.namespace)).get("status") or {}
+        proxies = found.get("heddle", {}).get("proxies", {})
+        return proxies.get("applied", -1), proxies.get("total", -1)
+
+    with serving(own.api, tmp_path) as (webhook, _):
+        labels = {"metadata": {"labels": {"istio.io/rev": webhook.revision}}}
+        own.api.client.merge(f"/api/v1/namespaces/{own.namespace}", labels)
+        wait_for(lambda: concurrency(own) == 2)
+        old = own.pod("old", app="tuned")
+        own.put(path, PROXY_CONFIG)
+        wait_for(lambda: concurrency(own) == 5)
+        new = own.pod("new", app="tuned")
+    clients = [Follower(own.agent(at, pod), own.namespace) for at, pod in zip(two, (old, new), strict=True)]
+    wait_for(lambda: told() == (1, 2))
+
+
+def concurrency(own: Place) -> int | None:
+    """Of the proxy of a pod that would be made now; None when it would get none."""
+    container = {"name": "app", "image": "example.org/app"}
+    metadata = {"name": "probe", "labels": {"app": "tuned"}}
+    body = {"metadata": metadata, "spec": {"containers": [container]}}
+    made = own.api.client.call("POST", PODS.format(own.namespace), query={"dryRun": "All"}, body=body)
+    proxies = [each for each in made["spec"].get("initContainers", ()) if each["name"] == "istio-proxy"]
+    said = [json.loads(each["value"]) for proxy in proxies for each in proxy["env"] if each["name"] == "PROXY_CONFIG"]
+    return next((int(each["concurrency"]) for each in said), None)
 
 
 def test_another_replica_takes_over(own_api_server: ApiServer, tmp_path: Path) -> None:

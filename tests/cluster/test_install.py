@@ -17,7 +17,7 @@ from install import files
 from install import lock as locks
 from install.apply import Tools
 from install.apply import install as apply_all
-from install.inventory import inventory_name, read_inventories, write_inventory
+from install.inventory import BEGUN, inventory_name, read_inventories, write_inventory
 from install.lock import Lock
 from install.preflight import Choices, preflight
 from install.render import render
@@ -138,12 +138,20 @@ def test_the_webhooks_own_fields_survive(api: ApiServer) -> None:
 
 
 def test_of_two_at_once_the_second_says_who_holds_it(api: ApiServer) -> None:
+    """And nothing else: that the first has not finished is no news."""
     install(api)
+    write_inventory(api.client, replace(inventory(api.client), state=BEGUN))
     with Lock(api.client, HOME, "ada on build-1", lambda: datetime.now(UTC)):
         ran = heddle(api, "install", "-y", "--no-wait", "--profile=minimal")
-    assert ran.code == 1
-    assert "ada on build-1 changes this installation" in ran.err
-    install(api)
+        removing = heddle(api, "uninstall", "-y")
+    assert ran.code == removing.code == 1
+    said = "error: another command is at work on this installation: ada on build-1, since "
+    assert ran.err.startswith(said), ran.err
+    assert ran.err.count("\n") == 1
+    assert "wait until it is done, then try again; if it died, its lock is free in" in ran.err
+    assert removing.err.startswith(said)
+    ran = install(api)
+    assert "was begun and not finished; it is completed now" in ran.err
 
 
 def test_the_lock_of_one_that_died_is_free_after_a_minute(api: ApiServer) -> None:
@@ -182,7 +190,7 @@ class Breaks(Client):
 @pytest.mark.parametrize("after", [3, 25])
 def test_an_installation_that_broke_off_is_completed_or_removed_by_the_next(bare: ApiServer, after: int) -> None:
     rendered = render(request([], profile="default").spec)
-    findings = preflight(bare.client, rendered, Choices(), native_sidecars=True)
+    findings = preflight(bare.client, rendered, Choices(), native_sidecars=True, now=datetime.now(UTC))
     with pytest.raises(HeddleError, match="broken off"):
         apply_all(Tools(Breaks(bare.client, after), lambda _: None), rendered, findings, "", "x", wait=False)
     assert not inventory(bare.client).complete
@@ -199,7 +207,7 @@ def test_an_installation_that_broke_off_is_completed_or_removed_by_the_next(bare
 def test_without_rights_nothing_is_changed_and_each_is_named(api: ApiServer, tmp_path: Path) -> None:
     with api.namespace() as namespace:
         client = api.as_service_account(namespace, "nobody", tmp_path)
-        found = preflight(client, render(request([]).spec), Choices(), native_sidecars=True)
+        found = preflight(client, render(request([]).spec), Choices(), native_sidecars=True, now=datetime.now(UTC))
     (error,) = found.errors
     for right in ("patch customresourcedefinitions", f"create deployments in {HOME}", "create clusterroles"):
         assert right in error.message
@@ -221,7 +229,7 @@ def test_rights_that_one_does_not_have_cannot_be_given(bare: ApiServer, tmp_path
         binding = {**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]}
         bare.client.apply(f"{roles}/clusterrolebindings/most", binding)
         client = bare.as_service_account(namespace, "most", tmp_path)
-        found = preflight(client, render(request([]).spec), Choices(), native_sidecars=True)
+        found = preflight(client, render(request([]).spec), Choices(), native_sidecars=True, now=datetime.now(UTC))
     assert any("ClusterRole heddle-ca is refused" in str(error) for error in found.errors)
     assert find(bare.client, NAMESPACE.path("", HOME)) is None
 

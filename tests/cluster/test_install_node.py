@@ -28,7 +28,10 @@ NOT_USED_HERE = {
         "update leases",
         "create leases",  # who drives it
     ),
-    "webhook": ("get namespaces",),  # the watch of namespaces is behind a pod
+    "webhook": (
+        "get namespaces",  # the watch of namespaces is behind a pod
+        "get customresourcedefinitions",  # ProxyConfig is served
+    ),
     "discovery": (
         "patch ",  # the status of Istio's objects, of which there are none
         "get customresourcedefinitions",  # all of them are served
