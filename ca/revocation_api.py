@@ -16,13 +16,18 @@ MAX_BODY = 1 << 20
 def add_revocations(app: Flask, revoking: Revoking, operator: Callable[[], str], trust_domain: str) -> None:
     """Add the two routes. `operator` says who the caller is, or raises unless it is one."""
 
+    def told() -> Response:
+        """`listed`: whether proxies have what is revoked; where a root's key is elsewhere nobody can tell them."""
+        return json_response({**revocations_json(revoking.current), "listed": revoking.listed}, 200)
+
     @app.get("/v1/revocations")
     def revocations() -> Response:
         operator()
-        return json_response(revocations_json(revoking.current), 200)
+        return told()
 
     @app.post("/v1/revocations")
     def revoke() -> Response:
         by = operator()
         wish = wish_from(read_json(MAX_BODY), trust_domain)
-        return json_response(revocations_json(revoking.carry_out(wish, by)), 200)
+        revoking.carry_out(wish, by)
+        return told()

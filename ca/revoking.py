@@ -70,6 +70,11 @@ class Revoking:
         """The list as this replica knows it."""
         return self._authority.revocations
 
+    @property
+    def listed(self) -> bool:
+        """Whether every certificate on it is on the lists that proxies get too."""
+        return bool(self._authority.bundle.crls) or not any(True for _ in self.current.serials())
+
     def carry_out(self, wish: Wish, by: str) -> Revocations:
         """Do what is wished by the operator `by`; the list afterwards. NotFound where there is nothing of the kind."""
         if wish.do == "restore":

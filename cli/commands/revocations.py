@@ -19,6 +19,10 @@ from kube.client import Client
 from mesh.errors import InvalidInput
 
 PATH = "/v1/revocations"
+NOT_LISTED = (
+    "PROXIES DO NOT KNOW: the key of a root is not the ca's, so that no revocation list can be signed. "
+    "What is revoked is not renewed, and is let in until it ends; rotate the root if that is too long."
+)
 
 
 @click.command("revoke")
@@ -49,6 +53,8 @@ def revoke(pod: str, serial: str, identity: str, reason: str, yes: bool, kubecon
     after = reach(kubeconfig).post(PATH, {name: value for name, value in asked.items() if value})
     if pod:
         click.echo(f"the pod itself needs another: heddle certificates renew {pod}", err=True)
+    if not after.get("listed", True):
+        click.echo(NOT_LISTED, err=True)
     show(after, output, table)
 
 

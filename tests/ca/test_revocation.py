@@ -261,9 +261,11 @@ def test_no_list_rather_than_half(place: Place) -> None:
     bundle |= {"sequence": 2, "roots": [*bundle["roots"], *foreign]}
     place.store.replace({**stored.documents, "bundle.json": json.dumps(bundle)}, stored.version)
     bad = issue(issuance)
+    assert revoking.listed
     revoking.carry_out(Wish("revoke", serial=bad.serial), "somebody")
     assert len(authority.bundle.roots) == 2
     assert authority.bundle.crls == ()
+    assert not revoking.listed
     with pytest.raises(Forbidden):
         issue(issuance, proof=bad.serial)
 

@@ -49,7 +49,7 @@ def test_a_serial(ca: CaProcess, api: ApiServer, mint: TokenMint, operator: Svid
     bad = web(ca, api, mint)
     before = fetch_bundle(ca.address, ca.roots)
     status, body = post(ca, operator, do="revoke", serial=bad.serial, reason="keyCompromise")
-    assert (status, body["entries"][-1]["reason"]) == (200, "keyCompromise")
+    assert (status, body["entries"][-1]["reason"], body["listed"]) == (200, "keyCompromise", True)
     bundle = fetch_bundle(ca.address, ca.roots)
     assert bundle.revision > before.revision
     assert (bundle.sequence, len(bundle.crls)) == (before.sequence, 1)

@@ -56,6 +56,12 @@ def test_asks_for_what_is_named(mesh: CommandServer) -> None:
     ]
 
 
+def test_says_when_proxies_do_not_know(mesh: CommandServer) -> None:
+    for listed, said in ((True, False), (False, True)):
+        mesh.operator.answers["ca/v1/revocations"] = (200, LIST | {"listed": listed})
+        assert ("PROXIES DO NOT KNOW" in heddle("certificates", "revoke", "--serial", "ab12").err) is said
+
+
 def test_said_clearly(mesh: CommandServer) -> None:
     assert "exactly one of NS/POD, --serial and --identity" in heddle("certificates", "revoke").err
     assert "write default/web-1" in heddle("certificates", "revoke", "web-1").err
