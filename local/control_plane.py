@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from local import mesh_config
 from local.components import Component
 from local.network import NODE_ADDRESS
 from local.tokens import ISSUER
@@ -87,7 +88,7 @@ def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> l
     """The programs, in the order in which they are started."""
     ca = ["--state", str(state / "ca"), "--trust-domain", trust_domain, "--leaf-ttl", leaf_ttl]
     ca += ["--max-ttl", leaf_ttl]  # or a pod, which asks for the mesh's own setting, would get that instead
-    ca += ["--discovery-address", f"{NODE_ADDRESS}:{DISCOVERY}"]
+    ca += ["--mesh-config", str(mesh_config.file_of(state)), "--discovery-address", f"{NODE_ADDRESS}:{DISCOVERY}"]
     ca += ["--token-issuer-keys", "api", "--token-issuer", ISSUER]
     common = ["--ca-address", f"{NODE_ADDRESS}:{CA}", "--trust-bundle", str(roots_file(state))]
     common += ["--trust-domain", trust_domain]

@@ -35,6 +35,7 @@ from local.forward import Forwarder, Published
 from local.images import load_images
 from local.kubelet import Execution, Kubelet
 from local.manifests import control_plane_objects
+from local.mesh_config import MeshConfig, trust_domain_in
 from local.network import NODE_ADDRESS, Network, interface_name
 from local.operator_access import Operator
 from local.overview import pod_line
@@ -42,7 +43,7 @@ from local.reload import Manifests
 from local.store import Raw, Store, key_of
 from local.tokens import TokenIssuer, reviewer
 from mesh.errors import HeddleError, NotFound
-from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import Key
 from mesh.ports import WEBHOOK
 
@@ -67,11 +68,14 @@ class Engine:
         self._issuer = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
         self._captures: dict[Key, Capture] = {}
         url = f"http://{API_HOST}:{API_PORT}"
+        paths = [Path(path) for path in order["manifests"]]
+        trust_domain = trust_domain_in(paths)
         self._components = Components(
-            control_plane.processes(state, url, DEFAULT_TRUST_DOMAIN, order["certificateTtl"]), state / "logs"
+            control_plane.processes(state, url, trust_domain, order["certificateTtl"]), state / "logs"
         )
+        self._mesh_config = MeshConfig(self._store, state, trust_domain, say)
         roots = control_plane.roots_file(state).read_text
-        self._operator = Operator(state, DEFAULT_TRUST_DOMAIN, roots)
+        self._operator = Operator(state, trust_domain, roots)
         webhook = Webhook(NODE_ADDRESS, WEBHOOK, WEBHOOK_NAME, roots)
         self._network = Network()
         images = load_images(Path(order["images"]) if order["images"] else None)
@@ -93,7 +97,7 @@ class Engine:
             now=_now,
         )
         self._manifests = Manifests(
-            [Path(path) for path in order["manifests"]],
+            paths,
             self._store,
             create_pod=self._controllers.keep_pod,
             remove_pod=self._controllers.release_pod,
@@ -119,6 +123,7 @@ class Engine:
             if self._ending.is_set():
                 return
             self._manifests.load()
+            self._mesh_config.start(self._ending)
             self._controllers.start()
             self._publish()
             self._say_when_ready()

@@ -9,19 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.world import TRUST, Answer, World, eventually, thing
+from tests.behaviour.world import ONE_REQUEST, TRUST, Answer, World, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 ECHO = "http://echo.mesh/"
-# Every request is a connection of its own: those that are open stay open.
-ONE_REQUEST = thing(
-    "DestinationRule",
-    "case",
-    {
-        "host": "echo.mesh.svc.cluster.local",
-        "trafficPolicy": {"connectionPool": {"http": {"maxRequestsPerConnection": 1}}},
-    },
-)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.support.local_mesh import LocalMesh
 
 HERE = Path(__file__).parent
 ASK = str(HERE / "apps" / "ask.py")
+STRANGER = str(HERE / "apps" / "stranger.py")
 CLIENT, CALLER = "mesh/client", "plain/caller"
 TRUST = "spiffe://cluster.local/ns/"
 SECONDS = 120.0
@@ -37,14 +38,14 @@ class Asker:
     answers: Any
 
     @classmethod
-    def start(cls, state: Path, pod: str) -> Asker:
+    def start(cls, state: Path, pod: str, program: str = ASK) -> Asker:
         namespace, _, name = pod.partition("/")
         orders_read, orders_write = os.pipe()
         answers_read, answers_write = os.pipe()
 
         def run() -> None:
             try:
-                argv = [sys.executable, ASK]
+                argv = [sys.executable, program]
                 call(state / "exec.sock", namespace, name, "", argv, (orders_read, answers_write, 2))
             finally:
                 os.close(orders_read)
@@ -221,6 +222,17 @@ def echo(
     }
     metadata = {"labels": dict(labels), "annotations": dict(annotations or {})}
     return thing("Pod", name, {"serviceAccountName": "echo", "containers": [app], **spec}, metadata=metadata)
+
+
+# Every request is a connection of its own: those that are open stay open.
+ONE_REQUEST = thing(
+    "DestinationRule",
+    "case",
+    {
+        "host": "echo.mesh.svc.cluster.local",
+        "trafficPolicy": {"connectionPool": {"http": {"maxRequestsPerConnection": 1}}},
+    },
+)
 
 
 def _named(document: Mapping[str, Any]) -> tuple[str, str, str]:
