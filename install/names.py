@@ -55,8 +55,8 @@ def with_revision(raw: Raw, revision: str) -> Raw:
         changed["metadata"]["name"] = f"{name}-{revision}"
     if kind == "Deployment" and name == "heddle-webhook":
         changed["spec"]["template"]["spec"]["serviceAccountName"] = f"{name}-{revision}"
-    if kind == "MutatingWebhookConfiguration":
-        changed = injector(changed, revision, f"{name}-{revision}")
+    if kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        changed = of_revision(changed, revision, f"{name}-{revision}")
     return changed
 
 
@@ -65,8 +65,8 @@ def is_of_revision(raw: Raw) -> bool:
     return bool(with_revision(raw, "x")["metadata"]["name"] != raw["metadata"]["name"])
 
 
-def injector(raw: Raw, revision: str, name: str) -> Raw:
-    """A webhook configuration that sends `revision`'s pods to its webhook; only entries that name a revision."""
+def of_revision(raw: Raw, revision: str, name: str) -> Raw:
+    """A webhook configuration that sends what is `revision`'s to its webhook; only entries that name a revision."""
     entries = []
     for entry in raw["webhooks"]:
         if not entry["name"].startswith("rev."):

@@ -44,6 +44,7 @@ DEPLOYMENT = Resource(_APPS, "v1", "Deployment", "deployments")
 DAEMON_SET = Resource(_APPS, "v1", "DaemonSet", "daemonsets")
 LEASE = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 MUTATING = Resource(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False)
+VALIDATING = Resource(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False)
 CRD = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)
 
 RESOURCES: tuple[Resource, ...] = (
@@ -62,7 +63,7 @@ RESOURCES: tuple[Resource, ...] = (
     Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Resource("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     MUTATING,
-    Resource(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False),
+    VALIDATING,
 )
 
 _BY_KIND = {(resource.group, resource.kind): resource for resource in RESOURCES}

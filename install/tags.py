@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from install.names import INJECTOR, REVISION_LABEL, injector
+from install.names import INJECTOR, REVISION_LABEL, of_revision
 from install.operator import DEFAULT_REVISION
 from install.render import OWNER_LABEL
 from install.resources import MUTATING, NAMESPACE
@@ -35,7 +35,7 @@ def tag_configuration(revision_injector: Raw, tag: str) -> Raw:
     """The webhook configuration of `tag`, made from that of the revision that it points at: the same webhook, for those
     who write the tag. Pure."""
     revision = revision_injector["metadata"]["labels"][REVISION_LABEL]
-    made = injector(copy.deepcopy(revision_injector), revision, TAG_PREFIX + tag)
+    made = of_revision(copy.deepcopy(revision_injector), revision, TAG_PREFIX + tag)
     for entry in made["webhooks"]:
         for selector in ("namespaceSelector", "objectSelector"):
             for expression in entry[selector].get("matchExpressions") or ():

@@ -15,7 +15,7 @@ from install.apply import PASSPHRASE_SECRET, ROOTS, remove
 from install.inventory import Inventory, no_longer_owned, read_inventories, remove_inventory
 from install.names import REVISION_LABEL
 from install.render import OWNER_LABEL
-from install.resources import CONFIG_MAP, CRD, MUTATING, NAMESPACE, POD, RESOURCES, SECRET, Reference
+from install.resources import CONFIG_MAP, CRD, MUTATING, NAMESPACE, POD, RESOURCES, SECRET, VALIDATING, Reference
 from install.tags import TAG_LABEL
 from kube.client import Client
 from mesh.errors import NotFound
@@ -57,7 +57,7 @@ def plan_removal(client: Client, revision: str, *, purge: bool) -> Removal:
 
 
 def uninstall(client: Client, removal: Removal, tell: Callable[[str], None]) -> None:
-    """Do it. The webhook configuration goes first, so that no pod waits for a webhook that has gone."""
+    """Do it. The webhook configurations go first, so that nothing waits for a webhook that has gone."""
     removed: dict[str, int] = {}
     for reference in removal.objects:
         if remove(client, reference):
@@ -101,7 +101,7 @@ def _there(client: Client, reference: Reference) -> bool:
 
 def _ordered(references: Iterable[Reference]) -> list[Reference]:
     def place(reference: Reference) -> tuple[int, Reference]:
-        if reference.kind == MUTATING.kind:
+        if reference.kind in (MUTATING.kind, VALIDATING.kind):
             return 0, reference
         return (2 + _LAST.index(reference.kind) if reference.kind in _LAST else 1), reference
 

@@ -25,6 +25,9 @@ READ_TIMEOUT = 30.0
 PAGE = 500
 LONGEST_LINE = 32 << 20
 FIELD_MANAGER = "heddle"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches"""
 
 Json = Mapping[str, Any]
 
@@ -104,23 +107,24 @@ class Client:
         body: Json | None = None,
         content_type: str = "application/json",
         timeout: float = READ_TIMEOUT,
+        accept: str = "",
     ) -> Any:
         """The JSON that the server answers. Raises Unavailable, NotFound, Gone or Refused.
 
         `timeout`: seconds without a byte of the answer.
         """
         payload = None if body is None else orjson.dumps(body).decode()
-        response = self._send(method, path, query or {}, (CONNECT_TIMEOUT, timeout), payload, content_type)
+        response = self._send(method, path, query or {}, (CONNECT_TIMEOUT, timeout), payload, content_type, accept)
         try:
             return _parse(self._read(response))
         finally:
             response.release_conn()
 
-    def list(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Page]:
+    def list(self, path: str, query: Mapping[str, str] | None = None, *, metadata_only: bool = False) -> Iterator[Page]:
         """All objects at `path`, `PAGE` at a time; every page has the version of the first."""
         following = dict(query or {}, limit=str(PAGE))
         while True:
-            answer = self.get(path, following)
+            answer = self.call("GET", path, query=following, accept=METADATA_LIST if metadata_only else "")
             meta = answer.get("metadata") or {}
             yield Page(answer.get("items") or [], meta.get("resourceVersion", ""))
             if not meta.get("continue"):
@@ -136,6 +140,7 @@ class Client:
         lasts: float,
         silence: float,
         opened: Callable[[Callable[[], None]], None] = lambda _: None,
+        metadata_only: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """The watch events after `resource_version`, bookmarks included, until the server ends the stream.
 
@@ -149,7 +154,8 @@ class Client:
             resourceVersion=resource_version,
             timeoutSeconds=str(int(lasts)),
         )
-        response = self._send("GET", path, asked, (CONNECT_TIMEOUT, silence))
+        accept = METADATA if metadata_only else ""
+        response = self._send("GET", path, asked, (CONNECT_TIMEOUT, silence), accept=accept)
         try:
             opened(response.shutdown)
             for line in _lines(response):
@@ -167,9 +173,10 @@ class Client:
         timeout: tuple[float, float],
         body: str | None = None,
         content_type: str = "application/json",
+        accept: str = "",
     ) -> urllib3.BaseHTTPResponse:
         # The keys of the token issuer come as nothing but the second.
-        headers = {"Accept": "application/json, application/jwk-set+json"}
+        headers = {"Accept": accept or "application/json, application/jwk-set+json"}
         if body is not None:
             headers["Content-Type"] = content_type
         request = self._api.param_serialize(

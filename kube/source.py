@@ -45,6 +45,8 @@ class Watched:
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     definition: str = ""
+    metadata_only: bool = False
+    """Of each object its metadata, which is much less where the rest is not looked at (`PartialObjectMetadata`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ class Source:
                 lasts=self._watch_seconds * (0.9 + 0.2 * self._random()),
                 silence=self._silence_seconds,
                 opened=opened,
+                metadata_only=watched.metadata_only,
             ):
                 event = self._event(watched, raw)
                 on_event(event)
@@ -200,7 +203,7 @@ class Source:
     def _list(self, watched: Watched, on_event: Callable[[Event], None]) -> str:
         objects: list[Mapping[str, Any]] = []
         version = ""
-        for page in self._client.list(watched.path, watched.query):
+        for page in self._client.list(watched.path, watched.query, metadata_only=watched.metadata_only):
             objects.extend(page.items)
             version = page.resource_version
         on_event(Listed(watched.kind, tuple(objects), number(version)))

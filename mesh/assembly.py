@@ -44,7 +44,8 @@ class Assembly:
             self._changed.add(kind)
 
     def settings(self, settings: MeshSettings) -> None:
-        self._snapshot = self._snapshot.replacing(settings=settings)
+        if settings is not self._snapshot.settings:
+            self._snapshot = self._snapshot.replacing(settings=settings)
 
     def build(self) -> Snapshot:
         changes: dict[str, Any] = {}

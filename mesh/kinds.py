@@ -80,13 +80,14 @@ HEDDLE = "heddle.dev"
 _ALL_NETWORKING = ("v1", "v1beta1", "v1alpha3")
 _V1_BETA = ("v1", "v1beta1")
 _DISCOVERY = ("discovery",)
+_ADVISED = ("discovery", "webhook")  # what the warnings of the validating webhook look at, too
 
 KINDS: tuple[Kind, ...] = (
     # Kubernetes; parsed by mesh/objects.py
     Kind("", ("v1",), "Namespace", "namespaces", False, None, ("webhook", "discovery", "engine")),
-    Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "node", "engine")),
+    Kind("", ("v1",), "Pod", "pods", True, None, ("ca", "discovery", "webhook", "node", "engine")),
     Kind("", ("v1",), "Node", "nodes", False, None, ("discovery",)),
-    Kind("", ("v1",), "Service", "services", True, None, ("discovery", "engine")),
+    Kind("", ("v1",), "Service", "services", True, None, ("discovery", "webhook", "engine")),
     Kind("", ("v1",), "Secret", "secrets", True, None, ("engine",)),
     Kind("", ("v1",), "ConfigMap", "configmaps", True, None, ("engine",)),
     Kind("", ("v1",), "ServiceAccount", "serviceaccounts", True, None, ("engine",)),
@@ -95,14 +96,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("apps", ("v1",), "Deployment", "deployments", True, None, ("engine",)),
     Kind("batch", ("v1",), "Job", "jobs", True, None, ("engine",)),
     # Istio, acted upon
-    Kind(NETWORKING, _ALL_NETWORKING, "VirtualService", "virtualservices", True, VirtualService, _DISCOVERY),
-    Kind(NETWORKING, _ALL_NETWORKING, "DestinationRule", "destinationrules", True, DestinationRule, _DISCOVERY),
-    Kind(NETWORKING, _ALL_NETWORKING, "Gateway", "gateways", True, Gateway, _DISCOVERY),
-    Kind(SECURITY, _V1_BETA, "PeerAuthentication", "peerauthentications", True, PeerAuthentication, _DISCOVERY),
-    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, ("webhook", "discovery")),
+    Kind(NETWORKING, _ALL_NETWORKING, "VirtualService", "virtualservices", True, VirtualService, _ADVISED),
+    Kind(NETWORKING, _ALL_NETWORKING, "DestinationRule", "destinationrules", True, DestinationRule, _ADVISED),
+    Kind(NETWORKING, _ALL_NETWORKING, "Gateway", "gateways", True, Gateway, _ADVISED),
+    Kind(SECURITY, _V1_BETA, "PeerAuthentication", "peerauthentications", True, PeerAuthentication, _ADVISED),
+    Kind(NETWORKING, ("v1beta1",), "ProxyConfig", "proxyconfigs", True, ProxyConfig, _ADVISED),
     # Istio, read and checked, and not acted upon yet
-    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, _DISCOVERY, planned=True),
-    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, _DISCOVERY, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "ServiceEntry", "serviceentries", True, ServiceEntry, _ADVISED, planned=True),
+    Kind(NETWORKING, _ALL_NETWORKING, "Sidecar", "sidecars", True, Sidecar, _ADVISED, planned=True),
     Kind(
         NETWORKING, _ALL_NETWORKING, "WorkloadEntry", "workloadentries", True, WorkloadEntry, _DISCOVERY, planned=True
     ),

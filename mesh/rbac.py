@@ -91,6 +91,13 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             "mutatingwebhookconfigurations",
             "its caBundle, and the revision tags that lead to it",
         ),
+        Right(
+            (*READ, "patch"),
+            "admissionregistration.k8s.io",
+            "validatingwebhookconfigurations",
+            "its caBundle, and whether it may be ignored",
+        ),
+        Right(("create",), "networking.istio.io", "workloadgroups", "in a dry run: whether it is asked at all", True),
     ),
     CA_SIGNER: (
         Right(

@@ -1,4 +1,4 @@
-"""`python -m webhook`: the injection webhook under gunicorn."""
+"""`python -m webhook`: the webhook for injection and validation, under gunicorn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from kube.client import connect
-from kube.source import Source
+from kube.source import Event, Source
 from mesh.errors import HeddleError
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.settings import MeshSettings
@@ -29,11 +29,13 @@ from serving.options import (
 )
 from serving.server import Running
 from svid.material import SvidMaterial
+from webhook import advice
 from webhook.app import Deps, create_app, health_app
-from webhook.cluster import Cluster, watched
+from webhook.cluster import FOR_INJECTION, Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
+from webhook.enforcement import Enforcement
 from webhook.metrics import Metrics
-from webhook.registration import SETTLE_SECONDS, Registration
+from webhook.registration import SETTLE_SECONDS, VALIDATING, Registration
 from webhook.registration import watched as registered
 from webhook.tls import context_from, context_of
 
@@ -66,11 +68,20 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
     metrics = Metrics()
     cluster = Cluster(config, client.get)
     source = Source(watched(config.control_namespace, config.revision), client)
-    source.start(cluster.on_event)
+    advised = Source(advice.watched(), client)
+    adviser = advice.Advice(lambda: cluster.config.settings, lambda: source.synced() and advised.synced())
+
+    def on_event(event: Event) -> None:
+        cluster.on_event(event)
+        if event.kind in FOR_INJECTION:
+            adviser.on_event(event)
+
+    source.start(on_event)
+    advised.start(adviser.on_event)
     sources = [source]
     registration = None
     if not options.no_registration:
-        registrations = Source([registered(config.revision)], client)
+        registrations = Source(registered(config.revision), client)
         registration = Registration(
             client,
             config.revision,
@@ -84,6 +95,9 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         registration.start()
         sources.append(registrations)
     certificate = _certificate(options, metrics, registration)
+    if registration is not None:
+        namespace, configurations = config.control_namespace, partial(registration.configurations, VALIDATING)
+        Enforcement(client, config.revision, namespace, configurations, metrics.enforced).start()
 
     def not_ready() -> str:
         for each in sources:
@@ -92,7 +106,7 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         return certificate.not_ready()
 
     leads_here = registration.leads_here if registration else lambda _revision: False
-    deps = Deps(lambda: cluster.config, cluster.namespace_labels, leads_here, not_ready, metrics)
+    deps = Deps(lambda: cluster.config, cluster.namespace_labels, leads_here, not_ready, metrics, adviser.advise)
     serve_in_threads(address(options.metrics_listen, "--metrics-listen"), health_app(deps))
     log.info("serving", listen=options.listen, revision=config.revision)
     # The watches end with the process; waiting for a silent one would only delay that.

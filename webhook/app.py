@@ -1,4 +1,4 @@
-"""The webhook's HTTP: `POST /inject` for API servers, `/healthz`, `/readyz` and `/metrics` for everyone.
+"""The webhook's HTTP: `POST /inject` and `/validate` for API servers, `/healthz`, `/readyz`, `/metrics` for everyone.
 
 `create_app` is served over HTTPS; `health_app` has the last three only and is served in plain HTTP as well.
 """
@@ -17,7 +17,8 @@ from mesh.errors import HeddleError, InvalidInput
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
-from webhook.review import MAX_BODY, LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
+from webhook.review import LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
+from webhook.validate import MAX_REVIEW, Advise, Validated, Verdict, no_advice, unchecked, validate
 
 _JSON = "application/json"
 
@@ -34,6 +35,7 @@ class Deps:
     leads_here: LeadsHere
     not_ready: Callable[[], str]
     metrics: Metrics
+    advise: Advise = no_advice
 
 
 def create_app(deps: Deps) -> Flask:
@@ -41,17 +43,21 @@ def create_app(deps: Deps) -> Flask:
     app = health_app(deps)
     # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
     # answer. What is far beyond it is not read.
-    app.config["MAX_CONTENT_LENGTH"] = 4 * MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = 2 * MAX_REVIEW
 
     @app.post("/inject")
     def inject() -> Response:
-        try:
-            body = request.get_data(cache=False)
-        except OSError as error:  # a timeout, or the connection is gone
-            raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
-        outcome = _review(deps, body)
+        outcome = _review(deps, _body())
         deps.metrics.counted(outcome.result)
         log.info(outcome.result.value, pod=outcome.about, reason=outcome.reason)
+        return Response(outcome.body, mimetype=_JSON)
+
+    @app.post("/validate")
+    def check() -> Response:
+        outcome = _validate(deps, _body())
+        deps.metrics.validated(outcome)
+        if outcome.verdict is not Verdict.PASSED or outcome.warnings:
+            log.info(outcome.verdict.value, object=outcome.about, reason=outcome.reason, warnings=outcome.warnings)
         return Response(outcome.body, mimetype=_JSON)
 
     @app.errorhandler(HeddleError)
@@ -71,6 +77,23 @@ def health_app(deps: Deps) -> Flask:
     return create_health_app("webhook", deps.metrics.text, deps.not_ready)
 
 
+def _body() -> bytes:
+    try:
+        return request.get_data(cache=False)
+    except OSError as error:  # a timeout, or the connection is gone
+        raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
+
+
+def _validate(deps: Deps, body: bytes) -> Validated:
+    try:
+        return validate(body, request.content_type or "", deps.advise)
+    except HeddleError:
+        raise
+    except Exception as error:  # what we cannot check is admitted, and said to be unchecked: nobody is locked out
+        log.exception("validation failed")
+        return unchecked(body, f"{type(error).__name__}: {error}")
+
+
 def _review(deps: Deps, body: bytes) -> Outcome:
     try:
         return review(body, request.content_type or "", deps.namespace_labels, deps.config(), deps.leads_here)
@@ -84,5 +107,8 @@ def _review(deps: Deps, body: bytes) -> Outcome:
 def _refused(deps: Deps, status: int, error: dict[str, str]) -> Response:
     if request.path == "/inject":
         deps.metrics.counted(Result.DENIED)
+        log.warning("request refused", status=status, error=error["message"])
+    elif request.path == "/validate":
+        deps.metrics.not_validated(error["code"])
         log.warning("request refused", status=status, error=error["message"])
     return Response(orjson.dumps({"error": error}), status, mimetype=_JSON)

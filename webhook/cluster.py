@@ -27,6 +27,8 @@ NAMESPACES = "Namespace"
 SETTINGS = "mesh settings"
 INJECTOR = "injector settings"
 
+FOR_INJECTION = (NAMESPACES, PROXY_CONFIG)
+"""Of the kinds that the webhook watches those for injection; the others are for warnings at admission (advice.py)."""
 (_PROXY_CONFIGS,) = (kind for kind in watched_by("webhook") if kind.kind == PROXY_CONFIG)
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
@@ -42,7 +44,11 @@ def watched(control_namespace: str, revision: str = DEFAULT_REVISION) -> tuple[W
     """What to give to a `kube.source.Source`. Each ConfigMap by its name, which is all that the webhook may read."""
     maps = list_path("", "v1", "configmaps", control_namespace)
     return (
-        *(Watched(kind.kind, kind.path, definition=kind.definition) for kind in watched_by("webhook")),
+        *(
+            Watched(kind.kind, kind.path, definition=kind.definition)
+            for kind in watched_by("webhook")
+            if kind.kind in FOR_INJECTION
+        ),
         *(
             Watched(kind, maps, {"fieldSelector": f"metadata.name={name_of_revision(name, revision)}"})
             for kind, name in ((SETTINGS, SETTINGS_NAME), (INJECTOR, injector.NAME))

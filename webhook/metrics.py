@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from webhook.review import Result
+from webhook.validate import Validated, Verdict
 
 
 class Metrics:
@@ -26,6 +27,46 @@ class Metrics:
             "When the serving certificate ends",
             registry=self._registry,
         )
+
+        # Istio's names, which end without `_total`; a Counter would add that.
+        self._passed = Gauge(
+            "galley_validation_passed",
+            "Objects that were admitted after they were checked",
+            ["group", "version", "resource"],
+            registry=self._registry,
+        )
+        self._failed = Gauge(
+            "galley_validation_failed",
+            "Objects that were refused, and requests that could not be read",
+            ["group", "version", "resource", "reason"],
+            registry=self._registry,
+        )
+        self._warnings = Counter(
+            "heddle_validation_warnings", "Warnings given at admission", ["resource"], registry=self._registry
+        )
+        self._enforced = Gauge(
+            "heddle_validation_enforced",
+            "1 while objects are refused that could not be checked (failurePolicy Fail)",
+            registry=self._registry,
+        )
+
+    def validated(self, outcome: Validated) -> None:
+        """One object was checked, or let through unchecked, which is not counted."""
+        about = (outcome.group, outcome.version, outcome.resource)
+        if outcome.verdict is Verdict.PASSED:
+            self._passed.labels(*about).inc()
+        elif outcome.verdict is Verdict.REFUSED:
+            self._failed.labels(*about, "invalid_resource").inc()
+        if outcome.warnings:
+            self._warnings.labels(outcome.resource).inc(outcome.warnings)
+
+    def not_validated(self, reason: str) -> None:
+        """One request was no review that could be answered."""
+        self._failed.labels("", "", "", reason).inc()
+
+    def enforced(self, now: bool) -> None:
+        """Whether the API server refuses what could not be checked."""
+        self._enforced.set(int(now))
 
     def registration_written(self) -> None:
         """A caBundle was written."""

@@ -26,9 +26,7 @@ from mesh.annotations import REVISION
 from mesh.errors import HeddleError
 from svid.material import SvidMaterial
 
-KIND = "MutatingWebhookConfiguration"
-PATH = list_path("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")
-ENTRY_SUFFIX = ".sidecar-injector.heddle.dev"
+ENTRY_SUFFIXES = (".sidecar-injector.heddle.dev", ".validation.heddle.dev")
 SEQUENCE = "heddle.dev/bundle-sequence"
 MANAGER = "heddle-webhook"
 LOOK_EVERY = 10.0  # seconds between two looks at roots that come from a file
@@ -37,15 +35,31 @@ SETTLE_SECONDS = 5.0
 TRUST_SECONDS = 30.0
 """How long a new certificate waits for its root to be written. Then it is shown, before the old one ends."""
 
+_GROUP = "admissionregistration.k8s.io"
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s.*?-----END CERTIFICATE-----", re.DOTALL)
 
 Raw = Mapping[str, Any]
 log = structlog.get_logger("webhook")
 
 
-def watched(revision: str) -> Watched:
+@dataclass(frozen=True, slots=True)
+class Configurations:
+    """A kind of webhook configurations, and where all of them are."""
+
+    kind: str
+    path: str
+
+
+MUTATING, VALIDATING = (
+    Configurations(f"{word}WebhookConfiguration", list_path(_GROUP, "v1", f"{word.lower()}webhookconfigurations"))
+    for word in ("Mutating", "Validating")
+)
+_PATHS = {each.kind: each.path for each in (MUTATING, VALIDATING)}
+
+
+def watched(revision: str) -> tuple[Watched, ...]:
     """What to give to a `kube.source.Source`."""
-    return Watched(KIND, PATH, {"labelSelector": f"{REVISION}={revision}"})
+    return tuple(Watched(kind, path, {"labelSelector": f"{REVISION}={revision}"}) for kind, path in _PATHS.items())
 
 
 def certificates(pem: str) -> tuple[str, ...]:
@@ -54,9 +68,9 @@ def certificates(pem: str) -> tuple[str, ...]:
 
 
 def entries_of(configuration: Raw) -> Iterator[Raw]:
-    """The entries that send pods to this webhook."""
+    """The entries that send to this webhook."""
     for entry in configuration.get("webhooks") or ():
-        if str(entry.get("name", "")).endswith(ENTRY_SUFFIX):
+        if str(entry.get("name", "")).endswith(ENTRY_SUFFIXES):
             yield entry
 
 
@@ -170,7 +184,7 @@ class Registration:
         self._client, self._revision, self._mounted = client, revision, mounted
         self._on_revisions, self._synced, self._on_write, self._settle = on_revisions, synced, on_write, settle
         self._lock = threading.Lock()
-        self._known: dict[str, Raw] = {}
+        self._known: dict[tuple[str, str], Raw] = {}  # by kind and name
         self._trust: Trust | None = None
         self._behind = False
         self._wake = threading.Event()
@@ -188,20 +202,26 @@ class Registration:
         """A configuration of this revision is new, other than before, or gone."""
         with self._lock:
             if isinstance(event, Listed):
-                self._known = {raw["metadata"]["name"]: raw for raw in event.objects}
+                self._known = {key: raw for key, raw in self._known.items() if key[0] != event.kind}
+                self._known |= {(event.kind, raw["metadata"]["name"]): raw for raw in event.objects}
             elif isinstance(event, Changed) and event.deleted:
-                self._known.pop(event.object["metadata"]["name"], None)
+                self._known.pop((event.kind, event.object["metadata"]["name"]), None)
             elif isinstance(event, Changed):
-                self._known[event.object["metadata"]["name"]] = event.object
+                self._known[event.kind, event.object["metadata"]["name"]] = event.object
             else:
                 return
-            revisions = revisions_of(self._known.values())
-        self._on_revisions(revisions)
+        if event.kind == MUTATING.kind:
+            self._on_revisions(revisions_of(self.configurations(MUTATING)))
         self._wake.set()
+
+    def configurations(self, of: Configurations) -> list[Raw]:
+        """Those of this revision, as they are now."""
+        with self._lock:
+            return [raw for (kind, _), raw in self._known.items() if kind == of.kind]
 
     def leads_here(self, revision: str) -> bool:
         """Asks the API server whether pods of `revision` are sent here, by a tag that the watch has not shown yet."""
-        found = self._client.get(PATH, {"labelSelector": f"{REVISION}={self._revision}"})
+        found = self._client.get(MUTATING.path, {"labelSelector": f"{REVISION}={self._revision}"})
         return revision in revisions_of(found.get("items") or ())
 
     def trust(self, material: SvidMaterial) -> None:
@@ -245,14 +265,14 @@ class Registration:
         """Whether all is right as far as is known, and whether roots were added to others that were there."""
         trust = self._wanted()
         with self._lock:
-            known = list(self._known.values())
+            known = list(self._known.items())
         done, changed = True, False
-        for configuration in known:
+        for (kind, name), configuration in known:
             patch = patch_of(configuration, trust)
             if patch is None:
                 continue
             try:
-                self._write(configuration["metadata"]["name"], patch)
+                self._write(kind, name, patch)
                 changed = changed or ("webhooks" in patch and any(map(_trusted, entries_of(configuration))))
                 self._behind = trust.sequence < written_sequence(configuration)
             except HeddleError as error:
@@ -261,17 +281,17 @@ class Registration:
                     log.warning("caBundle not written, will try again", error=str(error))
         return done, changed
 
-    def _write(self, name: str, patch: Raw) -> None:
+    def _write(self, kind: str, name: str, patch: Raw) -> None:
         answer = self._client.call(
             "PATCH",
-            f"{PATH}/{name}",
+            f"{_PATHS[kind]}/{name}",
             query={"fieldManager": MANAGER},
             body=patch,
             content_type="application/strategic-merge-patch+json",
         )
         with self._lock:  # unless the watch has shown something later already
-            known = self._known.get(name)
+            known = self._known.get((kind, name))
             if known is not None and _version(known) < _version(answer):
-                self._known[name] = answer
+                self._known[kind, name] = answer
         self._on_write()
         log.info("caBundle written", configuration=name)

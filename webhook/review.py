@@ -11,28 +11,23 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 import orjson
 
-from mesh.errors import HeddleError, InvalidInput, TooLarge, Unsupported
+from mesh.errors import HeddleError, InvalidInput
 from mesh.problems import ObjectErrors
 from webhook.config import InjectionConfig, for_pod
 from webhook.decision import Decision, decide, never
+from webhook.envelope import Raw, answer, request_of
 from webhook.gate import for_namespace
 from webhook.inject import advice, inject, pod_name
 from webhook.patch import check_patch, make_patch
 from webhook.shape import check_pod
 
-API_VERSION = "admission.k8s.io/v1"
-KIND = "AdmissionReview"
-MAX_BODY = 3 << 20  # bytes: the API server's own limit for an object
 _LONGEST_WARNINGS = 10
 
 NamespaceLabels = Callable[[str], Mapping[str, str]]
 """Labels of a namespace by name; raises HeddleError (Unavailable) when they are not known."""
-
-Raw = dict[str, Any]
 
 
 class Result(StrEnum):
@@ -65,8 +60,7 @@ def review(
     leads_here: LeadsHere = lambda _revision: False,
 ) -> Outcome:
     """Answer one request. Raises Unsupported (415), TooLarge (413) or InvalidInput (400) for one that is no review."""
-    envelope = _envelope(body, content_type)
-    request = _request(envelope)
+    request = request_of(body, content_type)
     uid = request["uid"]
     ignored = _not_for_us(request)
     if ignored:
@@ -115,41 +109,6 @@ def _injected(uid: str, pod: Raw, body: bytes, config: InjectionConfig, decision
     return _allowed(uid, decision, about, patch, advice(pod, config))
 
 
-def _envelope(body: bytes, content_type: str) -> Raw:
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise Unsupported(f"the content type is {content_type or 'missing'}", hint="send application/json")
-    if len(body) > MAX_BODY:
-        raise TooLarge(f"the review has {len(body)} bytes, more than {MAX_BODY}")
-    try:
-        envelope = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from None
-    if not isinstance(envelope, dict):
-        raise InvalidInput("the body is not an AdmissionReview", hint="send a JSON object")
-    return envelope
-
-
-def _request(envelope: Raw) -> Raw:
-    kind, version = envelope.get("kind"), envelope.get("apiVersion")
-    if kind != KIND or version != API_VERSION:
-        raise InvalidInput(
-            f"{version} {kind} is not spoken here",
-            field="apiVersion" if kind == KIND else "kind",
-            hint=f"send {API_VERSION} {KIND} (admissionReviewVersions: [v1])",
-        )
-    request = envelope.get("request")
-    if not isinstance(request, dict):
-        raise InvalidInput("is missing", field="request")
-    for name, required in (("uid", True), ("namespace", False), ("name", False), ("operation", False)):
-        value = request.get(name)
-        if (required and not value) or (value is not None and not isinstance(value, str)):
-            raise InvalidInput("must be text", field=f"request.{name}")
-    for name in ("kind", "resource"):
-        if not isinstance(request.get(name) or {}, dict):
-            raise InvalidInput("must be an object", field=f"request.{name}")
-    return request
-
-
 def _not_for_us(request: Raw) -> str:
     """Why a request is let through unread; empty when it is the creation of a pod."""
     kind, resource = request.get("kind") or {}, request.get("resource") or {}
@@ -172,7 +131,7 @@ def _allowed(
     if warnings:
         response["warnings"] = warnings[:_LONGEST_WARNINGS]
     result = Result.INJECTED if decision.inject else Result.SKIPPED
-    return Outcome(_envelope_of(response), result, about, decision.reason)
+    return Outcome(answer(response), result, about, decision.reason)
 
 
 def _denied(uid: str, about: str, error: HeddleError) -> Outcome:
@@ -182,8 +141,4 @@ def _denied(uid: str, about: str, error: HeddleError) -> Outcome:
         "allowed": False,
         "status": {"status": "Failure", "message": message, "reason": "BadRequest", "code": error.status},
     }
-    return Outcome(_envelope_of(response), Result.DENIED, about, message)
-
-
-def _envelope_of(response: Raw) -> bytes:
-    return orjson.dumps({"apiVersion": API_VERSION, "kind": KIND, "response": response})
+    return Outcome(answer(response), Result.DENIED, about, message)

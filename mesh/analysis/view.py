@@ -57,6 +57,7 @@ class View:
     reference is looked at only where the files could hold what it names.
 
     `workloads` are those of the snapshot's pods unless they are given, as from the Deployments of some files.
+    `before`: a view of an earlier snapshot, whose indexes serve where what they are made from is the same.
     """
 
     def __init__(
@@ -66,9 +67,14 @@ class View:
         complete: bool = True,
         workloads: Workloads | None = None,
         domain: str = CLUSTER_DOMAIN,
+        before: View | None = None,
     ) -> None:
         self.snapshot, self.complete, self.domain = snapshot, complete, domain
         self._workloads = workloads
+        if before is not None and workloads is before._workloads:
+            now, then = _sources(snapshot), _sources(before.snapshot)
+            made = dict(before.__dict__)  # at once: others may be using it
+            self.__dict__.update({name: made[name] for name in now.keys() & made if now[name] is then[name]})
 
     @property
     def among(self) -> str:
@@ -147,3 +153,15 @@ class View:
         home, _, short = name.rpartition("/")
         key = Key(home or namespace, short)
         return key, self.snapshot.of("Gateway").get(key)
+
+
+def _sources(snapshot: Snapshot) -> Mapping[str, object]:
+    """What each index of a View is made from."""
+    return {
+        "workloads": snapshot.pods,
+        "service_hosts": snapshot.services,
+        "service_namespaces": snapshot.services,
+        "_entry_hosts": snapshot.of("ServiceEntry"),
+        "_rules": snapshot.of("DestinationRule"),
+        "mesh_routes": snapshot.of("VirtualService"),
+    }

@@ -13,8 +13,9 @@ import pytest
 from mesh.errors import InvalidInput, TooLarge, Unavailable, Unsupported
 from tests.webhook.harness import REVIEWS, review_of
 from webhook.config import InjectionConfig
+from webhook.envelope import MAX_OBJECT
 from webhook.inject import inject
-from webhook.review import MAX_BODY, Outcome, Result, review
+from webhook.review import Outcome, Result, review
 
 CONFIG = InjectionConfig()
 JSON = "application/json"
@@ -210,7 +211,7 @@ def test_another_media_type(content_type: str) -> None:
 
 def test_too_large() -> None:
     with pytest.raises(TooLarge):
-        review(b" " * (MAX_BODY + 1), JSON, enabled, CONFIG)
+        review(b" " * (MAX_OBJECT + 1), JSON, enabled, CONFIG)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"nope", b"[" * 5000, b'{"a":1}x', b'{"kind": NaN}'])
