@@ -12,6 +12,10 @@ import click
 from mesh.errors import HeddleError
 
 COMMANDS = {
+    "analyze": (
+        "cli.commands.analyze",
+        "What is wrong and what is doubtful in the configuration, with the reason and the way out.",
+    ),
     "certificates": (
         "cli.commands.certificates",
         "Every certificate issued: pod, serial, issuer, expiry, time to renewal.",

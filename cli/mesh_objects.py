@@ -15,6 +15,7 @@ from cli.manifest_files import read_manifests
 from cli.mesh_access import Mesh, connect
 from cli.reach import cluster_asked
 from discovery.explain.model import UNSEEN
+from discovery.findings import Severity
 from discovery.gateway_secrets import needed
 from discovery.snapshots import SnapshotBuilder, settings_of, watches
 from kube.client import Client, Refused
@@ -24,7 +25,6 @@ from mesh.checks import Finding, check_documents
 from mesh.errors import InvalidInput, NotFound
 from mesh.manifest import Document
 from mesh.objects import Key, parse_meta
-from mesh.snapshot import Snapshot
 from mesh.validation import DEFAULT_NAMESPACE
 
 Raw = dict[str, Any]
@@ -64,7 +64,7 @@ def live_objects(kubeconfig: str) -> Objects:
 
 def builder_of(objects: Objects) -> SnapshotBuilder:
     """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it."""
-    builder = SnapshotBuilder(_settings_in(objects))
+    builder = SnapshotBuilder(settings_key(objects))
     for event in events_of(objects):
         builder.apply(event)
     return builder
@@ -76,15 +76,19 @@ def events_of(objects: Objects) -> Iterator[Listed]:
         yield Listed(kind, tuple(objects.get(kind, ())), 0)
 
 
-def _settings_in(objects: Objects) -> Key:
+def settings_key(objects: Objects) -> Key:
     """The ConfigMap of the mesh's settings: its namespace is the control plane's."""
     usual = settings_of()
     found = [parse_meta(raw).key for raw in objects.get("ConfigMap", ())]
     return usual if usual in found else next((key for key in found if key.name == usual.name), usual)
 
 
-def snapshot_of(objects: Objects) -> Snapshot:
-    return builder_of(objects).build()
+def unread(builder: SnapshotBuilder) -> Iterator[str]:
+    """What cannot be used as it is; a mesh that runs may go on with a version of before, which is not known here."""
+    for finding in builder.findings:
+        if finding.severity is Severity.ERROR:
+            where = f"{finding.kind} {finding.namespace}/{finding.name}: {finding.field}"
+            yield f"{where}: {finding.message}; it is left out here"
 
 
 def changed(kind: str, raw: Raw, *, deleted: bool = False) -> Changed:
@@ -112,7 +116,7 @@ def _on_cluster(client: Client) -> Objects:
     kinds = watches(settings_of(control_namespace=control_namespace(client)))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         lists = dict(zip((watched.kind for watched in kinds), pool.map(read, kinds), strict=True))
-    secrets = [_secret(client, key) for key in sorted(needed(snapshot_of(lists)))]
+    secrets = [_secret(client, key) for key in sorted(needed(builder_of(lists).build()))]
     return {**lists, "Secret": [raw for raw in secrets if raw is not None]}
 
 

@@ -34,6 +34,10 @@ class Assembly:
         self._changed.add(kind)
         return warnings
 
+    def get(self, kind: str, key: Key) -> Any:
+        """The typed object; None where none was put, or it was wrong."""
+        return self._objects.get(kind, {}).get(key)
+
     def drop(self, kind: str, key: Key) -> None:
         if self._objects.get(kind, {}).pop(key, None) is not None:
             self._changed.add(kind)

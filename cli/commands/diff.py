@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from cli.control_namespace import mesh_options
 from cli.diffing.overlay import applied, key_of
 from cli.diffing.view import as_json, text
-from cli.mesh_objects import Manifested, builder_of, events_of, live_objects, manifests
-from cli.on_cluster import cluster_options
+from cli.mesh_objects import Manifested, builder_of, events_of, live_objects, manifests, unread
 from cli.output import output_option, show
 from discovery.compare.plans import differences, proxies
 from local.offline import Objects, completed
@@ -36,7 +36,7 @@ DIFFERS, FAILED = 1, 2
 )
 @click.option("--delete", is_flag=True, help="The objects of -f would be deleted, not applied.")
 @click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="Of objects that name none.")
-@cluster_options
+@mesh_options
 @output_option
 def command(
     files: tuple[str, ...],
@@ -80,6 +80,8 @@ def _compare(
     for event in events_of(after):  # what is the same stays the same object
         builder.apply(event)
     new = builder.build()
+    for sentence in unread(builder):
+        click.echo(f"warning: {sentence}", err=True)
     found = differences(old, new)
     every = sorted({*proxies(old), *proxies(new)})
     show(as_json(found, every, notices), output, lambda _: text(found, every, notices))

@@ -7,7 +7,7 @@ import click
 from cli.control_namespace import mesh_options
 from cli.explaining.asked import asked
 from cli.explaining.view import as_json, text
-from cli.mesh_objects import live_objects, manifests, snapshot_of
+from cli.mesh_objects import builder_of, live_objects, manifests, unread
 from cli.output import output_option, show
 from discovery.explain.explain import explain
 from discovery.explain.model import Result
@@ -55,7 +55,10 @@ def command(
     Exit code 0 when all such requests are served, or answered as a rule says; 3 when some or all are refused.
     """
     objects = manifests(files, namespace or DEFAULT_NAMESPACE).objects if files else live_objects(kubeconfig)
-    snapshot, scopes = snapshot_of(objects), Scopes()
+    builder, scopes = builder_of(objects), Scopes()
+    for sentence in unread(builder):
+        click.echo(f"warning: {sentence}", err=True)
+    snapshot = builder.build()
     request, alike = asked(
         snapshot,
         index(snapshot, scopes),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.analysis import policies, ports, references, routing
+from mesh.analysis import objects, policies, ports, references, routing
 from mesh.analysis.model import Code, Finding
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
@@ -54,6 +54,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 THEMES: tuple[tuple[str, tuple[Code, ...]], ...] = (
+    ("The object itself", objects.CODES),
     ("References", references.CODES),
     ("Routes", routing.CODES),
     ("Ports", ports.CODES),

@@ -53,12 +53,17 @@ class Explained:
             self._outside = ""
 
     def compare(
-        self, request: Request, order: Answer, answers: list[Answer], again: Callable[[], list[Answer]]
+        self,
+        request: Request,
+        order: Answer,
+        answers: list[Answer],
+        again: Callable[[], list[Answer]],
+        seconds: float = AGREE_SECONDS,
     ) -> None:
         """AssertionError when what comes back is not what the objects say, for longer than proxies need to follow."""
         if self._outside:
             return
-        until = time.monotonic() + AGREE_SECONDS
+        until = time.monotonic() + seconds
         while wrong := self._disagreement(request, order, answers):
             if "fail=" in order.get("url", ""):  # it counts its requests: asking again is another question
                 break

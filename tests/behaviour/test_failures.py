@@ -98,7 +98,8 @@ def test_a_change_made_while_discovery_is_down_is_applied_afterwards(world: Worl
     try:
         world.mesh.write("case.yaml", json.dumps(routes))
         eventually(lambda: world.objects("VirtualService"), "the change is not read")
-        assert world.get("http://echo/")["status"] == 200
+        with world.explained.outside("discovery is down"):
+            assert world.get("http://echo/")["status"] == 200
     finally:
         world.mesh.run("local", "control-plane", "start", "discovery")
     eventually(lambda: world.get("http://echo/").get("status") == 299, "the change is not applied")

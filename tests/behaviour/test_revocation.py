@@ -15,6 +15,12 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 ECHO = "http://echo.mesh/"
 
 
+@pytest.fixture(autouse=True)
+def unexplained(world: World) -> Iterator[None]:
+    with world.explained.outside("which certificates are revoked is the ca's to say"):
+        yield
+
+
 @pytest.fixture
 def revoke(world: World) -> Iterator[Callable[..., float]]:
     """Revokes, and says when the command returned (monotonic); afterwards nothing is revoked."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from discovery.explain.model import Request
+from mesh.objects import Key
 from tests.behaviour.world import Answer, World, thing
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -109,6 +111,18 @@ def test_a_match(world: World, order: dict[str, Any], word: str) -> None:
     url = f"{ECHO}{order.get('port', '')}{order.get('url', '/')}"
     answer = world.get(url, method=order.get("method", "GET"), headers=order.get("headers", {}))
     assert answer.get("body") == word
+
+
+def test_explanations_are_compared(world: World, matches: None) -> None:
+    """As in every test here: `world` explains each request, and compares."""
+    before = world.explained.agreed
+    world.many(f"{ECHO}/exact", 3)
+    assert world.explained.agreed == before + 3
+    wrong = world.get(f"{ECHO}/exact") | {"status": 299}
+    with pytest.raises(AssertionError, match="explained as"):
+        world.explained.compare(
+            Request(Key("mesh", "client"), "echo.mesh", 80, "/exact"), {}, [wrong], lambda: [wrong], seconds=0
+        )
 
 
 @pytest.fixture

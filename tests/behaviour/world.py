@@ -17,6 +17,8 @@ import yaml
 from cli.commands.local import find_pod, run_in_pod
 from cli.mesh_access import Mesh
 from local.exec_socket import call
+from mesh.objects import Key
+from tests.behaviour.explained import Explained, request_of
 from tests.support.local_mesh import LocalMesh
 
 HERE = Path(__file__).parent
@@ -74,6 +76,10 @@ class World:
     mesh: LocalMesh
     askers: dict[str, Asker] = field(default_factory=dict)
     written: dict[str, set[tuple[str, str, str]]] = field(default_factory=dict)
+    explained: Explained = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.explained = Explained(self.engine)
 
     @property
     def engine(self) -> Mesh:
@@ -81,15 +87,48 @@ class World:
 
     def ask(self, pod: str, *orders: dict[str, Any]) -> list[Answer]:
         """The answers to the requests (of apps/ask.py), made by the pod `namespace/name`, or `namespace/beginning`."""
-        if pod in (CLIENT, CALLER):
-            if pod not in self.askers:
-                self.askers[pod] = Asker.start(self.mesh.state, pod)
-            return self.askers[pod].ask(list(orders))
-        asker = Asker.start(self.mesh.state, str(find_pod(self.engine, pod)))
+        key = Key(*pod.split("/")) if pod in (CLIENT, CALLER) else find_pod(self.engine, pod)
+        answers = self._ask(key, *orders)
+        start = 0
+        for order in orders:
+            own = answers[start : start + order.get("times", 1)]
+            start += len(own)
+            self.explained.compare(request_of(key, order), order, own, lambda order=order: self._ask(key, order))
+        return answers
+
+    def _ask(self, pod: Key, *orders: dict[str, Any]) -> list[Answer]:
+        said = str(pod)
+        if said in (CLIENT, CALLER):
+            if said not in self.askers:
+                self.askers[said] = Asker.start(self.mesh.state, said)
+            return self.askers[said].ask(list(orders))
+        asker = Asker.start(self.mesh.state, said)
         try:
             return asker.ask(list(orders))
         finally:
             asker.close()
+
+    def enter(self, path: str, host: str) -> tuple[int, Any]:
+        """Status and body of a request that comes from outside, through the gateway's port 80."""
+        order = {"url": f"http://{host}{path}"}
+
+        def ask() -> Answer:
+            try:
+                status, body = self.mesh.get(path, {"host": host})
+            except OSError as error:
+                return {"error": str(error)}
+            return {"status": status, "body": body}
+
+        answer = ask()
+        self.explained.compare(request_of(self.gateway, order), order, [answer], lambda: [ask()])
+        if "error" in answer:
+            raise OSError(answer["error"])
+        return answer["status"], answer["body"]
+
+    @property
+    def gateway(self) -> Key:
+        """The pod of the ingress gateway."""
+        return find_pod(self.engine, "mesh/gateway")
 
     def get(self, url: str, pod: str = CLIENT, **order: Any) -> Answer:
         return self.ask(pod, {"url": url, **order})[0]

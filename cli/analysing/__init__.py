@@ -1,0 +1,1 @@
+"""What `heddle analyze` looks at, and how it tells what it found."""

@@ -1,0 +1,142 @@
+"""`heddle analyze`: files in; text, JSON, SARIF and exit codes out; what is suppressed and what counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.commands.analyze import command
+
+WRONG = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: wrong
+spec:
+  hosts: [web]
+  http:
+    - route:
+        - destination:
+            host: nobody
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: infra}
+spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {selector: {}, template: {metadata: {labels: {app: web}}, spec: {containers: [{name: a, image: a}]}}}
+"""
+NO_HOST = "f.yaml:10: error HDL0101: VirtualService default/wrong: spec.http[0].route[0].destination.host: "
+NO_POD = "f.yaml:20: warning HDL0104: Gateway infra/edge: spec.selector: "
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("f.yaml").write_text(WRONG)
+    return "f.yaml"
+
+
+def run(*words: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(command, words, input=stdin, catch_exceptions=False)
+
+
+def codes(*words: str) -> list[str]:
+    return [finding["code"] for finding in json.loads(run(*words, "-o", "json").stdout)["findings"]]
+
+
+def test_each_finding_is_a_line_with_its_place_and_the_worst_comes_first(file: str) -> None:
+    done = run("-f", file)
+    assert done.exit_code == 1
+    first, second, summary = done.stdout.splitlines()
+    assert first.startswith(NO_HOST)
+    assert second.startswith(NO_POD)
+    assert summary == "4 objects looked at: 1 error, 1 warning, 0 info"
+
+
+def test_json_has_code_object_field_reason_and_way_out(file: str) -> None:
+    told = json.loads(run("-f", file, "-o", "json").stdout)["findings"][0]
+    assert (told["code"], told["name"], told["istio"]) == ("HDL0101", "no-such-host", ["IST0101"])
+    assert (told["file"], told["line"], told["object"]) == ("f.yaml", 10, "VirtualService default/wrong")
+    assert told["message"]
+    assert told["hint"]
+
+
+def test_sarif_is_what_code_review_reads(file: str) -> None:
+    """https://docs.oasis-open.org/sarif/sarif/v2.1.0/: 3.27 result, 3.28 location, 3.49 reportingDescriptor."""
+    told: Any = json.loads(run("-f", file, "-o", "sarif").stdout)
+    assert told["version"] == "2.1.0"
+    (sarif_run,) = told["runs"]
+    rules, results = sarif_run["tool"]["driver"]["rules"], sarif_run["results"]
+    assert [rules[result["ruleIndex"]]["id"] for result in results] == [result["ruleId"] for result in results]
+    assert [result["level"] for result in results] == ["error", "warning"]
+    place = results[0]["locations"][0]["physicalLocation"]
+    assert place == {"artifactLocation": {"uri": "f.yaml"}, "region": {"startLine": 10}}
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (("-S", "HDL0101"), ["HDL0104"]),
+        (("-S", "IST0101"), []),
+        (("-S", "HDL0104=Gateway infra/edge"), ["HDL0101"]),
+        (("-S", "HDL0104=Gateway infra/other"), ["HDL0101", "HDL0104"]),
+        (("-n", "infra"), ["HDL0104"]),
+    ],
+    ids=str,
+)
+def test_what_is_reported_can_be_narrowed(file: str, words: tuple[str, ...], left: list[str]) -> None:
+    assert codes("-f", file, *words) == left
+
+
+def test_an_annotation_suppresses_on_the_object_itself(file: str) -> None:
+    text = WRONG.replace("name: wrong", "name: wrong\n  annotations: {galley.istio.io/analyze-suppress: IST0101}")
+    Path(file).write_text(text)
+    assert codes("-f", file) == ["HDL0104"]
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warning", 1), ("info", 1)])
+def test_the_exit_code_follows_what_one_asks_for(file: str, fail_on: str, code: int) -> None:
+    assert run("-f", file, "-S", "HDL0101", "--fail-on", fail_on).exit_code == code
+
+
+def test_objects_that_are_wrong_are_findings_and_the_others_are_looked_at() -> None:
+    text = WRONG.replace("namespace: infra", "namespace: 7") + "---\nkind: [\n"
+    told = json.loads(run("-f", "-", "-o", "json", stdin=text.replace('hosts: ["*"]', "hosts: 9")).stdout)["findings"]
+    assert {(each["code"], each["line"]) for each in told} >= {("HDL0101", 10), ("HDL0001", 19)}
+    assert [each["code"] for each in told].count("HDL0001") == 2
+    invalid = json.loads(run("-f", "-", "-o", "json", stdin=WRONG.replace('"*"', "7")).stdout)["findings"]
+    assert [(each["code"], each["line"]) for each in invalid] == [("HDL0101", 10), ("HDL0002", 20)]
+
+
+def test_what_is_not_acted_upon_is_said() -> None:
+    text = (
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s}\nspec: {egress: [{hosts: ['./*']}]}\n"
+    )
+    done = run("-f", "-", stdin=text)
+    assert done.stdout.startswith("-:2: warning HDL0003: Sidecar default/s: kind: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-f", "none.yaml"), "none.yaml: it cannot be read"),
+        (("-f", "-", "-S", "=x"), "--suppress: '=x' suppresses nothing"),
+        (("--on-mesh",), "--on-mesh: there are no manifests to apply"),
+    ],
+)
+def test_what_cannot_be_found_out_ends_with_2(words: tuple[str, ...], says: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    assert says in done.stderr
