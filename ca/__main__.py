@@ -32,8 +32,9 @@ from ca.pod_certificates import PodCertificates
 from ca.pods import PodWatch, ask_api
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
+from ca.rotation.books import of_ledger, of_objects
 from ca.rotation.desk import RootKeys
-from ca.rotation.service import LeadsInTurn, rotation_service
+from ca.rotation.service import LeadsInTurn, Shared, rotation_service
 from ca.secret_store import SecretStore
 from ca.settings import CaSettings
 from ca.store import TRUST_FILE, DirectoryStore, Store, replace_file
@@ -117,6 +118,9 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     pods = PodWatch(ask_api(client))
     lease = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
     leads: Callable[[], bool] = lease or (lambda: True)
+    pod_certificates = None
+    if options.pod_certificates:
+        pod_certificates = PodCertificates(client, issuance, settings, pods, time.time, lambda: authority.bundle, leads)
     rotation = rotation_service(
         authority,
         store,
@@ -124,6 +128,9 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         settings,
         _root_keys(options, settings),
         pod=pod,
+        pods=pods,
+        read=of_objects(client, time.time) if cluster else of_ledger(ledger, time.time),
+        shared=_shared(cluster, pod_certificates),
         leads=leads,
         discovery=address(options.discovery_address, "--discovery-address") if options.discovery_address else None,
     )
@@ -164,11 +171,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     if options.operator_socket:
         serve_operators(options.operator_socket, deps)
 
-    pod_certificates = None
-    if options.pod_certificates:
-        pod_certificates = PodCertificates(
-            client, issuance, settings, pods, time.time, lambda: authority.bundle.pem, leads
-        )
+    if pod_certificates is not None:
         pod_certificates.start()
     federation = None
     if options.mesh_config:
@@ -191,6 +194,13 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
         ledger.close()
 
     return Running(create_app(deps), certificate.context, close)
+
+
+def _shared(cluster: Cluster | None, pod_certificates: PodCertificates | None) -> Shared:
+    if cluster is None:
+        return Shared()
+    published = (lambda: pod_certificates.published) if pod_certificates else (lambda: None)
+    return Shared(cluster.unwritten, cluster.carriers, published)
 
 
 def nothing(*_arguments: object) -> None:

@@ -105,6 +105,14 @@ class Cluster:
             "events": (len(self._events), self._events.counts),
         }
 
+    def unwritten(self) -> int:
+        """Pods of whose newest certificate no object tells yet."""
+        return len(self._certificates) + self._behind.is_set()
+
+    def carriers(self) -> dict[str, int | None] | None:
+        """As RootKeeper's."""
+        return self._roots.carriers()
+
     def stop(self) -> None:
         """Write what waits, for a few seconds at most. May be called more than once."""
         self._stopping.set()

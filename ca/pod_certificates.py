@@ -24,6 +24,7 @@ from kube.client import Client, Refused
 from kube.source import Changed, Event, Listed, Source, Watched
 from mesh.errors import HeddleError, InvalidInput, NotFound
 from mesh.identity import Identity
+from svid.material import TrustBundle
 
 SIGNER = "heddle.dev/spiffe"
 API = "/apis/certificates.k8s.io/v1"
@@ -31,6 +32,7 @@ PATH = f"{API}/podcertificaterequests"
 BUNDLE = f"{SIGNER.replace('/', ':')}:roots"  # Kubernetes wants the signer in its name
 LOOK_SECONDS = 0.5
 DAY = 86400
+_NOTHING = TrustBundle("", 0, ())
 
 log = structlog.get_logger("ca")
 
@@ -45,13 +47,13 @@ class PodCertificates:
         settings: CaSettings,
         pods: PodLookup,
         now: Callable[[], float],
-        roots: Callable[[], str],
+        bundle: Callable[[], TrustBundle],
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`roots`: what everyone trusts (PEM), for the ClusterTrustBundle beside the certificates."""
+        """`bundle`: what everyone trusts, for the ClusterTrustBundle beside the certificates."""
         self._client, self._issuance, self._settings = client, issuance, settings
         self._pods, self._now, self._leads = pods, now, leads
-        self._roots, self._published = roots, ""
+        self._bundle, self._published = bundle, _NOTHING
         self._open: dict[str, Mapping[str, Any]] = {}  # by uid: requests without an answer
         self._guard = threading.Lock()
         self._stopping = threading.Event()
@@ -87,10 +89,10 @@ class PodCertificates:
 
     def publish(self) -> None:
         """Have the ClusterTrustBundle say what the roots are now."""
-        roots = self._roots()
-        if roots == self._published:
+        bundle = self._bundle()
+        if _says_the_same(bundle, self._published):
             return
-        spec = {"signerName": SIGNER, "trustBundle": roots}
+        spec = {"signerName": SIGNER, "trustBundle": bundle.pem}
         metadata = {"name": BUNDLE, "labels": {"app.kubernetes.io/managed-by": "heddle"}}
         body = {
             "apiVersion": "certificates.k8s.io/v1",
@@ -103,12 +105,17 @@ class PodCertificates:
         except HeddleError as error:
             log.warning("the ClusterTrustBundle is not written yet", error=str(error))
             return
-        self._published = roots
+        self._published = bundle
+
+    @property
+    def published(self) -> int:
+        """The sequence of the bundle that this replica has published; 0 for none."""
+        return self._published.sequence
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             try:
-                if (self._open or self._published != self._roots()) and self._leads():
+                if (self._open or not _says_the_same(self._bundle(), self._published)) and self._leads():
                     self.publish()
                     self.step()
             except Exception:  # a bug in one answer must not end the thread that gives the next
@@ -169,6 +176,10 @@ class PodCertificates:
 
 class _KeyRefused(InvalidInput):
     """The kind of key is the reason, for which Kubernetes has a word of its own."""
+
+
+def _says_the_same(one: TrustBundle, other: TrustBundle) -> bool:
+    return (one.sequence, one.roots) == (other.sequence, other.roots)
 
 
 def waits(found: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ca.root_maps import NAME, NamespaceFacts, namespace_facts, root_map, to_write
+from ca.root_maps import NAME, NamespaceFacts, carried, namespace_facts, root_map, to_write
 from kube.client import Client
 from kube.source import Changed, Event, Listed, Source, Watched, backoff, list_path
 from kube.write_behind import WriteBehind
@@ -94,6 +94,16 @@ class RootKeeper:
                     self._later.add(namespace)
                 else:
                     self._queue.offer(namespace, namespace)
+
+    def carriers(self) -> dict[str, int | None] | None:
+        """The maps that there should be (`namespace/name`), and the sequence of the bundle that each has; None for one
+        that is missing or is not as it should be. None in all before the maps are known."""
+        bundle = self._bundle()
+        with self._lock:
+            if not {"Namespace", "ConfigMap"} <= self._listed:
+                return None
+            found = carried(self._namespaces, self._with_pods, self._maps, bundle, self._home)
+        return {f"{namespace}/{NAME}": sequence for namespace, sequence in found.items()}
 
     def _contested(self, namespace: str) -> bool:
         """Whether to wait with this one, because it was written and changed back too often."""

@@ -67,10 +67,40 @@ def to_write(
 
     A namespace that no longer wants it keeps its own, as in Istio, and it is kept right: a pod may still mount it.
     """
-    ours = {name for name, found in there.items() if _is_ours(found) and name in namespaces}
-    kept = {name for name in ours if not namespaces[name].ending}
-    wanted = wanting(namespaces, with_pods, control_namespace) | kept
+    wanted = _to_keep(namespaces, with_pods, there, control_namespace)
     return sorted(name for name in wanted if name not in there or _is_wrong(there[name], bundle))
+
+
+def carried(
+    namespaces: Mapping[str, NamespaceFacts],
+    with_pods: Iterable[str],
+    there: Mapping[str, Mapping[str, Any]],
+    bundle: TrustBundle,
+    control_namespace: str,
+) -> dict[str, int | None]:
+    """The sequence of the bundle that each ConfigMap has, by namespace; None for one that is missing, or has something
+    else in it than it says. Arguments as of `to_write`."""
+    return {
+        name: _sequence(there.get(name, {}), bundle)
+        for name in sorted(_to_keep(namespaces, with_pods, there, control_namespace))
+    }
+
+
+def _to_keep(
+    namespaces: Mapping[str, NamespaceFacts],
+    with_pods: Iterable[str],
+    there: Mapping[str, Mapping[str, Any]],
+    control_namespace: str,
+) -> set[str]:
+    ours = {name for name, found in there.items() if _is_ours(found) and name in namespaces}
+    return wanting(namespaces, with_pods, control_namespace) | {name for name in ours if not namespaces[name].ending}
+
+
+def _sequence(found: Mapping[str, Any], bundle: TrustBundle) -> int | None:
+    said = ((found.get("metadata") or {}).get("annotations") or {}).get(SEQUENCE, "")
+    if not said.isdecimal() or (int(said) == bundle.sequence and _is_wrong(found, bundle)):
+        return None
+    return int(said)
 
 
 def _is_ours(found: Mapping[str, Any]) -> bool:

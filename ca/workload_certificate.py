@@ -94,8 +94,7 @@ def replacing(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, An
 
 def remembering(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
     """The patch of the object that is there, and tells of a later certificate, by which it knows of `body`'s too."""
-    one = {"serial": body["spec"]["serial"], "expires": body["spec"]["expires"]}
-    kept = [one, *(there["spec"].get("earlier") or ())][:MOST_EARLIER]
+    kept = [_entry(body), *(there["spec"].get("earlier") or ())][:MOST_EARLIER]
     return {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"]}, "spec": {"earlier": kept}}
 
 
@@ -104,7 +103,7 @@ def earlier(body: Mapping[str, Any], there: Mapping[str, Any]) -> list[dict[str,
     before = there.get("spec") or {}
     if not before.get("serial"):
         return []
-    known = [{"serial": before["serial"], "expires": before["expires"]}, *(before.get("earlier") or ())]
+    known = [_entry(there), *(before.get("earlier") or ())]
     now, own = body["spec"]["issued"], body["spec"]["serial"]
     return [one for one in known if one["expires"] > now and one["serial"] != own][:MOST_EARLIER]
 
@@ -113,6 +112,13 @@ def is_later(body: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     """Whether `body` is of a later issuance than the object that is there."""
     before = there.get("spec") or {}
     return bool(body["spec"]["issued"] > before.get("issued", ""))
+
+
+def _entry(certificate: Mapping[str, Any]) -> dict[str, str]:
+    """What is kept of a certificate once the object tells of another."""
+    spec = certificate["spec"]
+    kept = {name: spec[name] for name in ("serial", "expires", "root", "caller") if spec.get(name)}
+    return kept | {"uid": next(iter(_owners(certificate)), "")}
 
 
 def _serials(there: Mapping[str, Any]) -> set[str]:

@@ -5,7 +5,7 @@ docs/architecture.md has the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,25 +73,25 @@ def add_rotation(app: Flask, deps: RotationDeps) -> None:
         deps.operator()
         wish = wish_from(read_json(MAX_BODY))
         trust, before = deps.desk.current()
-        members = deps.observer.members()
+        members = deps.observer.members(before)
         further: dict[str, Any] = {}
         if wish.do == "start":
-            further["preflight"] = preflight(before, members)
+            further["preflight"] = preflight(before, members, deps.observer.lasting(before))
+        if wish.do == "exclude":
+            further["warnings"] = what_breaks(before, wish.pods, members)
         if wish.dry_run:
             would = deps.desk.tried(wish, len(members))
             state = before
             further["would"] = {"phase": would.phase, "direction": _direction(would.back), "sequence": would.sequence}
         else:
             trust, state = deps.desk.carry_out(wish, len(members))
-        if wish.do == "exclude":
-            further["warnings"] = [what_breaks(member) for member in members if member.name in wish.pods]
         return json_response(rotation_json(trust, state, members, deps.now()) | further, 200)
 
 
 def current_json(desk: Desk, observer: Observer, now: float) -> dict[str, Any]:
     """The body as it is now."""
     trust, state = desk.current()
-    return rotation_json(trust, state, observer.members(), now)
+    return rotation_json(trust, state, observer.members(state), now)
 
 
 def wish_from(body: object) -> Wish:
@@ -174,13 +174,15 @@ def _role(fingerprint: str, state: Rotation) -> str:
     return "incoming" if fingerprint == state.stays else "outgoing"
 
 
-def preflight(state: Rotation, members: tuple[Member, ...]) -> dict[str, Any]:
-    """Whether everyone who would be waited for answers and has the bundle as it is, and why not."""
+def preflight(state: Rotation, members: tuple[Member, ...], lasting: tuple[Member, ...]) -> dict[str, Any]:
+    """Whether everyone who would be waited for answers and has the bundle as it is, and why not; and who has a
+    certificate that can only be waited for."""
     missing = waiting(state, members).missing
     return {
         "ready": not missing,
         "missing": [{"name": each.name, "why": each.trouble or _behind(each)} for each in missing[:NAMED]],
         "count": len(missing),
+        "lasting": [{"name": each.name, "why": each.trouble} for each in lasting[:NAMED]],
     }
 
 
@@ -190,11 +192,29 @@ def _behind(member: Member) -> str:
     return f"it has taken bundle {member.sequence} only"
 
 
-def what_breaks(member: Member) -> str:
-    """What it means to go on without this one."""
+def what_breaks(state: Rotation, names: Sequence[str], members: tuple[Member, ...]) -> list[str]:
+    """What it means to go on without each."""
+    known = {member.name: member for member in members}
+    return [f"{name}: {_consequence(state, known.get(name))}" for name in names]
+
+
+def _consequence(state: Rotation, member: Member | None) -> str:
+    if member is None:
+        return "nobody of this name is waited for now; if somebody is later, it goes on without"
+    if member.carrier:
+        return (
+            "whoever starts with the roots in it as it is will not trust the ca, and will get no certificate, once the "
+            "root that leaves is no longer used"
+        )
+    if member.sequence is not None and member.sequence >= state.sequence:
+        return (
+            "if it still has a certificate of the root that leaves when that goes, everyone refuses it, until it has "
+            "another"
+        )
     return (
-        f"{member.name}: if it still runs, it will refuse, and be refused by, everyone with a certificate of the root "
-        "that stays, until it has taken the bundle and a new certificate"
+        "if it still runs, it will refuse everyone who has renewed, as soon as the root that stays signs; when the "
+        "root that leaves goes, everyone refuses it too. It takes no part in the mesh from then on, until it is "
+        "restarted"
     )
 
 

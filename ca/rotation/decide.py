@@ -16,11 +16,13 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Someone who lives: a pod with a sidecar, a component of the control plane, or a replica of the ca.
+    """Someone who lives: a pod with a sidecar, a component of the control plane, a replica of the ca; or an object that
+    carries the roots to those who start.
 
-    `name`: `namespace/pod`. `sequence` and `order`: what it has said it acts upon, None when it has said nothing.
+    `name`: `namespace/name`. `sequence` and `order`: what it has said it acts upon, None when it has said nothing.
     `leaf`: fingerprint of the root of the leaf that it uses, as of that order; empty when it is not known. `signs`:
-    of a replica of the ca, the root that it signs with, as of now. `trouble`: why it says nothing, for people.
+    of a replica of the ca, the root that it signs with, as of now. `carrier`: it has roots and no leaf. `trouble`: why
+    it says nothing, or what else is in its way, for people.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Member:
     leaf: str = ""
     ca: bool = False
     signs: str = ""
+    carrier: bool = False
     trouble: str = ""
 
 
@@ -85,7 +88,7 @@ def _has_done(state: Rotation, member: Member) -> bool:
         return False
     if member.ca and member.signs != state.signs:
         return False  # in every phase: until it has caught up, it may still hand out leaves of the other root
-    if state.phase in (Phase.RENEW, Phase.DRAIN):
+    if state.phase in (Phase.RENEW, Phase.DRAIN) and not member.carrier:
         # What it said before it heard of this order may be of a time when the other root was still signing.
         return member.order >= state.order.number and member.leaf not in ("", state.leaves)
     return True

@@ -38,7 +38,7 @@ class Driver:
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 if self._desk.running and self._leads():
-                    self._desk.step(lambda _state: self._observer.members())
+                    self._desk.step(self._observer.members)
                 self._trouble = ""
             except HeddleError as error:
                 if str(error) != self._trouble:

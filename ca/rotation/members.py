@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ca.pod_certificates import BUNDLE
 from ca.rotation.decide import Member
 from ca.settings import CA, REVISIONED_WEBHOOK
 from mesh.identity import CONTROL_NAMESPACE
@@ -15,6 +16,7 @@ from mesh.wire import TrustReport
 SIDECAR = "istio-proxy"
 DISCOVERY_ACCOUNT, WEBHOOK_ACCOUNT = "heddle-discovery", "heddle-webhook"
 COMPONENTS = (DISCOVERY_ACCOUNT, WEBHOOK_ACCOUNT)
+ROOTS_OBJECT = f"clustertrustbundle/{BUNDLE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,25 @@ class AgentReport:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """What a replica of the ca says of itself: `signs` is the root that it signs with now."""
+    """What a replica of the ca says of itself: `signs` is the root that it signs with now.
+
+    `unwritten`: how many pods' certificates are not yet in the books that replicas share. `published`: the sequence of
+    the bundle that it has put into the ClusterTrustBundle; 0 while it has put none there, None where that is not done.
+    """
 
     report: TrustReport
     signs: str
+    unwritten: int = 0
+    published: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """Everything that was reported. `replicas` and `components` by title; `troubles`: who could not be asked, and why.
 
-    `control`: the control plane's namespace. `expected`: titles of components without a pod (in `heddle local`).
+    `carriers`: objects that bring the roots to those who start, by title, with the sequence of the bundle in them, None
+    for one that is not there as it should be. `control`: the control plane's namespace. `expected`: titles of
+    components without a pod (in `heddle local`).
     """
 
     living: tuple[Living, ...]
@@ -78,16 +88,26 @@ class Seen:
     control: str = CONTROL_NAMESPACE
     expected: tuple[str, ...] = ()
     troubles: Mapping[str, str] | None = None
+    carriers: Mapping[str, int | None] = field(default_factory=dict)
+
+    def spoken_for(self) -> frozenset[str]:
+        """The uids of pods of which somebody says which certificate they use."""
+        heard = {agent.uid for agent in self.agents}
+        return frozenset(pod.uid for pod in self.living if pod.started or pod.uid in heard)
 
 
 def members_of(seen: Seen) -> tuple[Member, ...]:
-    """Everyone who counts, by name: replicas of the ca and components first."""
+    """Everyone who counts, by name: replicas of the ca, components and what carries the roots first."""
     troubles = seen.troubles or {}
     own = {title for title in seen.replicas if title not in {pod.title for pod in seen.living}}
     replicas = [pod.title for pod in seen.living if pod.is_ca(seen.control) and pod.started]
     found = [_replica(title, seen.replicas.get(title), troubles) for title in sorted({*own, *replicas})]
     titles = {*seen.expected, *(pod.title for pod in seen.living if pod.is_component(seen.control) and pod.started)}
     found += [_component(title, seen.components.get(title)) for title in sorted(titles)]
+    found += [_carrier(title, seen.carriers[title]) for title in sorted(seen.carriers)]
+    published = [said.published for said in seen.replicas.values() if said.published is not None]
+    if published:
+        found.append(_carrier(ROOTS_OBJECT, max(published) or None))
     agents = _latest(seen.agents)
     silent = "; ".join(f"{where} cannot be asked: {why}" for where, why in troubles.items() if where not in replicas)
     sidecars = sorted((pod for pod in seen.living if pod.sidecar), key=lambda pod: pod.title)
@@ -109,6 +129,11 @@ def _component(title: str, report: TrustReport | None) -> Member:
     if report is None:
         return Member(title, trouble="it does not ask for the bundle")
     return Member(title, report.sequence, report.order, report.root)
+
+
+def _carrier(title: str, sequence: int | None) -> Member:
+    trouble = "" if sequence is not None else "the bundle's roots are not in it"
+    return Member(title, sequence, carrier=True, trouble=trouble)
 
 
 def _agent(pod: Living, agent: AgentReport | None, silent: str) -> Member:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.asking import Address, Asking
-from ca.rotation.decide import Member
+from ca.rotation.books import Held, holders, with_holders
+from ca.rotation.decide import Member, waiting
 from ca.rotation.members import DISCOVERY_ACCOUNT, AgentReport, Living, ReplicaReport, Seen, members_of
+from ca.rotation.state import Phase, Rotation
 from ca.settings import CA
 from mesh.errors import HeddleError, InvalidInput, Unavailable
 from mesh.identity import Identity
@@ -33,31 +35,65 @@ class Place:
     expected: tuple[str, ...] = ()
 
 
-class Observer:
-    """`own` is what this replica says of itself, None before it has a certificate; `living` as Population's."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a replica knows itself.
 
-    def __init__(
-        self,
-        place: Place,
-        living: Callable[[], tuple[Living, ...] | None],
-        own: Callable[[], ReplicaReport | None],
-        acknowledgements: Acknowledgements,
-        asking: Asking,
-    ) -> None:
-        self._place, self._living, self._own = place, living, own
+    `living` as Population's; `own`: what it says of itself, None before it has a certificate; `carriers` as `Seen`'s,
+    None before they are known; `held` as `books.Reader`'s, by the fingerprint of a root.
+    """
+
+    living: Callable[[], tuple[Living, ...] | None]
+    own: Callable[[], ReplicaReport | None]
+    carriers: Callable[[], Mapping[str, int | None] | None]
+    held: Callable[[str, Collection[str]], tuple[Held, ...]]
+
+
+class Observer:
+    """Asks who else knows something."""
+
+    def __init__(self, place: Place, known: Known, acknowledgements: Acknowledgements, asking: Asking) -> None:
+        self._place, self._known = place, known
         self._acknowledgements, self._asking = acknowledgements, asking
         self._looking = threading.Lock()
 
-    def members(self) -> tuple[Member, ...]:
-        """Everyone who counts, as of now; nobody while it is not known who lives. Takes some seconds at worst."""
+    def members(self, state: Rotation) -> tuple[Member, ...]:
+        """Everyone who counts in that state, as of now; nobody while it is not known who lives.
+
+        Takes some seconds at worst. In `drain`, once everyone says that they are done, by the books too.
+        """
         with self._looking:
-            living = self._living()
-            own = self._own()
-            return () if living is None or own is None else members_of(self._look(living, own))
+            seen = self._seen()
+            if seen is None:
+                return ()
+            found = members_of(seen)
+            if state.phase is Phase.DRAIN and not waiting(state, found).missing:
+                return with_holders(found, self._holders(state, state.leaves, seen))
+            return found
+
+    def lasting(self, state: Rotation) -> tuple[Member, ...]:
+        """Who holds a certificate of the root that signs now, which a rotation could only wait for."""
+        with self._looking:
+            seen = self._seen()
+            return () if seen is None else self._holders(state, state.stays, seen)
+
+    def _holders(self, state: Rotation, root: str, seen: Seen) -> tuple[Member, ...]:
+        behind = [
+            Member(title, state.sequence, leaf=root, trouble=f"it has {said.unwritten} certificates to write down")
+            for title, said in seen.replicas.items()
+            if said.unwritten
+        ]
+        if behind:
+            return tuple(behind)
+        try:
+            return holders(self._known.held(root, seen.spoken_for()), state, root)
+        except HeddleError as error:
+            trouble = f"it cannot read which certificates there are: {error.message}"
+            return (Member(self._place.own, state.sequence, leaf=root, trouble=trouble),)
 
     def told(self) -> dict[str, Any]:
         """What this replica knows itself: the body of `GET /v1/trust`. Raises Unavailable before it knows anything."""
-        own = self._own()
+        own = self._known.own()
         if own is None:
             raise Unavailable("this replica has no certificate yet")
         components = self._acknowledgements.current().items()
@@ -65,10 +101,16 @@ class Observer:
             "replica": self._place.own,
             **own.report.as_json(),
             "signs": own.signs,
+            "unwritten": own.unwritten,
+            "published": own.published,
             "components": [{"name": title, "age": age, **report.as_json()} for title, (report, age) in components],
         }
 
-    def _look(self, living: tuple[Living, ...], own: ReplicaReport) -> Seen:
+    def _seen(self) -> Seen | None:
+        living, own, carriers = self._known.living(), self._known.own(), self._known.carriers()
+        return None if living is None or own is None or carriers is None else self._look(living, own, carriers)
+
+    def _look(self, living: tuple[Living, ...], own: ReplicaReport, carriers: Mapping[str, int | None]) -> Seen:
         place = self._place
         troubles: dict[str, str] = {}
         replicas = {place.own: own}
@@ -79,7 +121,7 @@ class Observer:
             if body is None:
                 continue
             try:
-                replicas[pod.title] = ReplicaReport(TrustReport.parse(body), str(body["signs"]))
+                replicas[pod.title] = _replica(body)
                 _unite(said, body["components"])
             except (HeddleError, KeyError, TypeError, ValueError) as error:
                 troubles[pod.title] = f"its answer cannot be read: {error}"
@@ -96,7 +138,16 @@ class Observer:
             troubles["discovery"] = "it has no pod that is ready"
         self._asking.keep_only([*places.values(), *((pod.ip, pod.ports.get("https", CA_PORT)) for pod in others)])
         components = {title: report for title, (report, _) in said.items()}
-        return Seen(living, tuple(agents), components, replicas, place.control, place.expected, troubles)
+        return Seen(
+            living,
+            tuple(agents),
+            components,
+            replicas,
+            place.control,
+            place.expected,
+            troubles,
+            carriers,
+        )
 
     def _discoveries(self, living: tuple[Living, ...]) -> dict[str, Address]:
         if self._place.discovery is not None:
@@ -121,6 +172,17 @@ def _unite(said: dict[str, tuple[TrustReport, float]], others: list[Mapping[str,
         title, age = str(one["name"]), float(one["age"])
         if title not in said or age < said[title][1]:
             said[title] = TrustReport.parse(one), age
+
+
+def _replica(body: Mapping[str, Any]) -> ReplicaReport:
+    """A replica of an earlier version tells nothing of books."""
+    published = body.get("published")
+    return ReplicaReport(
+        TrustReport.parse(body),
+        str(body["signs"]),
+        int(body.get("unwritten", 0)),
+        None if published is None else int(published),
+    )
 
 
 def _agent(raw: Mapping[str, Any]) -> AgentReport:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from ca.authority import Authority
+from ca.callers import PodLookup
 from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.asking import Address, Asking
+from ca.rotation.books import Held, Read, Reader
 from ca.rotation.desk import Desk, RootKeys
 from ca.rotation.documents import order_of, root_facts
 from ca.rotation.driver import Driver
 from ca.rotation.members import COMPONENTS, ReplicaReport
-from ca.rotation.observe import Observer, Place
+from ca.rotation.observe import Known, Observer, Place
 from ca.rotation.population import Population
 from ca.settings import CA, CaSettings
 from ca.store import Store
@@ -31,6 +33,19 @@ from svid.trust import News
 LONGEST_WINDOW = 3600.0  # seconds over which renewals are spread, unless it is said otherwise
 
 log = structlog.get_logger("ca")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What of this replica's the cluster sees: by default nothing, as where there is none.
+
+    `unwritten`: pods whose certificates are not in the books yet; `carriers`: as `Known`'s; `published`: as
+    `ReplicaReport`'s.
+    """
+
+    unwritten: Callable[[], int] = lambda: 0
+    carriers: Callable[[], Mapping[str, int | None] | None] = dict
+    published: Callable[[], int | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +69,14 @@ def rotation_service(
     keys: RootKeys,
     *,
     pod: PodRef | None,
+    pods: PodLookup,
+    read: Read,
+    shared: Shared,
     leads: Callable[[], bool],
     discovery: Address | None,
 ) -> RotationService:
-    """`pod`: the own one, where there is one. `discovery`: where it listens, where it has no pods. Not started yet."""
+    """`pod`: the own one, where there is one. `read`: the books. `discovery`: where it listens, where it has no pods.
+    Not started yet."""
     control = settings.control_namespace
     own = f"{control}/{pod.name if pod else CA}"
     expected = tuple(f"{control}/{account}" for account in COMPONENTS) if discovery else ()
@@ -65,10 +84,17 @@ def rotation_service(
 
     def report() -> ReplicaReport | None:
         said = certificate.report()
-        return None if said is None else ReplicaReport(said, authority.signs)
+        return None if said is None else ReplicaReport(said, authority.signs, shared.unwritten(), shared.published())
+
+    reader = Reader(read, pods)
+
+    def held(root: str, spoken_for: Collection[str]) -> tuple[Held, ...]:
+        serials = {facts.fingerprint: facts.serial for facts in map(root_facts, authority.trust.bundle.roots)}
+        return reader.held(serials[root], spoken_for) if root in serials else ()
 
     place = Place(settings.trust_domain, own, control, discovery, expected)
-    observer = Observer(place, population.living, report, acknowledgements, Asking(lambda: certificate.material))
+    known = Known(population.living, report, shared.carriers, held)
+    observer = Observer(place, known, acknowledgements, Asking(lambda: certificate.material))
     desk = Desk(authority, store, keys, min(LONGEST_WINDOW, settings.leaf_ttl / 2), time.time)
     driver = Driver(desk, observer, leads)
 

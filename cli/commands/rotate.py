@@ -14,7 +14,7 @@ from cli.ca_access import Ca, reach
 from cli.control_namespace import mesh_options
 from cli.on_cluster import confirm, yes_option
 from cli.output import columns, duration, output_option, show
-from cli.rotation import exclusion, view
+from cli.rotation import view
 from cli.rotation.watch import follow
 from mesh.errors import Conflict
 
@@ -255,16 +255,17 @@ def _exclude(ca: Ca, body: Mapping[str, Any], pods: Sequence[str], yes: bool) ->
     further = [pod for pod in pods if pod not in already]
     if not further:
         return body
-    for sentence in exclusion.consequences(body, further):
+    asked = {"do": "exclude", "pods": further}
+    for sentence in ca.post(PATH, {**asked, "dryRun": True})["warnings"]:
         click.echo(sentence, err=True)
     confirm("Nobody waits for " + " and ".join(further) + " any more.", yes)
-    return ca.post(PATH, {"do": "exclude", "pods": further})
+    return ca.post(PATH, asked)
 
 
 def _check_names(pods: Sequence[str]) -> None:
-    wrong = exclusion.check_names(pods)
+    wrong = [pod for pod in pods if pod.count("/") != 1 or not all(pod.split("/"))]
     if wrong:
-        raise click.BadParameter(f"{', '.join(wrong)}: write a pod as NAMESPACE/NAME")
+        raise click.BadParameter(f"{', '.join(wrong)}: write it as NAMESPACE/NAME, as `heddle rotate status` does")
 
 
 def watched(ca: Ca, body: Mapping[str, Any], output: str, *, watch: bool, wait: int | None, goal: str) -> None:

@@ -119,12 +119,15 @@ def preflight(found: Mapping[str, Any]) -> Iterator[str]:
     """Who would be waited for, and why."""
     if found["ready"]:
         yield "preflight: everyone answers, and trusts the bundle as it is"
-        return
-    yield f"preflight: a rotation would wait for {found['count']}:"
+    else:
+        yield f"preflight: a rotation would wait for {found['count']}:"
     for each in found["missing"]:
         yield f"  {each['name']}: {each['why']}"
     if found["count"] > len(found["missing"]):
         yield f"  and {found['count'] - len(found['missing'])} more"
+    if found.get("lasting"):
+        yield "nobody renews these certificates on order, so that `drain` would wait for them:"
+        yield from (f"  {each['name']}: {each['why']}" for each in found["lasting"])
 
 
 def ended(body: Body) -> tuple[str, str]:

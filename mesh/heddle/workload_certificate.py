@@ -27,10 +27,12 @@ class CertificateState(StrEnum):
 
 
 class Caller(StrEnum):
-    """What proved who asked: a service account token, the certificate before this one, or the ca for itself."""
+    """What proved who asked: a service account token, the certificate before this one, the kubelet of its pod by a
+    PodCertificateRequest, or the ca for itself."""
 
     token = "token"  # noqa: S105
     certificate = "certificate"
+    pod = "pod"
     self = "self"
 
 
@@ -46,6 +48,12 @@ class EarlierCertificate(Model):
     """Serial number, in hexadecimal."""
     expires: Time
     """When it stops being valid."""
+    root: Hex = ""
+    """Serial number of the root that it leads to, in hexadecimal."""
+    caller: Caller | None = None
+    """What proved who asked for it."""
+    uid: Annotated[Text, Schema(maxLength=64)] = ""
+    """Of the pod that it was issued to: an earlier one may have had the same name."""
 
 
 class WorkloadCertificate(Model):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ca.root_maps import KEY, NAME, SEQUENCE, namespace_facts, root_map, to_write
+from ca.root_maps import KEY, NAME, SEQUENCE, carried, namespace_facts, root_map, to_write
 from svid.material import TrustBundle
 
 BUNDLE = TrustBundle("cluster.local", 3, ("A\n", "B\n"))
@@ -84,3 +84,17 @@ def test_a_namespace_that_wants_it_no_more_keeps_ours_right_and_others_alone() -
     assert to_write(namespaces(a={}), [], {}, BUNDLE, HOME) == []
     foreign = {**wrong, "metadata": {}}
     assert to_write(namespaces(a={}), [], {"a": foreign}, BUNDLE, HOME) == []
+
+
+def test_which_bundle_each_has() -> None:
+    known = namespaces(right=ON, missing=ON, edited=ON, behind=ON, ahead=ON, theirs={}, kept={})
+    there = {
+        "right": changed(),
+        "edited": changed(data={KEY: "A\n"}),
+        "behind": changed(metadata={"annotations": {SEQUENCE: "2"}}, data={KEY: "A\n"}),
+        "ahead": changed(metadata={"annotations": {SEQUENCE: "4"}}),
+        "theirs": changed(metadata={}),
+        "kept": changed(),
+    }
+    expected = {"ahead": 4, "behind": 2, "edited": None, "kept": 3, "missing": None, "right": 3}
+    assert carried(known, [], there, BUNDLE, HOME) == expected

@@ -92,11 +92,13 @@ def test_it_knows_the_pods_earlier_certificates_until_they_expire() -> None:
         return workload_certificate(record, "ca-1")
 
     def there(spec: dict[str, Any]) -> dict[str, Any]:
-        return {"metadata": {"resourceVersion": "1"}, "spec": spec}
+        return {"metadata": {"resourceVersion": "1", "ownerReferences": [{"uid": "u"}]}, "spec": spec}
 
     first = told("aa", 0)
     second = replacing(told("bb", 50), there(first["spec"]))
-    assert [one["serial"] for one in second["spec"]["earlier"]] == ["aa"]
+    (kept,) = second["spec"]["earlier"]
+    assert kept == {"serial": "aa", "expires": first["spec"]["expires"], "root": "2", "caller": "token", "uid": "u"}
+    assert WorkloadCertificate.model_validate(second["spec"]).earlier[0].uid == "u"
     third = replacing(told("cc", 90), there(second["spec"]))
     assert [one["serial"] for one in third["spec"]["earlier"]] == ["bb", "aa"]
     fourth = replacing(told("dd", 120), there(third["spec"]))

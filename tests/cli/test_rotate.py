@@ -110,14 +110,14 @@ def test_how_it_ends_decides_the_exit_code(mesh: CommandServer, words: list[str]
 
 
 def test_exclude_says_first_what_breaks(mesh: CommandServer) -> None:
-    answer(mesh, state("distribute-missing"))
+    answer(mesh, state("distribute-missing", warnings=["bookinfo/ratings-v1-1: it will be refused"]))
     done = heddle("rotate", "exclude", "bookinfo/ratings-v1-1", "n/other")
     assert done.code == 1
-    assert "bookinfo/ratings-v1-1 has not said that it trusts the new root" in done.err
-    assert "n/other is not among the first that are missing" in done.err
-    assert mesh.operator.sent == []
+    assert "bookinfo/ratings-v1-1: it will be refused\n" in done.err
+    asked = {"do": "exclude", "pods": ["bookinfo/ratings-v1-1", "n/other"]}
+    assert mesh.operator.sent == [{**asked, "dryRun": True}]
     assert heddle("rotate", "status", "--exclude", "bookinfo/ratings-v1-1", "-y").code == 0
-    assert mesh.operator.sent == [{"do": "exclude", "pods": ["bookinfo/ratings-v1-1"]}]
+    assert mesh.operator.sent[-1] == {"do": "exclude", "pods": ["bookinfo/ratings-v1-1"]}
 
 
 def test_a_pod_that_is_excluded_already_is_left_at_that(mesh: CommandServer) -> None:

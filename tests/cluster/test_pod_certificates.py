@@ -38,9 +38,7 @@ class Setting:
         self.ledger = Ledger(None)
         issuance = Issuance(authority, self.ledger, SETTINGS, time.time)
         self.root = x509.load_pem_x509_certificate(authority.bundle.roots[0].encode())
-        self.signer = PodCertificates(
-            ca, issuance, SETTINGS, ask_api(self.client), time.time, lambda: authority.bundle.pem
-        )
+        self.signer = PodCertificates(ca, issuance, SETTINGS, ask_api(self.client), time.time, lambda: authority.bundle)
         self.node = self.client.post("/api/v1/nodes", {"metadata": {"name": f"node-{namespace}"}})
         core = f"/api/v1/namespaces/{namespace}"
         self.account = self.client.post(f"{core}/serviceaccounts", {"metadata": {"name": "reviews"}})

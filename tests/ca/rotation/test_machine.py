@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ca.rotation.books import Held, holders, with_holders
 from ca.rotation.decide import Member, advanced
 from ca.rotation.state import Phase, Rotation, finished, paused, rolled_back, started
 from mesh.errors import Conflict
@@ -69,6 +70,10 @@ class World:
     entered: set[tuple[Phase, bool]] = field(default_factory=set)
     replicas: list[Replica] = field(default_factory=list)
     pods: list[Pod] = field(default_factory=list)
+    volumes: dict[str, str] = field(default_factory=dict)
+    """Pods that have a certificate in a volume, and say nothing: its root, by name."""
+    maps: Rotation = field(default_factory=lambda: Rotation(stays="root-1"))
+    """What the ConfigMaps have, by which those who start know the ca."""
     discovery: Rotation = field(default_factory=lambda: Rotation(stays="root-1"))
 
     def members(self) -> tuple[Member, ...]:
@@ -77,7 +82,14 @@ class World:
             Member(each.name, each.view.sequence, ca=True, signs=each.view.signs, order=10**6, leaf=each.view.stays)
             for each in self.replicas
         ]
-        return (*found, *(pod.reported or Member(pod.name) for pod in self.pods))
+        said = (*found, Member("map", self.maps.sequence, carrier=True))
+        spoken = (*said, *(pod.reported or Member(pod.name) for pod in self.pods))
+        if self.stored.phase is not Phase.DRAIN:
+            return spoken
+        held = [
+            Held("n", name, "u", root, "pod", 0) for name, root in self.volumes.items() if root == self.stored.leaves
+        ]
+        return with_holders(spoken, holders(held, self.stored, self.stored.leaves))
 
     def signed(self, replica: Replica) -> Answer:
         return Answer(replica.view.signs, replica.view.sequence, frozenset(replica.view.trusted))
@@ -91,7 +103,7 @@ class Mesh:
         self.world = world = World()
         world.replicas += [Replica(f"ca-{number}", world.stored) for number in range(2)]
         world.pods += [Pod(f"pod-{number}", "root-1", 1, frozenset({"root-1"})) for number in range(3)]
-        self.slow: Pod | Replica = random.choice([*world.pods, *world.replicas])
+        self.slow: Pod | Replica | None = random.choice([*world.pods, *world.replicas, None])
         self.look: tuple[Rotation, tuple[Member, ...]] = world.stored, ()
 
     def step(self) -> None:
@@ -99,11 +111,19 @@ class Mesh:
         usual = (self.a_certificate_is_signed, self.a_certificate_arrives, self.discovery_tells, self.a_report_arrives)
         happens = [
             *(usual * 3),
-            *(self.a_replica_hears_of_the_store, self.discovery_asks, self.a_leader_steps) * 2,
+            *(self.a_replica_hears_of_the_store, self.discovery_asks, self.a_leader_steps, self.a_map_is_written) * 2,
             *(self.a_leader_looks, self.a_leader_acts_later, self.time_passes),
             *(self.all_but_one_do_their_part,) * 6,
         ]
-        rare = [self.a_pod_comes, self.a_pod_goes, self.a_replica_comes, self.a_replica_dies, self.an_operator_asks]
+        rare = [
+            self.a_pod_comes,
+            self.a_pod_goes,
+            self.a_volume_comes,
+            self.a_volume_goes,
+            self.a_replica_comes,
+            self.a_replica_dies,
+            self.an_operator_asks,
+        ]
         event = self.random.choice(rare if self.random.random() < 0.06 else happens)
         event()
         self.check()
@@ -124,6 +144,16 @@ class Mesh:
     def a_pod_goes(self) -> None:
         if len(self.world.pods) > 1:
             self.world.pods.remove(self.pod())
+
+    def a_volume_comes(self) -> None:
+        self.world.numbers += 1
+        if len(self.world.volumes) < 2:
+            self.world.volumes[f"volume-{self.world.numbers}"] = self.replica().view.signs
+
+    def a_volume_goes(self) -> None:
+        """Its pod ends, or the certificate does."""
+        if self.world.volumes:
+            del self.world.volumes[self.random.choice(sorted(self.world.volumes))]
 
     def a_certificate_is_signed(self) -> None:
         """Because it was ordered, or at its time."""
@@ -170,6 +200,11 @@ class Mesh:
         if (told.sequence, told.order.number) >= (known.sequence, known.order.number):
             self.world.discovery = told
 
+    def a_map_is_written(self) -> None:
+        told = self.replica().view
+        if told.sequence > self.world.maps.sequence:
+            self.world.maps = told
+
     def a_leader_looks(self) -> None:
         self.look = self.world.stored, self.world.members()
 
@@ -207,12 +242,16 @@ class Mesh:
                     self.enter(finished(world.stored, 1.0, world.now))
 
     def all_but_one_do_their_part(self) -> None:
-        """The usual case: one pod or one replica is slow."""
+        """The usual case: one pod or one replica is slow, or the ConfigMaps are."""
         world = self.world
         world.now += WINDOW
+        if self.random.random() < 0.3:
+            self.a_volume_goes()
         prompt = [replica for replica in world.replicas if replica is not self.slow]
         for replica in prompt:
             replica.view = world.discovery = world.stored
+        if self.slow:
+            world.maps = world.stored
         for pod in world.pods:
             if prompt and pod is not self.slow:
                 self.does_its_part(pod, self.random.choice(prompt))
@@ -235,8 +274,10 @@ class Mesh:
         for pod in used:
             for peer in used:
                 assert pod.leaf in peer.trusted, (pod, peer, self.world.stored)
+            assert set(self.world.volumes.values()) <= pod.trusted, (self.world.volumes, pod, self.world.stored)
         for replica in self.world.replicas:
             assert replica.view.signs in replica.view.trusted
+            assert replica.view.signs in self.world.maps.trusted, "who starts now would not know the ca"
 
     def everybody_answers(self) -> None:
         """Until it comes to its end."""
@@ -247,7 +288,8 @@ class Mesh:
             world.now += WINDOW
             for replica in world.replicas:
                 replica.view = world.stored
-            world.discovery = world.stored
+            world.discovery = world.maps = world.stored
+            self.a_volume_goes()
             for pod in world.pods:
                 self.does_its_part(pod, world.replicas[0])
             self.a_leader_steps()
@@ -280,16 +322,22 @@ def test_the_model_goes_everywhere() -> None:
     assert entered >= {(phase, back) for phase in set(Phase) - {Phase.IDLE} for back in (False, True)}
 
 
-@pytest.mark.parametrize(("forgets", "first"), [("order", 0), ("sequence", 0), ("ca", 100), ("coming", 590)])
+@pytest.mark.parametrize(
+    ("forgets", "first"), [("order", 100), ("sequence", 0), ("ca", 0), ("coming", 880), ("map", 0), ("books", 0)]
+)
 def test_the_model_finds_what_would_break(forgets: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the four things that a phase waits for is needed; `first`: where the search for it begins."""
-    real = advanced
+    """Each of the six things that a phase waits for is needed; `first`: where the search for it begins."""
+    real, seen = advanced, World.members
 
     def careless(state: Rotation, members: tuple[Member, ...], now: float) -> Rotation:
         sure = {"order": {"order": 10**6}, "sequence": {"sequence": 10**6}, "ca": {"ca": False}}.get(forgets, {})
         return real(state, tuple(replace(each, **sure) for each in members), now)  # type: ignore[arg-type]
 
     monkeypatch.setitem(globals(), "advanced", careless)
+    if forgets == "map":
+        monkeypatch.setattr(World, "members", lambda self: tuple(one for one in seen(self) if not one.carrier))
+    if forgets == "books":
+        monkeypatch.setitem(globals(), "with_holders", lambda said, _found: said)
     if forgets == "coming":
         monkeypatch.setattr(Pod, "report", lambda self: Member(self.name, self.sequence, self.order, self.leaf))
     with pytest.raises(AssertionError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ca.rotation.decide import Member, sentence, waiting
 from ca.rotation.members import AgentReport, Living, ReplicaReport, Seen, living_of, members_of
-from ca.rotation.state import Rotation, started
+from ca.rotation.state import Phase, Rotation, started
 from mesh.wire import TrustReport
 
 STATUS = "sidecar.istio.io/status"
@@ -114,6 +115,27 @@ def test_components_and_replicas() -> None:
     assert found["istio-system/heddle-webhook-0"].sequence == 2
     assert found["istio-system/canary-0"].sequence is None
     assert "istio-system/prometheus-0" not in found
+
+
+def test_what_carries_the_roots_counts_and_has_no_certificate() -> None:
+    maps = {"apps/istio-ca-root-cert": 2, "late/istio-ca-root-cert": 1, "none/istio-ca-root-cert": None}
+    replicas = {
+        "istio-system/heddle-ca": ReplicaReport(TrustReport(2, 5, root="bb"), "bb", published=0),
+        "istio-system/heddle-ca-1": ReplicaReport(TrustReport(2, 5, root="bb"), "bb", published=2),
+    }
+    seen = Seen((), (), {}, replicas, carriers=maps)
+    state = started(Rotation(stays="aa"), "bb", 10, 0)
+    missing = waiting(state, members_of(seen)).missing
+    assert [(each.name, each.trouble) for each in missing if each.carrier] == [
+        ("late/istio-ca-root-cert", ""),
+        ("none/istio-ca-root-cert", "the bundle's roots are not in it"),
+    ]
+    assert by_name(seen)["clustertrustbundle/heddle.dev:spiffe:roots"].sequence == 2
+    none_yet = {title: replace(said, published=0) for title, said in replicas.items()}
+    found = by_name(replace(seen, replicas=none_yet))
+    assert found["clustertrustbundle/heddle.dev:spiffe:roots"].sequence is None
+    draining = replace(state, phase=Phase.DRAIN)
+    assert all(not each.carrier or each.sequence != 2 for each in waiting(draining, members_of(seen)).missing)
 
 
 def test_without_pods_components_are_known_by_name() -> None:
