@@ -1,10 +1,13 @@
-"""A rotation that two replicas share at a real API server: one drives it, and another one when that dies."""
+"""A rotation that two replicas share at a real API server: one drives it, and another one when that dies. Of a
+certificate that no agent tells of it knows by what the first had written down."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ca.authority import Authority
 from ca.rotation.desk import Desk, RootKeys, Wish
@@ -14,6 +17,7 @@ from ca.secret_store import SecretStore
 from ca.settings import CaSettings
 from ca.trust import forget_key, new_trust
 from mesh.rbac import ROTATION_LEASE
+from serving.operator_socket import ask
 from tests.cluster.api_server import ApiServer
 from tests.cluster.ca_replicas import PASSPHRASE, ROOT_SECRET, Place, Replica, certificates_defined, place
 from tests.support.waiting import wait_for
@@ -47,21 +51,28 @@ def eventually(desk: Desk, holds: Callable[[Rotation], bool]) -> Rotation:
 
 def test_a_rotation_outlives_the_replica_that_drives_it(api_server: ApiServer, tmp_path: Path) -> None:
     with certificates_defined(api_server), place(api_server, tmp_path) as own:
-        replicas = {name: own.replica(name) for name in NAMES}
+        sockets = {name: tmp_path / f"{name}.sock" for name in NAMES}
+        replicas = {name: own.replica(name, "--operator-socket", str(sockets[name])) for name in NAMES}
         with replicas[NAMES[0]], replicas[NAMES[1]]:
             for replica in replicas.values():
                 own.run(replica.pod)
             desk = desk_of(own)
             first = desk.current()[1].stays
             members = 2
+            held = replicas[NAMES[0]].enrol(own.token(own.add_pod("holds")))
             desk.carry_out(Wish("start", window=WINDOW), members)
             eventually(desk, lambda state: state.phase is not Phase.DISTRIBUTE)
             led = leader(own)
+            assert held.root == first
+            wait_for(lambda: "holds" in own.certificates())
             replicas[led].kill()
             (left,) = set(NAMES) - {led}
             stood = eventually(desk, lambda state: state.phase in (Phase.SIGN, Phase.RENEW, Phase.DRAIN))
             assert stood.running  # the dead one's pod is still there, and nobody can say what it would do
             delete(own, led)
+            wait_for(lambda: asked(sockets[left])["missing"] == [f"{own.workloads}/holds"], looks=4000)
+            assert desk.current()[1].phase is Phase.DRAIN
+            own.remove_pod("holds")
             ended = eventually(desk, lambda state: not state.running)
             assert leader(own) == left
             assert ended.stays != first
@@ -69,6 +80,14 @@ def test_a_rotation_outlives_the_replica_that_drives_it(api_server: ApiServer, t
             assert STANDBY not in trust.others
             assert [root_facts(root).fingerprint for root in trust.bundle.roots] == [ended.stays]
             assert signs(replicas[left]) == ended.stays
+
+
+def asked(socket: Path) -> dict[str, Any]:
+    """Who has acknowledged, by an operator's question."""
+    status, body = ask("/v1/rotation", str(socket))
+    assert status == 200, body
+    acknowledged: dict[str, Any] = json.loads(body)["acknowledged"]
+    return acknowledged
 
 
 def delete(own: Place, name: str) -> None:
