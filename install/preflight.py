@@ -54,8 +54,7 @@ def preflight(
 ) -> Findings:
     """Raises only when the API server does not answer at all."""
     findings = Findings()
-    oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
-    findings.errors += _version(client, oldest, native_sidecars)
+    findings.errors += too_old(client, native_sidecars=native_sidecars)
     denied = list(missing_rights(client, rendered))
     if denied:
         findings.errors.append(
@@ -93,11 +92,13 @@ def server_version(client: Client) -> tuple[int, int]:
     return int(said["major"]), int(re.sub(r"\D.*", "", said["minor"]))
 
 
-def _version(client: Client, oldest: tuple[int, int], native: bool) -> Iterator[HeddleError]:
+def too_old(client: Client, *, native_sidecars: bool) -> Iterator[HeddleError]:
+    """Why this cluster is, if it is."""
+    oldest = OLDEST if native_sidecars else OLDEST_WITHOUT_NATIVE
     found = server_version(client)
     if found < oldest:
         hint = "upgrade the cluster"
-        if native and found >= OLDEST_WITHOUT_NATIVE:
+        if native_sidecars and found >= OLDEST_WITHOUT_NATIVE:
             hint += ", or go without native sidecars: --set values.pilot.env.ENABLE_NATIVE_SIDECARS=false"
         says = f"this cluster is Kubernetes {found[0]}.{found[1]}, and {oldest[0]}.{oldest[1]} is needed"
         yield HeddleError(says, hint=hint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from install.preflight import server_version
+from install.preflight import server_version, too_old
 from install.upgrade import Behind, behind, check_skew
 from kube.client import Client
 from mesh.errors import InvalidInput
@@ -61,3 +62,23 @@ class _Answers(Client):
 
 def test_the_version_of_a_managed_cluster() -> None:
     assert server_version(_Answers({"major": "1", "minor": "29+"})) == (1, 29)
+
+
+@pytest.mark.parametrize(
+    ("minor", "native", "says"),
+    [
+        ("29", True, None),
+        ("27", False, None),
+        (
+            "28+",
+            True,
+            r"1\.28, and 1\.29 is needed \(upgrade the cluster, or go without native sidecars: --set values\.",
+        ),
+        ("26", True, r"1\.26, and 1\.29 is needed \(upgrade the cluster\)"),
+        ("26", False, r"1\.26, and 1\.27 is needed \(upgrade the cluster\)"),
+    ],
+)
+def test_a_cluster_that_is_too_old(minor: str, native: bool, says: str | None) -> None:
+    found = list(too_old(_Answers({"major": "1", "minor": minor}), native_sidecars=native))
+    assert len(found) == (says is not None)
+    assert says is None or re.search(says, str(found[0]))
