@@ -56,7 +56,9 @@ class Compiler:
         """Never raises: what cannot be planned leaves `last` in force for this proxy, with a finding that says so."""
         try:
             plan = self.make_plan(snapshot, pod)
-            secrets, findings = secrets_of(plan, snapshot.secrets) if self.with_secrets else ({}, ())
+            secrets, findings = (
+                secrets_of(plan, snapshot.secrets, tell_missing=False) if self.with_secrets else ({}, ())
+            )
             rendered = last.resources if plan is last.plan else self.render(plan)
         except Exception as error:  # a bug in planning for one proxy must not hurt the others
             log.exception("no configuration for a proxy", namespace=pod.meta.namespace, pod=pod.meta.name)

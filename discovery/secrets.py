@@ -33,8 +33,13 @@ _HINT = "a kubernetes.io/tls Secret has tls.crt and tls.key; a generic one cert 
 _EFFECT = "connections that need it are refused"
 
 
-def secrets_of(plan: Plan, secrets: Mapping[Key, Secret]) -> tuple[Entries, tuple[Finding, ...]]:
-    """The Envoy secrets that the plan's gateway servers refer to, and what is wrong with those that cannot be given."""
+def secrets_of(
+    plan: Plan, secrets: Mapping[Key, Secret], *, tell_missing: bool = True
+) -> tuple[Entries, tuple[Finding, ...]]:
+    """The Envoy secrets that the plan's gateway servers refer to, and what is wrong with those that cannot be given.
+
+    `tell_missing`: of certificates whose Secret is not known too, as the plan's own problems do.
+    """
     found: dict[str, Resource] = {}
     findings: list[Finding] = []
     for server in _servers(plan):
@@ -48,6 +53,8 @@ def secrets_of(plan: Plan, secrets: Mapping[Key, Secret]) -> tuple[Entries, tupl
             )
         for name, source, render in needs:
             if name in found:
+                continue
+            if source is None and render is _certificate and not tell_missing:
                 continue
             try:
                 if source is None:

@@ -146,7 +146,12 @@ class _Build(Following):
             if Key(self.proxy.namespace, tls.credential_name) not in self.secrets:
                 says = f"there is no Secret {tls.credential_name} in the gateway's namespace {self.proxy.namespace}"
                 hint = f"kubectl -n {self.proxy.namespace} create secret tls {tls.credential_name} --cert=... --key=..."
-                self._problem(opening, ".tls.credentialName", f"{says}: handshakes fail until there is one", hint)
+                self._problem(
+                    opening,
+                    ".tls.credentialName",
+                    f"{says}: handshakes fail until there is one that discovery may read",
+                    hint,
+                )
         elif not (tls.server_certificate and tls.private_key):
             self._problem(
                 opening, ".tls", "the server has no certificate: handshakes fail", "set credentialName to a TLS Secret"

@@ -109,6 +109,10 @@ def test_what_does_not_fit_is_named(stored: dict[Key, Secret], says: str) -> Non
     assert PAIR.key_pem not in str(findings)
 
 
+def test_what_the_plan_has_told_is_not_told_again() -> None:
+    assert secrets_of(SIMPLE, {}, tell_missing=False) == ({}, ())
+
+
 def test_not_base64() -> None:
     stored = {Key(HOME, "shop-cert"): Secret(Meta(HOME, "shop-cert"), "Opaque", {"tls.crt": "%%%", "tls.key": "%%%"})}
     assert "not PEM in base64" in secrets_of(SIMPLE, stored)[1][0].message
