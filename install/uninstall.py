@@ -69,12 +69,13 @@ def uninstall(client: Client, removal: Removal, tell: Callable[[str], None]) -> 
 
 
 def injected_pods(client: Client) -> dict[str, int]:
-    """Namespace -> pods that have a sidecar and go on with it until they are made anew."""
+    """Namespace -> pods, but for those that end, that have a sidecar and go on with it until they are made anew."""
     found: dict[str, int] = {}
     for page in client.list(POD.path()):
         for pod in page.items:
             metadata = pod["metadata"]
-            if SIDECAR_STATUS_ANNOTATION in (metadata.get("annotations") or {}):
+            ends = metadata.get("deletionTimestamp") or pod["status"].get("phase") in ("Succeeded", "Failed")
+            if SIDECAR_STATUS_ANNOTATION in (metadata.get("annotations") or {}) and not ends:
                 found[metadata["namespace"]] = found.get(metadata["namespace"], 0) + 1
     return found
 
