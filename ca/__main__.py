@@ -30,6 +30,7 @@ from ca.own_certificate import own_certificate
 from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
 from ca.pod_certificates import PodCertificates
 from ca.pods import PodWatch, ask_api
+from ca.revocation_api import MAX_BODY as LARGEST_BODY
 from ca.revoking import Revoking
 from ca.rotation.api import current_json
 from ca.rotation.books import of_ledger, of_objects
@@ -78,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("cannot start", error=str(error))
         return 2
     begin = partial(_start, options, settings, elsewhere)
-    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
+    server = threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE, max_body=LARGEST_BODY)
+    server.run()
     return 0
 
 

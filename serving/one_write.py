@@ -73,6 +73,5 @@ def answer(worker: Any, req: Any, sock: ssl.SSLSocket, client: Any, server: Any,
         if not response.written:
             raise
         worker.log.exception("failed in the middle of an answer")
-        util.close_graceful(sock)
         raise StopIteration from None
     return not response.should_close()

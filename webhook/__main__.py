@@ -30,7 +30,7 @@ from serving.options import (
 from serving.server import Running
 from svid.material import SvidMaterial
 from webhook import advice
-from webhook.app import Deps, create_app, health_app
+from webhook.app import MOST_READ, Deps, create_app, health_app
 from webhook.cluster import FOR_INJECTION, Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.enforcement import Enforcement
@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("cannot start", error=str(error))
         return 2
     begin = partial(_start, options, config)
-    threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE).run()
+    server = threaded_server(begin, options.listen, threads=options.threads, keepalive=KEEPALIVE, max_body=MOST_READ)
+    server.run()
     return 0
 
 

@@ -20,6 +20,9 @@ from webhook.metrics import Metrics
 from webhook.review import LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 from webhook.validate import MAX_REVIEW, Advise, Validated, Verdict, no_advice, unchecked, validate
 
+MOST_READ = 2 * MAX_REVIEW
+"""Bytes. A body over the limit is refused by `review`, after it was read: a client that is still sending would not see
+the answer. What is far beyond it is not read."""
 _JSON = "application/json"
 
 log = structlog.get_logger("webhook")
@@ -41,9 +44,7 @@ class Deps:
 def create_app(deps: Deps) -> Flask:
     """The Flask application for HTTPS."""
     app = health_app(deps)
-    # A body over the limit is refused by `review`, after it was read: a client that is still sending would not see the
-    # answer. What is far beyond it is not read.
-    app.config["MAX_CONTENT_LENGTH"] = 2 * MAX_REVIEW
+    app.config["MAX_CONTENT_LENGTH"] = MOST_READ
 
     @app.post("/inject")
     def inject() -> Response:

@@ -163,7 +163,9 @@ class Partner:
             def log_message(self, *_arguments: object) -> None: ...
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        server.socket = (context or self.svid.context()).wrap_socket(server.socket, server_side=True)
+        context = context or self.svid.context()
+        context.sslsocket_class = ssl.SSLSocket  # this server waits, and the ca's sockets never do
+        server.socket = context.wrap_socket(server.socket, server_side=True)
         server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:

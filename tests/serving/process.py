@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Service:
-    """Serves with a certificate of `authority` for the name `service`."""
+    """Serves with a certificate of `authority` for the name `service`. `small`: within narrow limits."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, small: bool = False) -> None:
         self.authority = Authority()
         self.port, self.health_port = free_port(), free_port()
         self.certificate, self.key = directory / "tls.crt", directory / "tls.key"
@@ -33,7 +33,7 @@ class Service:
         command = [sys.executable, "-m", "tests.serving.service", str(self.port), str(self.health_port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, str(self.certificate), str(self.key)],
+                [*command, str(self.certificate), str(self.key), *["small"] * small],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,7 @@
-"""A small service on everything that `serving` has: `python -m tests.serving.service PORT HEALTH CERTIFICATE KEY`."""
+"""A small service on everything that `serving` has: `python -m tests.serving.service PORT HEALTH CERTIFICATE KEY`.
+
+With `small` behind it, within narrow limits.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from pathlib import Path
 from flask import Flask, Response, request
 
 from mesh.errors import Forbidden
+from serving import gthread
 from serving.certificate import FileCertificate
-from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.impatient import make_impatient
 from serving.json_http import handle_errors, json_response, read_json
@@ -22,6 +25,8 @@ from serving.server import Running
 THREADS = 2
 REQUEST_SECONDS = 1.0
 MAX_BODY = 10_000
+SMALL_HELD, SMALL_CONNECTIONS, SMALL_REQUEST_SECONDS = 200_000, 100, 60.0
+LARGE = 20_000_000  # more than a connection on loopback takes without being read
 OPEN_FILES = 100  # so that connections get descriptors above 1,023
 
 
@@ -53,6 +58,10 @@ def create_app() -> Flask:
 
         return Response(parts(), headers={"Content-Length": "20"})  # type: ignore[arg-type]
 
+    @app.get("/large")
+    def large() -> Response:
+        return Response(b"x" * LARGE)
+
     @app.get("/stream")
     def stream() -> Response:
         return Response(iter([b"one", b"two", b"three"]))
@@ -61,24 +70,28 @@ def create_app() -> Flask:
     return app
 
 
-def load(certificate: Path, key: Path) -> ssl.SSLContext:
+def load(seconds: float, certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    return make_impatient(context, REQUEST_SECONDS)
+    return make_impatient(context, seconds)
 
 
-def start(health: int, files: tuple[Path, Path]) -> Running:
+def start(health: int, seconds: float, files: tuple[Path, Path]) -> Running:
     for _ in range(OPEN_FILES):
         os.open(os.devnull, os.O_RDONLY)
-    certificate = FileCertificate(files, load)
+    certificate = FileCertificate(files, partial(load, seconds))
     serve_in_threads(("127.0.0.1", health), create_health_app("health", lambda: b"a 1\n", certificate.not_ready))
     return Running(create_app(), certificate.context, certificate.close)
 
 
-def main(port: str, health: str, certificate: str, key: str) -> None:
+def main(port: str, health: str, certificate: str, key: str, small: str = "") -> None:
     configure()
-    begin = partial(start, int(health), (Path(certificate), Path(key)))
-    threaded_server(begin, f"127.0.0.1:{port}", threads=THREADS, keepalive=30).run()
+    if small:
+        gthread.MOST_HELD, gthread.MOST_CONNECTIONS, gthread.LEAST_CONNECTIONS = SMALL_HELD, *(SMALL_CONNECTIONS,) * 2
+    begin = partial(
+        start, int(health), SMALL_REQUEST_SECONDS if small else REQUEST_SECONDS, (Path(certificate), Path(key))
+    )
+    gthread.threaded_server(begin, f"127.0.0.1:{port}", threads=THREADS, keepalive=30, max_body=MAX_BODY).run()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ import json
 import socket
 import ssl
 
+from serving.gthread import DOOR_THREADS
 from tests.serving.process import Service
-from tests.serving.service import MAX_BODY, THREADS
+from tests.serving.service import LARGE, MAX_BODY, SMALL_CONNECTIONS, SMALL_HELD, THREADS
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def exchange(service: Service, request: bytes) -> tuple[bytes, bytes]:
@@ -25,13 +28,14 @@ def answer(sock: ssl.SSLSocket) -> tuple[bytes, bytes]:
         part = sock.recv(65536)
         assert part
         data += part
-    head, _, body = data.partition(b"\r\n\r\n")
+    head, _, rest = data.partition(b"\r\n\r\n")
+    body = bytearray(rest)
     length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
     while len(body) < length:
         part = sock.recv(65536)
         assert part
         body += part
-    return head, body
+    return head, bytes(body)
 
 
 def everything(sock: ssl.SSLSocket) -> bytes:
@@ -73,16 +77,96 @@ def test_clients_that_leave_at_any_point(service: Service) -> None:
     assert exchange(service, GET)[0].startswith(b"HTTP/1.1 200")
 
 
-def test_a_request_that_does_not_end_is_given_up_and_is_no_error(service: Service) -> None:
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
-    silent = [service.connect() for _ in range(2 * THREADS)]
-    for sock in silent:
-        sock.sendall(head)
+def test_half_requests_hold_no_thread_and_are_given_up(service: Service) -> None:
+    """And that is no error."""
+    halves = (b"GET /", HEAD, HEAD + b"Content-Length: 50\r\n\r\n{", HEAD + CHUNKED + b"32\r\n{")
+    silent = [(service.connect(), half) for half in halves * THREADS * 2]
+    for sock, half in silent:
+        sock.sendall(half)
     assert exchange(service, GET)[0].startswith(b"HTTP/1.1 200")
-    for sock in silent:
+    for sock, _ in silent:
         with sock:
-            everything(sock)
+            assert everything(sock).startswith(b"HTTP/1.1 408 ")
     assert not [line for line in service.lines() if "TimeoutError" in line.get("exception", "")]
+
+
+def test_half_handshakes_hold_no_thread_and_are_given_up(service: Service) -> None:
+    half = [socket.create_connection(("127.0.0.1", service.port), 30) for _ in range(3 * DOOR_THREADS)]
+    for sock in half:
+        sock.sendall(b"\x16\x03\x01\x02\x00")
+    assert exchange(service, GET)[0].startswith(b"HTTP/1.1 200")
+    for sock in half:
+        with sock:
+            assert sock.recv(100) == b""
+
+
+def test_a_request_byte_by_byte_is_answered(service: Service) -> None:
+    with service.connect() as sock:
+        for byte in HEAD + b"Content-Length: 2\r\n\r\n{}":
+            sock.sendall(bytes([byte]))
+        assert answer(sock)[1] == b"{}"
+
+
+def test_a_client_that_expects_to_be_told_to_go_on(service: Service) -> None:
+    with service.connect() as sock:
+        for _ in range(2):
+            sock.sendall(HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+            assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(b"{}")
+            head, body = answer(sock)
+            assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 200 OK", b"{}")
+
+
+def test_clients_that_take_no_answer_hold_no_thread(service: Service) -> None:
+    deaf = [service.connect() for _ in range(2 * THREADS)]
+    for sock in deaf:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert exchange(service, GET)[0].startswith(b"HTTP/1.1 200")
+    for sock in deaf:
+        sock.close()
+
+
+def test_an_answer_larger_than_what_a_connection_takes_at_once(service: Service) -> None:
+    for _ in range(2):
+        assert exchange(service, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")[1] == b"x" * LARGE
+
+
+def test_clients_that_do_not_close_hold_nobody_up(service: Service) -> None:
+    """After the last answer the service waits for the client's end of the connection, beside other things."""
+    staying = [service.connect() for _ in range(30)]
+    for sock in staying:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer(sock)[0].startswith(b"HTTP/1.1 200")
+    assert exchange(service, GET)[0].startswith(b"HTTP/1.1 200")
+    for sock in staying:
+        sock.close()
+
+
+def test_what_is_held_for_all_clients_is_limited(small: Service) -> None:
+    """The slowest go, and whoever sends all of a request has its answer."""
+    size = MAX_BODY - 100
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % size
+    slow = [small.connect() for _ in range(2 * SMALL_HELD // size)]
+    for sock in slow:
+        sock.sendall(head + b"[" * (size - 1))
+    body = b'"' + b"x" * (size - 2) + b'"'
+    assert exchange(small, head + body)[1] == body
+    with slow[0]:
+        assert everything(slow[0]).startswith(b"HTTP/1.1 503 ")
+    for sock in slow:
+        sock.close()
+
+
+def test_more_connections_than_are_let_in(small: Service) -> None:
+    """The oldest of those that have sent no request go."""
+    idle = [socket.create_connection(("127.0.0.1", small.port)) for _ in range(2 * SMALL_CONNECTIONS)]
+    half: list[ssl.SSLSocket] = []
+    for _ in range(SMALL_CONNECTIONS - 1):
+        half.append(small.connect())
+        half[-1].sendall(HEAD)
+    assert exchange(small, GET)[0].startswith(b"HTTP/1.1 200")
+    for sock in (*idle, *half):
+        sock.close()
 
 
 def test_requests_follow_each_other_on_one_connection(service: Service) -> None:
@@ -135,7 +219,7 @@ def test_an_answer_that_breaks_off_closes_the_connection(service: Service) -> No
 
 
 def test_a_body_in_chunks_is_read_and_limited(service: Service) -> None:
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = HEAD + CHUNKED
     assert exchange(service, head + b"2\r\n{}\r\n0\r\n\r\n")[1] == b"{}"
     many = b"%x\r\n%s\r\n0\r\n\r\n" % (MAX_BODY + 1, b"x" * (MAX_BODY + 1))
     assert exchange(service, head + many)[0].startswith(b"HTTP/1.1 413")

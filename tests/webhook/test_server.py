@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -167,6 +168,19 @@ def test_silent_connections_stop_nobody(webhook: WebhookProcess) -> None:
     assert time.monotonic() - started < 4  # less than any of them would hold a thread for
     for connection in (*silent, *plain):
         connection.close()
+
+
+def test_half_requests_and_handshakes_stop_nobody(webhook: WebhookProcess) -> None:
+    """Far more of either than there are threads of any kind."""
+    head = f"POST /inject HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\n".encode()
+    halves = (b"POST /inj", head, head + b"Content-Length: 1000\r\n\r\n{")
+    halves = (*halves, head + b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n{")
+    with contextlib.ExitStack() as held:
+        for half in halves * 50:
+            held.enter_context(webhook.connect()).sendall(half)
+        for _ in range(200):
+            held.enter_context(socket.create_connection(("127.0.0.1", webhook.port))).sendall(b"\x16\x03\x01")
+        assert "patch" in admit(webhook)
 
 
 def test_many_requests_on_one_connection(webhook: WebhookProcess) -> None:
