@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh import ports
+from mesh.workloads import PEER_METADATA
 from mesh.xds import AGENT_CLUSTER, PROMETHEUS_CLUSTER, STATS_TAGS, config_source
 
 MANY = 1_000_000
@@ -22,6 +23,7 @@ def bootstrap(
     pod: str,
     ips: Sequence[str],
     service_account: str,
+    workload: str,
     socket: str,
     admin_port: int = ports.ENVOY_ADMIN,
     stats_port: int = ports.ENVOY_STATS,
@@ -31,12 +33,14 @@ def bootstrap(
     """The bootstrap of one sidecar or gateway, as the JSON that `envoy -c` reads. The node's id is of Istio's form.
 
     `ips` are the pod's addresses, the first of them its own in the node's id; `buckets` are bounds of histograms by the
-    prefix of their names, `runtime` Envoy's runtime flags.
+    prefix of their names, `runtime` Envoy's runtime flags. `workload` is what metrics call the
+    pod, packed. (Istio's proxy calls its metrics `istiocustom.istio_...`, and people write buckets for that.)
     """
     stats: dict[str, Any] = {"use_all_default_tags": True, "stats_tags": list(STATS_TAGS)}
     if buckets:
         stats["histogram_bucket_settings"] = [
-            {"match": {"prefix": prefix}, "buckets": list(bounds)} for prefix, bounds in buckets.items()
+            {"match": {"prefix": prefix.replace("istiocustom", "istio", 1)}, "buckets": list(bounds)}
+            for prefix, bounds in buckets.items()
         ]
     layers = {"layers": [{"name": "proxyConfig", "static_layer": dict(runtime)}]} if runtime else None
     return {
@@ -44,6 +48,7 @@ def bootstrap(
         "node": {
             "id": f"sidecar~{ips[0]}~{pod}.{namespace}~{namespace}.svc.cluster.local",
             "cluster": f"{service_account}.{namespace}",
+            "metadata": {PEER_METADATA: workload},
         },
         "admin": {"address": _address("127.0.0.1", admin_port)},
         "dynamic_resources": {"cds_config": config_source(), "lds_config": config_source()},

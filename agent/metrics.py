@@ -14,9 +14,11 @@ from contextlib import aclosing
 
 from agent.http_client import Connection, connect
 from agent.http_server import Request, Response
+from agent.istio_metrics import IstioMetrics
 from agent.probes import mark, unverified
 from agent.settings import AppMetrics
 from mesh.errors import Unavailable
+from mesh.workloads import Workload
 
 log = logging.getLogger("agent.metrics")
 
@@ -28,14 +30,19 @@ SHARE = 0.9
 LONGEST_LINE = 1 << 20
 _TIMEOUT_HEADER = "x-prometheus-scrape-timeout-seconds"
 _ACCEPT = [("accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1"), ("connection", "close")]
+Part = Callable[[], AsyncGenerator[bytes, None]]
 _EXEMPLAR = re.compile(rb'([^{"]*(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[^{"#]*?)\s+#\s+\{.*', re.DOTALL)
 
 
 class Metrics:
-    """`own()` are the agent's, in the text format; `ip` is the pod's address, at which the app is asked first."""
+    """`own()` are the agent's, in the text format; `ip` is the pod's address, at which the app is asked first;
+    `workload` is what metrics call this pod."""
 
-    def __init__(self, own: Callable[[], str], admin_port: int, app: AppMetrics | None, ip: str) -> None:
+    def __init__(
+        self, own: Callable[[], str], admin_port: int, app: AppMetrics | None, ip: str, workload: Workload
+    ) -> None:
         self._own, self._admin_port, self._app, self._ip = own, admin_port, app, ip
+        self._istio = IstioMetrics(workload)
         self._scrapes = 0
         self._failures = {"envoy": 0, "application": 0}
 
@@ -47,12 +54,15 @@ class Metrics:
 
     async def _joined(self, deadline: float) -> AsyncIterator[bytes]:
         yield (self._own() + self._counters()).encode()
-        parts = [("envoy", self._from_envoy)]
+        rewrite = self._istio.rewriter()
+        parts: list[tuple[str, Part, Callable[[bytes], bytes]]] = [
+            ("envoy", self._from_envoy, lambda line: rewrite(plain(line)))
+        ]
         if self._app is not None:
-            parts.append(("application", self._from_app))
-        for name, open_part in parts:
+            parts.append(("application", self._from_app, plain))
+        for name, open_part, of_line in parts:
             try:
-                async with aclosing(self._part(open_part, deadline)) as chunks:
+                async with aclosing(self._part(open_part, deadline, of_line)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except (Unavailable, OSError, ValueError, TimeoutError) as error:
@@ -60,9 +70,10 @@ class Metrics:
                 log.info("no metrics of %s: %s", name, error or type(error).__name__)
 
     async def _part(
-        self, open_part: Callable[[], AsyncGenerator[bytes, None]], deadline: float
+        self, open_part: Part, deadline: float, of_line: Callable[[bytes], bytes]
     ) -> AsyncGenerator[bytes, None]:
-        """Whole lines only: of a source that breaks off in the middle of one, that one is left out."""
+        """Whole lines only: of a source that breaks off in the middle of one, that one is left out. `of_line` says what
+        becomes of a line; an empty one is the end."""
         rest = b""
         async with aclosing(open_part()) as source:
             while True:
@@ -74,9 +85,8 @@ class Metrics:
                 if len(rest) > LONGEST_LINE:
                     raise ValueError(f"a line has more than {LONGEST_LINE} bytes")
                 if lines:
-                    yield b"".join(plain(line) for line in lines)
-        if rest:
-            yield plain(rest)
+                    yield b"".join(map(of_line, lines))
+        yield of_line(rest) + of_line(b"")
 
     async def _from_envoy(self) -> AsyncGenerator[bytes, None]:
         connection = await connect("127.0.0.1", self._admin_port)

@@ -30,6 +30,7 @@ from agent.probes import AppProbes, parse_probes
 from agent.relay import Relay
 from agent.settings import ENVOY_LOG_LEVELS, Settings
 from agent.store import Store
+from agent.workload import own_workload
 from agent.xds_server import XdsServer
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
@@ -50,6 +51,7 @@ class Agent:
         self._settings = settings
         self._children = Children()
         self._store = Store(settings.data_dir)
+        self._workload = own_workload(settings)
         self._relay = Relay(now_text)
         self._fresh = asyncio.Event()
         self._end = asyncio.Event()
@@ -198,7 +200,11 @@ class Agent:
         health = Health(
             not_ready=self._not_ready,
             metrics=Metrics(
-                self._metrics, self._settings.admin_port, self._settings.scrape, self._settings.instance_ip
+                self._metrics,
+                self._settings.admin_port,
+                self._settings.scrape,
+                self._settings.instance_ip,
+                self._workload,
             ),
             probes=AppProbes(parse_probes(self._settings.app_probers), self._settings.instance_ip),
             quit=self._stop,
@@ -331,6 +337,7 @@ class Agent:
             pod=settings.pod_name,
             ips=settings.instance_ips,
             service_account=settings.identity.service_account,
+            workload=self._workload.packed,
             socket=settings.socket,
             admin_port=settings.admin_port,
             stats_port=settings.stats_port,

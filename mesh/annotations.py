@@ -34,14 +34,13 @@ from mesh.errors import InvalidInput
 from mesh.interception import parse_cidrs, parse_cidrs_or_all, parse_interfaces, parse_ports, parse_ports_or_all
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
 from mesh.problems import FieldProblem, ObjectErrors, show
+from mesh.workloads import NAME_LABEL, REVISION_LABEL
 
 INJECT = "sidecar.istio.io/inject"
 REVISION = "istio.io/rev"
 NAMESPACE_INJECTION = "istio-injection"
 OVERRIDES = "proxy.istio.io/overrides"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
-NAME_LABEL = "service.istio.io/canonical-name"
-REVISION_LABEL = "service.istio.io/canonical-revision"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 DEFAULT_LOGS_CONTAINER = "kubectl.kubernetes.io/default-logs-container"
 

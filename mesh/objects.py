@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mesh.workloads import workload_name
+
 
 class Key(NamedTuple):
     """Namespace (empty for cluster-scoped objects) and name."""
@@ -101,6 +103,8 @@ class Pod:
     ports: tuple[ContainerPort, ...]
     other_ips: tuple[str, ...] = ()
     """Of the other IP family, in a dual-stack cluster."""
+    workload: str = ""
+    """The name of what a person wrote: that of a Deployment, say."""
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -135,6 +139,7 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
             for p in c.get("ports") or ()
         ),
         other_ips=_others(status.get("podIPs"), status.get("podIP", "")),
+        workload=workload_name(raw),
     )
 
 

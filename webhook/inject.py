@@ -19,12 +19,13 @@ from mesh.annotations import parse_options, unheeded_annotations, unheeded_label
 from mesh.errors import InvalidInput
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import ProxyConfig
+from mesh.workloads import workload_name
 from webhook.config import InjectionConfig, proxy_config
 from webhook.decision import PROXY_CONTAINER, Decision, decide, is_injected
 from webhook.gate import GATE_CONTAINER
 from webhook.injector import GATEWAY, SIDECAR, chosen_templates
 from webhook.merge import merge_pod
-from webhook.metadata import annotations_of, as_label, labels_of, status_of, workload_name
+from webhook.metadata import annotations_of, as_label, labels_of, status_of
 from webhook.overlay import overlay, overrides
 from webhook.probes import rewrite
 from webhook.prometheus import merged, unreadable_port
@@ -116,7 +117,7 @@ def _with_proxy(before: Mapping[str, Any], pod: Raw, patches: list[Raw], wanted:
                 container = overlay(container, patch)
         return overlay(container, own[container["name"]]) if container["name"] in own else container
 
-    proxy = customised(proxy_container(wanted, asked, "" if gateway else scrape))
+    proxy = customised(proxy_container(wanted, asked, "" if gateway else scrape, workload))
     if gateway:
         containers = _in_place(containers, proxy)
         spec["securityContext"] = _allow_low_ports(spec.get("securityContext") or {})

@@ -5,7 +5,6 @@ Source: Istio's injection templates `sidecar` and `gateway`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,13 +13,12 @@ import orjson
 from mesh.annotations import (
     DEFAULT_CONTAINER,
     DEFAULT_LOGS_CONTAINER,
-    NAME_LABEL,
     OVERRIDES,
     REVISION,
-    REVISION_LABEL,
     TLS_MODE_LABEL,
 )
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.workloads import NAME_LABEL, REVISION_LABEL
 from webhook.decision import PROXY_CONTAINER
 from webhook.gate import GATE_CONTAINER
 from webhook.sidecar import Wanted
@@ -28,7 +26,6 @@ from webhook.sidecar import Wanted
 Raw = dict[str, Any]
 
 _LONGEST_LABEL = 63
-_CRON_SUFFIX = re.compile(r"-\d{8,10}\Z")
 
 
 def labels_of(pod: Mapping[str, Any], workload: str) -> dict[str, str]:
@@ -73,18 +70,6 @@ def status_of(before: Mapping[str, Any], spec: Mapping[str, Any], wanted: Wanted
     if taken := wanted.config.chosen.versions():
         status["proxyConfigs"] = taken
     return {SIDECAR_STATUS_ANNOTATION: orjson.dumps(status).decode()}
-
-
-def workload_name(pod: Mapping[str, Any]) -> str:
-    """The name of what a person wrote: the Deployment behind a ReplicaSet, the CronJob behind a Job."""
-    meta = pod["metadata"]
-    owner = next((o for o in meta.get("ownerReferences") or () if o.get("controller")), None)
-    if owner is None:
-        return str(meta.get("name") or meta.get("generateName") or "")
-    name = str(owner.get("name", ""))
-    if owner.get("kind") == "ReplicaSet":
-        return name.removesuffix("-" + str((meta.get("labels") or {}).get("pod-template-hash", "")))
-    return _CRON_SUFFIX.sub("", name) if owner.get("kind") == "Job" else name
 
 
 def as_label(name: str) -> str:

@@ -129,9 +129,9 @@ def interception(wanted: Wanted, of_proxy: Mapping[str, Any]) -> InterceptionSpe
     )
 
 
-def proxy_container(wanted: Wanted, asked: Mapping[str, Any], scrape: str = "") -> Raw:
+def proxy_container(wanted: Wanted, asked: Mapping[str, Any], scrape: str = "", workload: str = "") -> Raw:
     """`istio-proxy`. `asked` is what the agent asks the app for kubelet, see webhook/probes.py; `scrape` is where it
-    gets the app's metrics, see webhook/prometheus.py.
+    gets the app's metrics, see webhook/prometheus.py; `workload` is what metrics call the pod.
 
     The startup probe asks every second, so that the pod is ready soon; that of a native sidecar also holds back the
     app's containers until Envoy has its configuration.
@@ -141,7 +141,7 @@ def proxy_container(wanted: Wanted, asked: Mapping[str, Any], scrape: str = "") 
         "image": wanted.image,
         **_pull_policy(wanted),
         "command": ["heddle-agent", "run"],
-        "env": _environment(wanted, asked, scrape),
+        "env": _environment(wanted, asked, scrape, workload),
         "ports": [
             {"name": "http-envoy-prom", "containerPort": ports.ENVOY_STATS, "protocol": "TCP"},
             {"name": "status-port", "containerPort": ports.HEALTH, "protocol": "TCP"},
@@ -235,7 +235,7 @@ def volumes(wanted: Wanted) -> list[Raw]:
     ]
 
 
-def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str) -> list[Raw]:
+def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str, workload: str) -> list[Raw]:
     config, options = wanted.config, wanted.options
     environment: list[Raw] = [
         _from_pod("POD_NAME", "metadata.name"),
@@ -261,6 +261,7 @@ def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str) -> list[
         "ISTIO_BOOTSTRAP_OVERRIDE": f"{BOOTSTRAP_FOLDER}/{BOOTSTRAP_FILE}" if options.bootstrap_override else None,
         "ISTIO_KUBE_APP_PROBERS": _json(asked) if asked else None,
         "ISTIO_PROMETHEUS_ANNOTATIONS": scrape,
+        "ISTIO_META_WORKLOAD_NAME": workload,
     }
     environment.extend({"name": name, "value": value} for name, value in optional.items() if value)
     taken = {variable["name"] for variable in environment}

@@ -31,9 +31,9 @@ _FIELDS = (
 _FORMAT = " ".join(_FIELDS) + "\n"
 
 
-def access_log(path: str) -> Json:
-    """The `access_log` field of a connection manager or TCP proxy; nothing when `path` is empty."""
-    return {"access_log": [_file(path)]} if path else {}
+def file_log(path: str) -> list[Json]:
+    """The access logger that writes to the file `path`; none when it is empty."""
+    return [_file(path)] if path else []
 
 
 def refused_log(path: str) -> Json:

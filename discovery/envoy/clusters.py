@@ -14,6 +14,7 @@ from discovery.plan.model import (
     TlsMode,
 )
 from mesh.wire import ResourceType
+from mesh.workloads import METADATA, PEER_HEADER, PEER_METADATA, SEPARATOR
 from mesh.xds import STATS_DELIMITER, TYPE_URLS, config_source
 
 PASSTHROUGH = "PassthroughCluster"
@@ -47,6 +48,12 @@ _DNS = {
 _CLEANUP = "60s"
 
 
+_HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
+_OWN_PEER = f"xds.node.metadata['{PEER_METADATA}']"
+# Only an endpoint that takes mesh TLS learns who asks: what it is told must not leave the mesh.
+_PEER_IN_MESH = f"'envoy.transport_socket_match' in xds.upstream_host_metadata.filter_metadata ? {_OWN_PEER} : ''"
+
+
 def cluster(destination: Destination, trust_domains: tuple[str, ...]) -> Json:
     """A `Cluster`. A destination that balances by PASSTHROUGH goes to where the caller was going, whatever its
     endpoints are. Limits that are not set are Istio's: none."""
@@ -54,6 +61,7 @@ def cluster(destination: Destination, trust_domains: tuple[str, ...]) -> Json:
         "@type": TYPE_URLS[ResourceType.CLUSTERS],
         "name": destination.name,
         "alt_stat_name": destination.name + STATS_DELIMITER,
+        **_metadata(destination),
         "connect_timeout": seconds(destination.limits.connect_timeout),
         "circuit_breakers": {"thresholds": [_thresholds(destination.limits)]},
         **_discovery(destination),
@@ -71,6 +79,17 @@ def cluster(destination: Destination, trust_domains: tuple[str, ...]) -> Json:
         }
     rendered.update(_transport(destination, trust_domains))
     return rendered
+
+
+def _metadata(destination: Destination) -> Json:
+    """What metrics call the service; where there is none, the destination's own name, as Istio does."""
+    namespace, _, name = destination.service.partition("/")
+    if not name:
+        if destination.resolution not in (Resolution.ORIGINAL, Resolution.NOWHERE):
+            return {}
+        name = destination.name
+    service = SEPARATOR.join((destination.host, name, namespace))
+    return {"metadata": {"filter_metadata": {METADATA: {"service": service}}}}
 
 
 def _to_original(destination: Destination) -> bool:
@@ -159,7 +178,25 @@ def _http_options(destination: Destination) -> Json | None:
     by_host = tls.auto_host(destination, destination.tls) if destination.tls else None
     if by_host is not None:
         options["upstream_http_protocol_options"] = by_host
+    if destination.tls is not None and destination.tls.mode is TlsMode.ISTIO_MUTUAL:
+        options["http_filters"] = _introduction(_PEER_IN_MESH if destination.tls.automatic else _OWN_PEER)
     return options
+
+
+def _introduction(peer: str) -> list[Json]:
+    """The filters of requests on their way to an endpoint that tell its sidecar who asks. `peer`: CEL."""
+    header = {"header": {"key": PEER_HEADER, "value": f"%CEL({peer})%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    mutations = {"request_mutations": [{"remove": PEER_HEADER}, {"append": header}]}
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {"@type": _HTTP_FILTERS + "header_mutation.v3.HeaderMutation", "mutations": mutations},
+        },
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {"@type": _HTTP_FILTERS + "upstream_codec.v3.UpstreamCodec"},
+        },
+    ]
 
 
 def _outliers(outliers: OutlierDetection) -> Json:

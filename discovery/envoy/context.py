@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from discovery.envoy.values import WILDCARD, Json, socket_address
+from discovery.plan.model import NOTHING, Reporting
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """`trust_domains`: whose workloads are let in, the own first. `access_log`: a file, or empty for none. `ipv6`: the
-    pod has an address of that version."""
+    pod has an address of that version. `reporting`: what the proxy reports; the same for most, so that what is
+    rendered with it is shared."""
 
     trust_domains: tuple[str, ...]
     access_log: str
     ipv6: bool = False
+    reporting: Reporting = NOTHING
 
     def address(self, address: str, port: int) -> Json:
         """What a listener says of its address; one for every address has those of both IP versions."""

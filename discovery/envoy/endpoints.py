@@ -8,11 +8,12 @@ from operator import attrgetter
 from discovery.envoy.values import Json, socket_address
 from discovery.plan.model import Endpoint, EndpointSet
 from mesh.wire import ResourceType
+from mesh.workloads import METADATA
 from mesh.xds import TYPE_URLS
 
 _TYPE = TYPE_URLS[ResourceType.ENDPOINTS]
 # What clusters with automatic mutual TLS choose an endpoint's transport socket by (`clusters.py`).
-_MESH_TLS = {"filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}}
+_MESH_TLS: Json = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
 _priority = attrgetter("priority")
 
 
@@ -29,4 +30,7 @@ def _endpoint(each: Endpoint) -> Json:
     endpoint: Json = {"address": {"socket_address": {"address": each.address, "port_value": each.port}}}
     if each.also:
         endpoint["additional_addresses"] = [{"address": socket_address(other, each.port)} for other in each.also]
-    return {"endpoint": endpoint, "metadata": _MESH_TLS} if each.mesh_tls else {"endpoint": endpoint}
+    metadata = dict(_MESH_TLS) if each.mesh_tls else {}
+    if each.reported is not None:
+        metadata[METADATA] = {"workload": each.reported.packed}
+    return {"endpoint": endpoint, "metadata": {"filter_metadata": metadata}} if metadata else {"endpoint": endpoint}

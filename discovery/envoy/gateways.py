@@ -6,6 +6,8 @@ from discovery.envoy import network, tls
 from discovery.envoy.access_log import refused_log
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
+from discovery.envoy.metrics import Reporter
+from discovery.envoy.reports import http_reports, tcp_reports
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import GatewayListener, GatewayServer
 from mesh.wire import ResourceType
@@ -40,9 +42,9 @@ def _chain(listener: GatewayListener, server: GatewayServer, name: str, any_tls:
     stats = f"outbound_{WILDCARD}_{listener.port}"
     http = server.protocol.is_http and bool(server.route_table)
     if http:
-        accept = connection_manager(Side.GATEWAY, stats, server.route_table, context.access_log)
+        accept = connection_manager(Side.GATEWAY, stats, server.route_table, http_reports(context, Reporter.SOURCE))
     else:
-        accept = network.tcp_proxy(server.targets, stats, context.access_log)
+        accept = network.tcp_proxy(server.targets, stats, tcp_reports(context, Reporter.SOURCE))
     chain: Json = {"name": name, "filters": [accept]}
     match: Json = {}
     if server.tls is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
-from discovery.envoy.access_log import access_log
+from discovery.envoy.metrics import REMEMBER_PEER
 from discovery.envoy.routes import FAULT_FILTER, FAULT_TYPE
 from discovery.envoy.values import Json
 from mesh.wire import ResourceType
@@ -27,12 +29,19 @@ class HttpFilter:
     name: str
     type: str
     sides: frozenset[Side]
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 _CALLERS = frozenset({Side.OUTBOUND, Side.GATEWAY})
 _ALL = frozenset(Side)
 
 HTTP_FILTERS = (
+    HttpFilter(
+        "envoy.filters.http.set_filter_state",
+        "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config",
+        frozenset({Side.INBOUND}),
+        REMEMBER_PEER,
+    ),
     HttpFilter(FAULT_FILTER, FAULT_TYPE, _CALLERS),
     HttpFilter("envoy.filters.http.router", "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router", _ALL),
 )
@@ -83,8 +92,9 @@ def filters_of(side: Side) -> tuple[HttpFilter, ...]:
     return tuple(each for each in HTTP_FILTERS if side in each.sides)
 
 
-def connection_manager(side: Side, stat_prefix: str, route_table: str, log_path: str) -> Json:
-    """The network filter that speaks HTTP/1.1, HTTP/2 (by ALPN or by its preface) and WebSocket, with routes by RDS."""
+def connection_manager(side: Side, stat_prefix: str, route_table: str, reports: Json) -> Json:
+    """The network filter that speaks HTTP/1.1, HTTP/2 (by ALPN or by its preface) and WebSocket, with routes by RDS.
+    `reports`: its fields for logs, metrics and traces (`reports.py`)."""
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -92,13 +102,15 @@ def connection_manager(side: Side, stat_prefix: str, route_table: str, log_path:
             "stat_prefix": stat_prefix + STATS_DELIMITER,
             "server_name": _SERVER_NAME,
             "rds": {"config_source": config_source(ResourceType.ROUTES), "route_config_name": route_table},
-            "http_filters": [{"name": each.name, "typed_config": {"@type": each.type}} for each in filters_of(side)],
+            "http_filters": [
+                {"name": each.name, "typed_config": {"@type": each.type, **each.config}} for each in filters_of(side)
+            ],
             "normalize_path": True,
             "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
             "upgrade_configs": [{"upgrade_type": "websocket"}],
             # Streams may be silent for long (gRPC, WebSocket): a route's timeout is the limit, not silence.
             "stream_idle_timeout": "0s",
-            **access_log(log_path),
+            **reports,
             **_SIDES[side],
         },
     }

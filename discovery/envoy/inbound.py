@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from discovery.envoy import network, tls
 from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, INBOUND_PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
+from discovery.envoy.metrics import Reporter
+from discovery.envoy.reports import http_reports, tcp_reports, unmeasured
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import InboundPort, PeerTls
 from mesh import ports
@@ -53,17 +57,19 @@ def _guard(context: Context) -> Json:
     return {
         "name": "virtualInbound-blackhole",
         "filter_chain_match": {"destination_port": ports.INBOUND},
-        "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, context.access_log)],
+        "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context))],
     }
 
 
 def _chains(port: InboundPort, context: Context) -> list[Json]:
     stats = f"inbound_{WILDCARD}_{port.port}"
     http = port.protocol.is_http and bool(port.route_table)
-    if http:
-        accept = connection_manager(Side.INBOUND, stats, port.route_table, context.access_log)
-    else:
-        accept = network.to_cluster(port.destination, stats, context.access_log)
+
+    def accept(reporter: Reporter) -> Json:
+        if http:
+            return connection_manager(Side.INBOUND, stats, port.route_table, http_reports(context, reporter))
+        return network.to_cluster(port.destination, stats, tcp_reports(context, reporter))
+
     return _by_peer_tls(
         f"{WILDCARD}_{port.port}", {"destination_port": port.port}, port.peer_tls, accept, context, http
     )
@@ -71,15 +77,21 @@ def _chains(port: InboundPort, context: Context) -> list[Json]:
 
 def _catch_all(default: PeerTls, context: Context) -> list[Json]:
     """Ports that nobody declared: bytes, whatever they say."""
-    accept = network.to_cluster(INBOUND_PASSTHROUGH, INBOUND_PASSTHROUGH, context.access_log)
+
+    def accept(reporter: Reporter) -> Json:
+        return network.to_cluster(INBOUND_PASSTHROUGH, INBOUND_PASSTHROUGH, tcp_reports(context, reporter))
+
     return _by_peer_tls("virtualInbound-catchall", {}, default, accept, context, http=False)
 
 
-def _by_peer_tls(name: str, match: Json, peer_tls: PeerTls, accept: Json, context: Context, http: bool) -> list[Json]:
-    """The filter chains of one port. PERMISSIVE tells mesh TLS by the ALPN that only mesh clients offer; an app's own
-    TLS passes to ports that do not speak HTTP (there it would pass policy by as well)."""
+def _by_peer_tls(
+    name: str, match: Json, peer_tls: PeerTls, accept: Callable[[Reporter], Json], context: Context, http: bool
+) -> list[Json]:
+    """The filter chains of one port; `accept`: their filter. PERMISSIVE tells mesh TLS by the ALPN that only mesh
+    clients offer; an app's own TLS passes to ports that do not speak HTTP (there it would pass policy by as well)."""
+    unproven = [accept(Reporter.PLAIN)]
     if peer_tls is PeerTls.DISABLE:
-        return [{"name": f"{name}/plain", "filter_chain_match": match, "filters": [accept]}]
+        return [{"name": f"{name}/plain", "filter_chain_match": match, "filters": unproven}]
     mesh_match = {**match, "transport_protocol": "tls"}
     if peer_tls is PeerTls.PERMISSIVE:
         mesh_match["application_protocols"] = list(tls.MESH_ALPN)
@@ -87,15 +99,15 @@ def _by_peer_tls(name: str, match: Json, peer_tls: PeerTls, accept: Json, contex
         {
             "name": f"{name}/mtls",
             "filter_chain_match": mesh_match,
-            "filters": [accept],
+            "filters": [accept(Reporter.DESTINATION)],
             "transport_socket": tls.mesh_server(context.trust_domains, http=http),
             "transport_socket_connect_timeout": _HANDSHAKE_TIMEOUT,
         }
     ]
     if peer_tls is PeerTls.PERMISSIVE:
         plain = {**match, "transport_protocol": "raw_buffer"}
-        chains.append({"name": f"{name}/plain", "filter_chain_match": plain, "filters": [accept]})
+        chains.append({"name": f"{name}/plain", "filter_chain_match": plain, "filters": unproven})
         if not http:
             own = {**match, "transport_protocol": "tls"}
-            chains.append({"name": f"{name}/own-tls", "filter_chain_match": own, "filters": [accept]})
+            chains.append({"name": f"{name}/own-tls", "filter_chain_match": own, "filters": unproven})
     return chains

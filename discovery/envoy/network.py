@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from discovery.envoy.access_log import access_log
 from discovery.envoy.clusters import BLACKHOLE
 from discovery.envoy.values import Json
 from discovery.plan.model import Target
@@ -20,8 +19,9 @@ _TLS_INSPECTOR: Json = {
 }
 
 
-def tcp_proxy(targets: Sequence[Target], stat_prefix: str, log_path: str) -> Json:
-    """The network filter that passes bytes to `targets` in proportion; to nowhere when nothing has any weight."""
+def tcp_proxy(targets: Sequence[Target], stat_prefix: str, reports: Json) -> Json:
+    """The network filter that passes bytes to `targets` in proportion; to nowhere when nothing has any weight.
+    `reports`: its fields for logs and metrics (`reports.py`)."""
     weighted = targets if len(targets) == 1 else [target for target in targets if target.weight > 0]
     if len(weighted) > 1:
         clusters = [{"name": target.destination, "weight": target.weight} for target in weighted]
@@ -36,13 +36,13 @@ def tcp_proxy(targets: Sequence[Target], stat_prefix: str, log_path: str) -> Jso
             # Counts only where the destination balances by hash.
             "hash_policy": [{"source_ip": {}}],
             **to,
-            **access_log(log_path),
+            **reports,
         },
     }
 
 
-def to_cluster(cluster: str, stat_prefix: str, log_path: str) -> Json:
-    return tcp_proxy((Target(cluster),), stat_prefix, log_path)
+def to_cluster(cluster: str, stat_prefix: str, reports: Json) -> Json:
+    return tcp_proxy((Target(cluster),), stat_prefix, reports)
 
 
 def tls_inspector(*, everywhere: bool = True, except_ports: Iterable[int] = ()) -> Json:

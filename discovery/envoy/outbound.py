@@ -7,6 +7,8 @@ from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
+from discovery.envoy.metrics import Reporter
+from discovery.envoy.reports import http_reports, tcp_reports, unmeasured
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import OutboundListener
 from mesh import ports
@@ -21,6 +23,7 @@ def virtual_outbound(context: Context, *, allow_any: bool) -> Json:
     """The `Listener` on 15001, the only one here that is bound: it hands each connection to the listener of the address
     that the app meant, and keeps what no listener takes. Who connects to 15001 itself gets nowhere."""
     rest = PASSTHROUGH if allow_any else BLACKHOLE
+    reports = tcp_reports(context, Reporter.SOURCE)
     return {
         "@type": _TYPE,
         "name": VIRTUAL_OUTBOUND,
@@ -31,9 +34,9 @@ def virtual_outbound(context: Context, *, allow_any: bool) -> Json:
             {
                 "name": "virtualOutbound-blackhole",
                 "filter_chain_match": {"destination_port": ports.OUTBOUND},
-                "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, context.access_log)],
+                "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context))],
             },
-            {"name": "virtualOutbound-catchall-tcp", "filters": [network.to_cluster(rest, rest, context.access_log)]},
+            {"name": "virtualOutbound-catchall-tcp", "filters": [network.to_cluster(rest, rest, reports)]},
         ],
         **refused_log(context.access_log),
     }
@@ -43,9 +46,9 @@ def outbound_listener(listener: OutboundListener, context: Context) -> Json:
     """A `Listener` that is not bound: it gets its connections from `virtualOutbound`."""
     if listener.protocol.is_http and listener.route_table:
         stats = f"outbound_{listener.address}_{listener.port}"
-        accept = connection_manager(Side.OUTBOUND, stats, listener.route_table, context.access_log)
+        accept = connection_manager(Side.OUTBOUND, stats, listener.route_table, http_reports(context, Reporter.SOURCE))
     else:
-        accept = network.tcp_proxy(listener.targets, _stats(listener), context.access_log)
+        accept = network.tcp_proxy(listener.targets, _stats(listener), tcp_reports(context, Reporter.SOURCE))
     return {
         "@type": _TYPE,
         "name": listener.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from discovery.envoy import clusters, routes
@@ -31,8 +31,9 @@ _NO_LAYER = Layer()
 _SETS = SharedSets()
 
 
-# As many of each as there are meshes, access log files, IP versions and TLS modes: a handful, in all but tests.
-@cache
+# As many of each as there are IP versions, TLS modes and ways of reporting: a handful, unless Telemetry
+# makes them many.
+@lru_cache(maxsize=64)
 def _memo(*_of: object) -> Memo:
     return Memo(_CAPACITY_BYTES)
 
@@ -47,7 +48,7 @@ def render(plan: Plan) -> Resources:
     (perhaps empty) for each cluster that asks for one, and in each outbound table a virtual host for unknown hosts."""
     proxy = plan.proxy
     ipv6 = any(":" in ip for ip in (proxy.ip, *proxy.other_ips))
-    context = Context((proxy.identity.trust_domain, *plan.other_trust_domains), plan.access_log, ipv6)
+    context = Context((proxy.identity.trust_domain, *plan.other_trust_domains), plan.access_log, ipv6, plan.reporting)
     shared, own = plan.shared, plan.own
     if shared is None:
         shared, own = _NO_LAYER, Layer(plan.outbound, plan.route_tables, plan.destinations)

@@ -22,6 +22,7 @@ from discovery.plan.model import (
     VirtualHost,
 )
 from mesh.wire import ResourceType
+from mesh.workloads import PEER_HEADER
 from mesh.xds import TYPE_URLS
 
 FAULT_FILTER = "envoy.filters.http.fault"
@@ -33,6 +34,7 @@ BLOCK_ALL = VirtualHost("block_all", ("*",), (Route("block_all", RequestMatch(),
 """The same under REGISTRY_ONLY: 502, as Istio answers."""
 
 _MAX_BODY = 1024 * 1024
+_INBOUND = "inbound|"
 _REDIRECTS = {
     301: "MOVED_PERMANENTLY",
     302: "FOUND",
@@ -66,7 +68,8 @@ _AUTHORITY = ("host", ":authority")
 
 def route_configuration(table: RouteTable, *, gateway: bool) -> Json:
     """A `RouteConfiguration` without virtual hosts. Gateways are reached by many ports (node ports, load balancers), so
-    there a host matches whatever its port; sidecars' tables spell the ports out."""
+    there a host matches whatever its port; sidecars' tables spell the ports out. An app does not see who asks it
+    (metrics.py)."""
     rendered: Json = {
         "@type": TYPE_URLS[ResourceType.ROUTES],
         "name": table.name,
@@ -75,6 +78,8 @@ def route_configuration(table: RouteTable, *, gateway: bool) -> Json:
     }
     if gateway:
         rendered["ignore_port_in_host_matching"] = True
+    if table.name.startswith(_INBOUND):
+        rendered["request_headers_to_remove"] = [PEER_HEADER]
     return rendered
 
 

@@ -119,6 +119,7 @@ def _destination(want: Wanted, backends: Backends, role: Role, auto_mtls: bool) 
         resolution=resolution,
         protocol=port.protocol,
         host=entry.host,
+        service=str(entry.key),
         address=entry.service.external_name if external else "",
         port=port.number if external else 0,
         tls=_tls(want, resolution, backends, auto_mtls),

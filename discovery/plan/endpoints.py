@@ -17,6 +17,7 @@ from discovery.plan.model import Endpoint, PeerTls
 from discovery.plan.peer_authentication import PeerModes, PeerPolicies
 from discovery.plan.workloads import takes_mesh_tls
 from mesh.objects import EndpointSlice, Key, Pod, SliceEndpoint
+from mesh.workloads import Workload, workload_of
 
 
 class Backend(NamedTuple):
@@ -127,7 +128,7 @@ def _backends(
     policies: PeerPolicies,
     trust_domain: str,
 ) -> Backends:
-    facts: dict[Pod, tuple[str, str, PeerModes | None]] = {}
+    facts: dict[Pod, _Facts] = {}
     ready, leaving = _Found(), _Found()
     known = set()
     for piece, join in zip(pieces, joined, strict=True):
@@ -143,7 +144,7 @@ def _backends(
     return Backends(
         by_port=by_port,
         endpoints={name: tuple(backend.endpoint for backend in found) for name, found in by_port.items()},
-        identities=tuple(sorted({identity for identity, _, _ in facts.values()})),
+        identities=tuple(sorted({each.identity for each in facts.values()})),
         known=len(known),
         all_mesh=bool(by_port) and all(b.endpoint.mesh_tls for found in by_port.values() for b in found),
         mixed=len({":" in address for address in known}) > 1,
@@ -158,16 +159,26 @@ class _Found(dict[str, dict[tuple[str, int], tuple[SliceEndpoint, Pod | None]]])
             self.setdefault(name, {}).setdefault((endpoint.address, number), (endpoint, pod))
 
 
-def _facts(pod: Pod, policies: PeerPolicies, trust_domain: str) -> tuple[str, str, PeerModes | None]:
+class _Facts(NamedTuple):
+    """Of a pod. `modes` is None where no sidecar answers for it."""
+
+    identity: str
+    workload: str
+    modes: PeerModes | None
+    reported: Workload
+
+
+def _facts(pod: Pod, policies: PeerPolicies, trust_domain: str) -> _Facts:
     namespace = pod.meta.namespace
     identity = f"spiffe://{trust_domain}/ns/{namespace}/sa/{pod.service_account}"
     modes = policies.of_workload(namespace, pod.meta.labels) if takes_mesh_tls(pod) else None
-    return identity, f"{namespace}/{pod.meta.name}", modes
+    reported = workload_of(pod.workload or pod.meta.name, namespace, pod.meta.labels)
+    return _Facts(identity, f"{namespace}/{pod.meta.name}", modes, reported)
 
 
 def _sorted(
     found: Mapping[tuple[str, int], tuple[SliceEndpoint, Pod | None]],
-    facts: Mapping[Pod, tuple[str, str, PeerModes | None]],
+    facts: Mapping[Pod, _Facts],
 ) -> tuple[Backend, ...]:
     backends: list[Backend] = []
     for address, port in sorted(found):
@@ -178,9 +189,9 @@ def _sorted(
         if address in pod.other_ips and (pod.ip, port) in found:
             continue  # the same pod by its other address: one endpoint with both
         also = tuple(other for other in pod.other_ips if other != address and (other, port) in found)
-        identity, workload, modes = facts[pod]
+        identity, workload, modes, reported = facts[pod]
         takes = modes is not None and modes.on(port) is not PeerTls.DISABLE
-        endpoint = Endpoint(address, port, takes, identity, workload, also)
+        endpoint = Endpoint(address, port, takes, identity, workload, also, reported=reported)
         backends.append(Backend(endpoint, pod, piece.node or pod.node, piece.zone))
     return tuple(backends)
 

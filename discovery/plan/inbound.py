@@ -63,7 +63,7 @@ def inbound(workload: str, ip: str, entries: tuple[Entry, ...], declared: Contai
     return Inbound(
         ports=tuple(_port(number, protocol, modes, origins.get(number, [])) for number, protocol in ordered),
         tables=tuple(_table(number) for number, protocol in ordered if protocol.is_http),
-        destinations=tuple(_local(number, protocol, ip) for number, protocol in ordered),
+        destinations=tuple(_local(number, protocol, ip, taken.get(number)) for number, protocol in ordered),
         problems=tuple(problems),
     )
 
@@ -94,11 +94,14 @@ def _table(number: int) -> RouteTable:
     return RouteTable(name_of(number), (VirtualHost(f"inbound|http|{number}", ("*",), (route,)),))
 
 
-def _local(number: int, protocol: Protocol, ip: str) -> Destination:
+def _local(number: int, protocol: Protocol, ip: str, taken: tuple[Protocol, Entry] | None) -> Destination:
+    entry = taken[1] if taken else None
     return Destination(
         name=name_of(number),
         resolution=Resolution.LOCAL,
         protocol=protocol,
+        host=entry.host if entry else "",
+        service=str(entry.key) if entry else "",
         address=ip or "127.0.0.1",
         port=number,
         limits=DEFAULT_LIMITS,

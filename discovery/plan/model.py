@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.identity import Identity
+from mesh.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -169,6 +170,8 @@ class Destination:
     limits: ConnectionLimits = ConnectionLimits()
     outliers: OutlierDetection | None = None
     origins: tuple[Origin, ...] = ()
+    service: str = ""
+    """`namespace/name` of the service that `host` is."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -185,6 +188,8 @@ class Endpoint:
     """Its addresses of the other IP family, tried when the first does not answer."""
     priority: int = 0
     """The lowest that answers is asked: 0, 1, ... without gaps."""
+    reported: Workload | None = None
+    """What metrics call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +405,43 @@ class GatewayListener:
     servers: tuple[GatewayServer, ...]
 
 
+# ---- telemetry: what is reported of requests and connections
+
+
+class MetricName(StrEnum):
+    """Istio's metrics, without `istio_`."""
+
+    REQUESTS = "requests_total"
+    DURATION = "request_duration_milliseconds"
+    REQUEST_BYTES = "request_bytes"
+    RESPONSE_BYTES = "response_bytes"
+    OPENED = "tcp_connections_opened_total"
+    CLOSED = "tcp_connections_closed_total"
+    SENT = "tcp_sent_bytes_total"
+    RECEIVED = "tcp_received_bytes_total"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as one side of requests reports it. `added`: labels with the CEL expressions of their values, which win
+    over the standard ones. `removed`: names of labels that it goes without. Both by name."""
+
+    name: MetricName
+    added: tuple[tuple[str, str], ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """What a proxy reports of what it sends (`client`) and of what it takes in (`server`)."""
+
+    client_metrics: tuple[Metric, ...] = ()
+    server_metrics: tuple[Metric, ...] = ()
+
+
+NOTHING = Reporting()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """Some elements of a plan. The same object is in many plans, or belongs to one."""
@@ -425,6 +467,7 @@ class Plan:
     allow_any: bool
     """Unknown outbound destinations are passed through (ALLOW_ANY) or refused (REGISTRY_ONLY)."""
     access_log: str = ""
+    reporting: Reporting = NOTHING
     other_trust_domains: tuple[str, ...] = ()
     """Whose workloads are let in beside the mesh's own: its aliases, and those with roots of their own."""
     problems: tuple[Problem, ...] = ()

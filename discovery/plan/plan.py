@@ -37,6 +37,7 @@ from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listen
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
+from discovery.plan.telemetry import EVERYTHING
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
@@ -108,6 +109,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
         endpoints=endpoints.sets,
         allow_any=mode is OutboundMode.ALLOW_ANY,
         access_log=access_log,
+        reporting=EVERYTHING,
         other_trust_domains=other_domains,
         problems=unique((*problems, *own)) if own else problems,
         shared=layers.shared,

@@ -19,6 +19,7 @@ from tests.support.protos import parse
 def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
     made = bootstrap(
         namespace="default", pod="reviews-v1", ips=ips, service_account="reviews", socket=str(tmp_path / "a.sock"),
+        workload="reviews-v1~default~reviews~v1~~",
         admin_port=free_port(), stats_port=free_port(), buckets={"istiocustom": [0.5, 1, 10]},
         runtime={"re2.max_program_size.error_level": "200", "envoy.features.x": "true"},
     )  # fmt: skip

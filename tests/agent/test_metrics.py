@@ -16,6 +16,7 @@ import pytest
 from agent.http_server import Request, serve_tcp
 from agent.metrics import LONGEST_SECONDS, Metrics, plain, scrape_seconds
 from agent.settings import AppMetrics
+from mesh.workloads import workload_of
 from tests.agent.sidecar import App as NamedApp
 from tests.agent.sidecar import one_app, sidecar
 from tests.support.ports import free_port
@@ -65,7 +66,9 @@ def scrape(metrics: Metrics, seconds: str = "") -> bytes:
 
 
 def of(app: int, envoy: int, ip: str = "127.0.0.1") -> Metrics:
-    return Metrics(lambda: "own 1\n", envoy, AppMetrics(app, "/metrics", False), ip)
+    return Metrics(
+        lambda: "own 1\n", envoy, AppMetrics(app, "/metrics", False), ip, workload_of("reviews-v1", "default", {})
+    )
 
 
 def test_all_three_in_order() -> None:
