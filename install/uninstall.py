@@ -24,8 +24,10 @@ from mesh.objects import SIDECAR_STATUS_ANNOTATION
 
 ROOT_SECRET = "heddle-ca-root"  # noqa: S105 (a name)
 _KEPT = (CRD.kind, NAMESPACE.kind)
-_LAST = ("ClusterRoleBinding", "RoleBinding", "ClusterRole", "Role", "ServiceAccount", CRD.kind, NAMESPACE.kind)
-"""Rights go after what uses them, definitions and namespace last of all."""
+_RIGHTS = ("ClusterRoleBinding", "RoleBinding", "ClusterRole", "Role", "ServiceAccount")
+_LAST = (*_RIGHTS, ROOTS, CRD.kind, NAMESPACE.kind)
+"""Rights go after what uses them; then the roots, which a ca that still ends would put back; definitions and namespace
+last of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def _ordered(references: Iterable[Reference]) -> list[Reference]:
     def place(reference: Reference) -> tuple[int, Reference]:
         if reference.kind in (MUTATING.kind, VALIDATING.kind):
             return 0, reference
-        return (2 + _LAST.index(reference.kind) if reference.kind in _LAST else 1), reference
+        kind = ROOTS if (reference.kind, reference.name) == (CONFIG_MAP.kind, ROOTS) else reference.kind
+        return (2 + _LAST.index(kind) if kind in _LAST else 1), reference
 
     return sorted(references, key=place)
 

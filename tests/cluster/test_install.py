@@ -23,6 +23,7 @@ from install.preflight import Choices, preflight
 from install.render import render
 from install.request import request
 from install.resources import CONFIG_MAP, CRD, LEASE, MUTATING, NAMESPACE, SECRET
+from install.uninstall import plan_removal
 from kube.client import Client, Refused
 from mesh.errors import Conflict, HeddleError
 from tests.cluster import api_server as api_servers
@@ -323,7 +324,12 @@ def test_uninstall_leaves_what_is_the_users_and_purge_nothing(bare: ApiServer) -
     assert find(bare.client, INJECTOR) is None
     assert find(bare.client, CONFIG_MAP.path(HOME, inventory_name("default"))) is None
     install(bare)
+    roots = CONFIG_MAP.path("default", "istio-ca-root-cert")
+    bare.client.post(CONFIG_MAP.path("default"), {"metadata": {"name": "istio-ca-root-cert"}})
+    order = [reference.path for reference in plan_removal(bare.client, "default", purge=True).objects]
+    assert order.index(roots) > order.index(f"/api/v1/namespaces/{HOME}/serviceaccounts/heddle-ca"), "who writes it"
     uninstall(bare, "--purge")
+    assert find(bare.client, roots) is None
     assert find(bare.client, NAMESPACE.path("", HOME)) is None
     assert find(bare.client, CRD.path("", "virtualservices.networking.istio.io")) is None
     roles = bare.client.get("/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]

@@ -15,6 +15,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as HOME
 from tests.cluster.installing import find, heddle, inventory, uninstall, versions
 from tests.cluster.rights import denied, unused, uses
+from tests.support.waiting import wait_for
 
 NOT_USED_HERE = {
     "ca": (
@@ -54,7 +55,13 @@ def installed(cluster: Cluster, recorded_before: int) -> Iterator[Cluster]:
     ran = heddle(cluster, "install", "-y", "--timeout=240")
     assert ran.code == 0, ran.err
     yield cluster
-    uninstall(cluster, "--purge")
+    # The ca, which is still about to end, keeps the roots in each labelled namespace; taken away they stay away.
+    with cluster.namespace({"istio-injection": "enabled"}) as labelled:
+        roots = f"/api/v1/namespaces/{labelled}/configmaps/istio-ca-root-cert"
+        wait_for(lambda: find(cluster.client, roots) is not None)
+        removed = uninstall(cluster, "--purge")
+        assert "still being deleted" not in removed.err
+        assert find(cluster.client, roots) is None
     assert find(cluster.client, f"/api/v1/namespaces/{HOME}") is None
 
 
