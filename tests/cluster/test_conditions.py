@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mesh.errors import NotFound
+from mesh.errors import HeddleError, NotFound
 from mesh.rbac import STATUS_LEASE
 from tests.cluster.api_server import ApiServer
 from tests.cluster.discovery_place import NODE, PODS, Follower, Place, place, virtual_service
@@ -247,11 +247,14 @@ def test_a_proxy_config_is_taken_by_pods_that_are_made_from_then_on(
 
 
 def concurrency(own: Place) -> int | None:
-    """Of the proxy of a pod that would be made now; None when it would get none."""
+    """Of the proxy of a pod that would be made now; None when it would get none, or the webhook is not reached yet."""
     container = {"name": "app", "image": "example.org/app"}
     metadata = {"name": "probe", "labels": {"app": "tuned"}}
     body = {"metadata": metadata, "spec": {"containers": [container]}}
-    made = own.api.client.call("POST", PODS.format(own.namespace), query={"dryRun": "All"}, body=body)
+    try:
+        made = own.api.client.call("POST", PODS.format(own.namespace), query={"dryRun": "All"}, body=body)
+    except HeddleError:
+        return None
     proxies = [each for each in made["spec"].get("initContainers", ()) if each["name"] == "istio-proxy"]
     said = [json.loads(each["value"]) for proxy in proxies for each in proxy["env"] if each["name"] == "PROXY_CONFIG"]
     return next((int(each["concurrency"]) for each in said), None)
