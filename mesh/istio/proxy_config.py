@@ -1,4 +1,4 @@
-"""ProxyConfig: settings of the proxies of some workloads that take effect when their pods start.
+"""ProxyConfig: settings of the proxies of some workloads that take effect when their pods are made.
 
 Source: https://istio.io/latest/docs/reference/config/networking/proxy-config/
 """
@@ -20,11 +20,12 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 
 class ProxyImage(Model):
     image_type: Text = ""
-    """Variant of the proxy's image: `default`, `debug` or `distroless`."""
+    """Variant of the proxy's image: `default`, or one that meshConfig `heddle.imageTypes` names; others run the image itself."""
 
 
 class ProxyConfig(Model):
-    """The spec. It overrides the mesh's `defaultConfig`; a pod's annotation overrides it."""
+    """The spec. It overrides the mesh's `defaultConfig`. Without a selector the annotation `proxy.istio.io/config` of a pod
+    overrides it; with one it overrides the annotation."""
 
     selector: WorkloadSelector | None = None
     """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
