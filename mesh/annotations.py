@@ -267,8 +267,8 @@ TABLE: tuple[Annotation, ...] = (
         "proxy_config",
         parse_mapping,
         "meshConfig defaultConfig",
-        "Fields of ProxyConfig, in YAML, that replace those of the mesh for this pod; an object ProxyConfig that selects it "
-        "goes before them.",
+        "Fields of ProxyConfig, in YAML, that replace those of the mesh for this pod; an object ProxyConfig that selects "
+        "it goes before them.",
     ),
     Annotation(
         _SIDECAR + "bootstrapOverride",

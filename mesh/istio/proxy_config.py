@@ -20,11 +20,11 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 
 class ProxyImage(Model):
     image_type: Text = ""
-    """Variant of the proxy's image: `default`, or one that meshConfig `heddle.imageTypes` names; others run the image itself."""
+    """Variant of the proxy's image: one that meshConfig `heddle.imageTypes` names; any other stands for the image itself."""
 
 
 class ProxyConfig(Model):
-    """The spec. It overrides the mesh's `defaultConfig`. Without a selector the annotation `proxy.istio.io/config` of a pod
+    """The spec. It overrides the mesh's `defaultConfig`. Without a selector a pod's annotation `proxy.istio.io/config`
     overrides it; with one it overrides the annotation."""
 
     selector: WorkloadSelector | None = None
