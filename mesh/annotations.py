@@ -267,7 +267,7 @@ TABLE: tuple[Annotation, ...] = (
         "proxy_config",
         parse_mapping,
         "meshConfig defaultConfig",
-        "Fields of ProxyConfig, in YAML, that replace those of the mesh for this pod; an object ProxyConfig that selects "
+        "Fields of ProxyConfig, in YAML, that replace the mesh's for this pod; an object ProxyConfig that selects "
         "it goes before them.",
     ),
     Annotation(

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 
 class ProxyImage(Model):
     image_type: Text = ""
-    """Variant of the proxy's image: one that meshConfig `heddle.imageTypes` names; any other stands for the image itself."""
+    """Variant of the image: one that meshConfig `heddle.imageTypes` names; any other stands for the image itself."""
 
 
 class ProxyConfig(Model):
