@@ -12,12 +12,17 @@ from typing import Any
 
 from local import shapes
 from local.unhonoured_kinds import kind_fields, template_warnings
+from mesh.analysis.registry import examine
+from mesh.analysis.view import View
+from mesh.analysis.workloads import workloads_of_manifests
 from mesh.errors import HeddleError
 from mesh.identity import CONTROL_NAMESPACE
+from mesh.istio.base import IstioObject
 from mesh.kinds import find_kind, is_istio, parse_istio, parse_with_warnings, without_effect
 from mesh.manifest import Document
-from mesh.objects import Key
+from mesh.objects import Key, parse_namespace, parse_service
 from mesh.problems import ObjectErrors
+from mesh.snapshot import Snapshot
 
 Raw = dict[str, Any]
 At = tuple[str, Key]
@@ -73,6 +78,7 @@ def desired(documents: Iterable[Document], reserved: frozenset[At] = frozenset()
     for document in documents:
         reading.take(document)
     reading.add_namespaces()
+    reading.advise()
     return Desired(_in_order(reading.objects), tuple(reading.refused), tuple(reading.notices))
 
 
@@ -86,6 +92,7 @@ class _Reading:
         self._reserved = reserved
         self._places: dict[At, Place] = {}
         self._addresses: dict[str, Key] = {}
+        self._checked: list[tuple[Document, IstioObject[Any]]] = []
 
     def take(self, document: Document) -> None:
         place = Place(document.source, document.line)
@@ -137,6 +144,7 @@ class _Reading:
     def _name_what_has_no_effect(self, document: Document, key: Key, raw: Raw) -> None:
         if is_istio(document.api_version):
             parsed, warnings = parse_with_warnings(document.raw, key.namespace)
+            self._checked.append((document, parsed))
             for found in (*warnings, *without_effect(parsed)):
                 place = Place(document.source, document.line_of(found.path))
                 self.notices.append(f"{place}: {document.kind} {key}: {found}")
@@ -146,6 +154,25 @@ class _Reading:
             self.notices.append(f"{place}: {document.kind} {key}: {name} has no effect in `heddle local`")
         here = Place(document.source, document.line)
         self.notices += template_warnings(document.kind, f"{here}: {document.kind} {key}", raw)
+
+    def advise(self) -> None:
+        """What is doubtful about each of Istio's objects among all the others, as at the admission of a cluster."""
+        raws = list(self.objects.values())
+        services = [parse_service(raw) for (kind, _), raw in self.objects.items() if kind == "Service"]
+        namespaces = [parse_namespace(raw) for (kind, _), raw in self.objects.items() if kind == "Namespace"]
+        istio: dict[str, dict[Key, IstioObject[Any]]] = {}
+        for _, thing in self._checked:
+            istio.setdefault(thing.kind, {})[Key(thing.namespace, thing.name)] = thing
+        snapshot = Snapshot(
+            namespaces={each.meta.name: each for each in namespaces},
+            services={each.meta.key: each for each in services},
+            istio=istio,
+        )
+        view = View(snapshot, workloads=workloads_of_manifests(raws))
+        for document, thing in self._checked:
+            for found in examine(view, thing, at_admission=True):
+                place = Place(document.source, document.line_of(found.problem.path))
+                self.notices.append(f"{place}: {thing.kind} {at(document)[1]}: {found.problem} [{found.code.number}]")
 
     def add_namespaces(self) -> None:
         """A namespace for every object: a cluster would refuse the object, people's samples leave `default` out."""

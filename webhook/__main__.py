@@ -33,7 +33,7 @@ from webhook import advice
 from webhook.app import MOST_READ, Deps, create_app, health_app
 from webhook.cluster import FOR_INJECTION, Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
-from webhook.enforcement import Enforcement
+from webhook.enforcement import SECONDS, Enforcement
 from webhook.metrics import Metrics
 from webhook.registration import SETTLE_SECONDS, VALIDATING, Registration
 from webhook.registration import watched as registered
@@ -98,7 +98,8 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
     certificate = _certificate(options, metrics, registration)
     if registration is not None:
         namespace, configurations = config.control_namespace, partial(registration.configurations, VALIDATING)
-        Enforcement(client, config.revision, namespace, configurations, metrics.enforced).start()
+        seconds = options.probe_seconds
+        Enforcement(client, config.revision, namespace, configurations, metrics.enforced, seconds=seconds).start()
 
     def not_ready() -> str:
         for each in sources:
@@ -160,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=SETTLE_SECONDS,
         help="how long after a new root was written to the API server a certificate of it is shown",
+    )
+    add(
+        "--probe-seconds",
+        type=float,
+        default=SECONDS,
+        help="how often it is proven that the API server gets this webhook's answers (failurePolicy Fail)",
     )
     add("--threads", type=int, default=THREADS)
     return parser

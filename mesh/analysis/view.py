@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mesh.annotations import NAMESPACE_INJECTION, REVISION
 from mesh.istio.base import IstioObject, age
-from mesh.istio.rules import host_covers, is_ip
+from mesh.istio.rules import host_covers
 from mesh.objects import Key, Pod, Service
 from mesh.settings import CLUSTER_DOMAIN
 from mesh.snapshot import Snapshot
@@ -31,13 +31,13 @@ Workloads = Mapping[str, tuple[Workload, ...]]
 """By namespace."""
 
 
+def workload_of(pod: Pod) -> Workload:
+    return Workload(pod.meta.namespace, pod.meta.name, pod.meta.labels, pod.has_sidecar)
+
+
 def workloads_of(pods: Iterable[Pod]) -> Workloads:
     """The pods that run or will run."""
-    return by_namespace(
-        Workload(pod.meta.namespace, pod.meta.name, pod.meta.labels, pod.has_sidecar)
-        for pod in pods
-        if not pod.finished
-    )
+    return by_namespace(workload_of(pod) for pod in pods if not pod.finished)
 
 
 def by_namespace(workloads: Iterable[Workload]) -> Workloads:
@@ -49,7 +49,8 @@ def by_namespace(workloads: Iterable[Workload]) -> Workloads:
 
 def full_host(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
     """A host as Istio reads it in an object of `namespace`: names without a dot are Services of that namespace."""
-    return host if "." in host or host == "*" or is_ip(host) else f"{host}.{namespace}.svc.{domain}"
+    # Every address has a dot or a colon.
+    return host if "." in host or ":" in host or host == "*" else f"{host}.{namespace}.svc.{domain}"
 
 
 class View:
@@ -71,10 +72,16 @@ class View:
     ) -> None:
         self.snapshot, self.complete, self.domain = snapshot, complete, domain
         self._workloads = workloads
-        if before is not None and workloads is before._workloads:
+        if before is not None:
             now, then = _sources(snapshot), _sources(before.snapshot)
             made = dict(before.__dict__)  # at once: others may be using it
             self.__dict__.update({name: made[name] for name in now.keys() & made if now[name] is then[name]})
+
+    def indexed(self) -> View:
+        """Itself, with every index made, so that later views have them from here."""
+        for name in _sources(self.snapshot):
+            getattr(self, name)
+        return self
 
     @property
     def among(self) -> str:
@@ -84,9 +91,13 @@ class View:
     def full(self, host: str, namespace: str) -> str:
         return full_host(host, namespace, self.domain)
 
-    @cached_property
+    @property
     def workloads(self) -> Workloads:
-        return workloads_of(self.snapshot.pods.values()) if self._workloads is None else self._workloads
+        return self._pods if self._workloads is None else self._workloads
+
+    @cached_property
+    def _pods(self) -> Workloads:
+        return workloads_of(self.snapshot.pods.values())
 
     def chosen_from(self, namespace: str) -> Iterator[Workload]:
         """The workloads that an object of `namespace` can select: all of them in the root namespace."""
@@ -158,7 +169,7 @@ class View:
 def _sources(snapshot: Snapshot) -> Mapping[str, object]:
     """What each index of a View is made from."""
     return {
-        "workloads": snapshot.pods,
+        "_pods": snapshot.pods,
         "service_hosts": snapshot.services,
         "service_namespaces": snapshot.services,
         "_entry_hosts": snapshot.of("ServiceEntry"),

@@ -143,11 +143,13 @@ def namespace(name: str, **labels: str) -> Raw:
 
 
 class ApiServer:
-    """Lists and watches of namespaces and of the settings; `change` tells the watches."""
+    """Lists and watches of namespaces and of the settings; `change` tells the watches. `others`: more, by plural."""
 
-    def __init__(self, namespaces: Sequence[Raw]) -> None:
+    def __init__(self, namespaces: Sequence[Raw], others: Mapping[str, Sequence[Raw]] | None = None) -> None:
         self._condition = threading.Condition()
         self._objects: dict[str, dict[str, Raw]] = {"namespaces": {}, "configmaps": {}}
+        for plural, objects in (others or {}).items():
+            self._objects[plural] = {raw["metadata"]["name"]: raw for raw in objects}
         self._events: list[tuple[str, str, Raw]] = []
         self.silent: dict[str, Raw] = {}  # namespaces that no watch shows yet
         for raw in namespaces:
