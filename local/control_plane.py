@@ -93,7 +93,9 @@ def processes(state: Path, kube_api: str, trust_domain: str, leaf_ttl: str) -> l
     common = ["--ca-address", f"{NODE_ADDRESS}:{CA}", "--trust-bundle", str(roots_file(state))]
     common += ["--trust-domain", trust_domain]
     arguments: dict[str, list[str]] = {"ca": ca, "webhook": common, "discovery": common}
-    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}
+    # They run in no pod, whatever the environment says of this process.
+    no_pod = {"POD_NAMESPACE": CONTROL_NAMESPACE, "POD_NAME": "", "POD_UID": ""}
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}", **no_pod}
     found = []
     for part in PARTS:
         argv = [sys.executable, "-m", part.name, "--kube-api", kube_api, *arguments[part.name]]

@@ -38,6 +38,7 @@ def test_the_programs_in_the_order_in_which_they_need_each_other(tmp_path: Path)
     assert ca.argv[ca.argv.index("--max-ttl") + 1] == "900s"  # pods ask for the mesh's own setting, 24 h
     for component in found:
         assert component.argv[component.argv.index("--trust-domain") + 1] == "example.org"
+        assert (component.env["POD_NAMESPACE"], component.env["POD_NAME"]) == ("istio-system", ""), "also run in a pod"
     for component in others:
         assert component.argv[component.argv.index("--token-file") + 1].endswith(f"tokens/heddle-{component.name}")
 
