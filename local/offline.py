@@ -102,6 +102,7 @@ def _replicas(workload: Raw, way: Sequence[str]) -> Iterator[Raw]:
         template = template[step]
     replicas = workload["spec"].get("replicas")
     meta = template.get("metadata") or {}
+    owner = {"kind": workload["kind"], "name": workload["metadata"]["name"], "controller": True}
     count = 1 if replicas is None or workload["kind"] in _ONE_EACH else int(replicas)
     for number in range(count):
         yield {
@@ -112,6 +113,7 @@ def _replicas(workload: Raw, way: Sequence[str]) -> Iterator[Raw]:
                 "name": f"{workload['metadata']['name']}-{number}",
                 "labels": meta.get("labels") or {},
                 "annotations": meta.get("annotations") or {},
+                "ownerReferences": [owner],
             },
             "spec": template["spec"],
         }

@@ -6,7 +6,7 @@ Objects that are wrong are findings too, and the others are looked at without th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cli.diffing.overlay import key_of
@@ -71,7 +71,9 @@ def found(
     places = {(each.kind, key_of(each, namespace)): each for each in documents}
     snapshot, own = _assembled(objects)
     view = View(snapshot, complete=complete)
-    placed = [_placed(each, places) for each in (*own, *analyse(view))]
+    makers = {parse_meta(raw).key: _maker(raw) for raw in objects.get("Pod", ())} if places else {}
+    everything = dict.fromkeys(_of_maker(each, makers, places) for each in (*own, *analyse(view)))
+    placed = [_placed(each, places) for each in everything]
     placed += [_of_text(problem) for problem in problems]
     return sorted(placed, key=_order)
 
@@ -125,6 +127,25 @@ def _settings(assembly: Assembly, objects: Objects) -> Iterator[Finding]:
                 )
             else:
                 assembly.settings(settings)
+
+
+def _maker(pod: Mapping[str, Any]) -> Subject | None:
+    """The workload that a pod was made from (local/offline.py), or that made it."""
+    meta = pod["metadata"]
+    owner = next(iter(meta.get("ownerReferences") or ()), None)
+    return Subject(owner["kind"], meta.get("namespace", ""), owner["name"]) if owner else None
+
+
+def _of_maker(
+    finding: Finding, makers: Mapping[Key, Subject | None], places: Mapping[tuple[str, Key], Document]
+) -> Finding:
+    """What is found about the pods of a workload in a file is a finding about the workload, once."""
+    about = finding.about
+    maker = makers.get(Key(about.namespace, about.name)) if about.kind == "Pod" else None
+    if maker is None or (maker.kind, Key(maker.namespace, maker.name)) not in places:
+        return finding
+    way = ("spec", "jobTemplate", "spec", "template") if maker.kind == "CronJob" else ("spec", "template")
+    return replace(finding, about=maker, problem=finding.problem.under(*way))
 
 
 def _placed(finding: Finding, places: Mapping[tuple[str, Key], Document]) -> Placed:

@@ -8,8 +8,9 @@ from mesh.analysis.model import Code, Finding, Severity
 from mesh.analysis.references import destinations
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
+from mesh.istio.request_authentication import RequestAuthentication
 from mesh.istio.virtual_service import MESH_GATEWAY, VirtualService
-from mesh.objects import Service
+from mesh.objects import Service, ServicePort
 from mesh.port_protocol import NAMES, Spoken, spoken_on
 
 NO_PORT = Code(
@@ -44,7 +45,32 @@ HTTP_RULES_UNUSED = Code(
     "A VirtualService has HTTP rules for a Service of which no port is HTTP by name or `appProtocol`: they are idle.",
     "Name the port `http-...`, or set its `appProtocol`.",
 )
-CODES = (NO_PORT, WHICH_PORT, HIDDEN_PROTOCOL, HTTP_RULES_UNUSED)
+TWO_PROTOCOLS = Code(
+    "HDL0305",
+    "pod-port-with-two-protocols",
+    Severity.WARNING,
+    "Two Services lead to one port of the same pods and name different protocols: the older one counts at the pods.",
+    "Give both ports the same protocol, by name or `appProtocol`.",
+    ("IST0116", "IST0137"),
+)
+EXTERNAL_NOT_HTTP = Code(
+    "HDL0306",
+    "external-name-not-http",
+    Severity.WARNING,
+    "A port of an ExternalName Service is not HTTP: sidecars cannot tell its connections from any other's.",
+    "Name the port `http-...`, if it is HTTP.",
+    ("IST0150",),
+)
+TOKENS_UNREAD = Code(
+    "HDL0307",
+    "tokens-on-other-ports",
+    Severity.WARNING,
+    "A RequestAuthentication selects pods of which a port is not HTTP by name or `appProtocol`: tokens are not read "
+    "there.",
+    "Name the port `http-...`, if it is HTTP.",
+    ("IST0119",),
+)
+CODES = (NO_PORT, WHICH_PORT, HIDDEN_PROTOCOL, HTTP_RULES_UNUSED, TWO_PROTOCOLS, EXTERNAL_NOT_HTTP, TOKENS_UNREAD)
 
 _HTTP = (Spoken.HTTP, Spoken.HTTP2)
 
@@ -107,3 +133,57 @@ def http_rules_meet_http(view: View, thing: IstioObject[VirtualService]) -> Iter
         says = f"no port of Service {service.meta.key} is HTTP: {names}; the HTTP rules are not used"
         hint = "name the port http-..., or set its appProtocol"
         yield HTTP_RULES_UNUSED.on(thing, "spec", "hosts", index, says=says, hint=hint, value=host)
+
+
+def pods_ports_have_one_protocol(view: View, thing: Service) -> Iterator[Finding]:
+    """Of Services that disagree the oldest one counts, as in discovery."""
+    older = sorted((each for each in view.services_beside(thing) if _age(each) < _age(thing)), key=_age)
+    for index, port in enumerate(thing.ports):
+        same = ((each, one) for each in older for one in each.ports if _target(one) == _target(port))
+        first, other = next(((each, one) for each, one in same if one.protocol in ("", "TCP")), (None, None))
+        if first is None or other is None or port.protocol not in ("", "TCP") or _spoken(other) is _spoken(port):
+            continue
+        says = (
+            f"port {port.target} of its pods is {_spoken(port).value} here, and {_spoken(other).value} in the older "
+            f"Service {first.meta.key}, which counts"
+        )
+        hint = "give both ports the same protocol, by name or appProtocol"
+        yield TWO_PROTOCOLS.on(thing, "spec", "ports", index, says=says, hint=hint)
+
+
+def external_names_are_http(view: View, thing: Service) -> Iterator[Finding]:
+    """There is no address by which sidecars could tell connections that are no HTTP."""
+    for index, port in enumerate(thing.ports if thing.external_name else ()):
+        if port.protocol in ("", "TCP") and _spoken(port) not in _HTTP:
+            says = f"{thing.external_name} on port {port.port} is not HTTP: sidecars see an unknown address there"
+            hint = "name the port http-..., if it is HTTP; else policies and routes do not hold for it"
+            yield EXTERNAL_NOT_HTTP.on(thing, "spec", "ports", index, "name", says=says, hint=hint, value=port.name)
+
+
+def tokens_come_by_http(view: View, thing: IstioObject[RequestAuthentication]) -> Iterator[Finding]:
+    labels = thing.spec.selector.match_labels if thing.spec.selector is not None else {}
+    if not labels:
+        return
+    for service in view.snapshot.services.values():
+        pods = [each for each in view.workloads.get(service.meta.namespace, ()) if each.matches(labels)]
+        if service.meta.namespace != thing.namespace or not service.selector:
+            continue
+        if not any(each.matches(service.selector) for each in pods):
+            continue
+        for port in service.ports:
+            if port.protocol in ("", "TCP") and _spoken(port) not in _HTTP:
+                says = f"port {port.port} of Service {service.meta.key} is not HTTP: tokens are not read there"
+                hint = "name the port http-..., if it is HTTP"
+                yield TOKENS_UNREAD.on(thing, "spec", "selector", says=says, hint=hint)
+
+
+def _target(port: ServicePort) -> int | str:
+    return port.target or port.port
+
+
+def _spoken(port: ServicePort) -> Spoken:
+    return spoken_on(port.name, port.app_protocol) or Spoken.TCP
+
+
+def _age(service: Service) -> tuple[str, str, str]:
+    return service.meta.created, service.meta.name, service.meta.namespace

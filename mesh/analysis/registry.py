@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.analysis import objects, policies, ports, references, routing
+from mesh.analysis import gateways, injection, mutual_tls, objects, policies, ports, references, rivals, routing
 from mesh.analysis.model import Code, Finding
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
@@ -51,14 +51,29 @@ CHECKS: tuple[Check, ...] = (
     Check(policies.SELECTING, policies.selector_chooses),
     Check(("AuthorizationPolicy",), policies.lets_something_through),
     Check(("PeerAuthentication",), policies.strict_leaves_nobody_out),
+    Check(("Gateway",), gateways.credentials_are_there, at_admission=False),
+    Check(("Gateway",), gateways.ports_are_on_the_service),
+    Check(("Gateway",), gateways.hosts_are_at_one_gateway),
+    Check(("Gateway",), gateways.certificates_are_of_one_server),
+    Check(("Service",), ports.pods_ports_have_one_protocol),
+    Check(("Service",), ports.external_names_are_http),
+    Check(("RequestAuthentication",), ports.tokens_come_by_http),
+    Check(rivals.ONE_COUNTS, rivals.no_older_one_counts),
+    Check(("DestinationRule",), mutual_tls.tls_fits_the_servers),
+    Check(("DestinationRule",), mutual_tls.servers_are_verified),
+    Check(("Namespace",), injection.namespace_says_what_it_wants, at_admission=False),
+    Check(("Pod",), injection.pod_has_its_sidecar, at_admission=False),
+    Check(("Pod",), injection.annotations_are_understood, at_admission=False),
+    Check(("Namespace", "Service"), injection.annotations_are_in_their_place, at_admission=False),
 )
 
 THEMES: tuple[tuple[str, tuple[Code, ...]], ...] = (
     ("The object itself", objects.CODES),
-    ("References", references.CODES),
-    ("Routes", routing.CODES),
+    ("References", (*references.CODES, *gateways.REFERENCES)),
+    ("Routes", (*routing.CODES, *gateways.ROUTES)),
     ("Ports", ports.CODES),
-    ("Policies", policies.CODES),
+    ("Policies", (*policies.CODES, *rivals.CODES, *mutual_tls.CODES)),
+    ("Injection and workloads", injection.CODES),
 )
 """For the page of codes, in its order."""
 CODES: Mapping[str, Code] = {code.number: code for _, codes in THEMES for code in codes}

@@ -120,6 +120,25 @@ class View:
         return {service.hostname(self.domain): service for service in self.snapshot.services.values()}
 
     @cached_property
+    def _beside(self) -> Mapping[Key, Mapping[Key, Service]]:
+        selecting: dict[tuple[str, str, str], list[Service]] = {}
+        for service in self.snapshot.services.values():
+            for label, value in sorted(service.selector.items())[:1]:
+                selecting.setdefault((service.meta.namespace, label, value), []).append(service)
+        found: dict[Key, dict[Key, Service]] = {}
+        for pod in (each for those in self.workloads.values() for each in those):
+            candidates = [one for pair in pod.labels.items() for one in selecting.get((pod.namespace, *pair), ())]
+            behind = [one for one in candidates if pod.matches(one.selector)] if len(candidates) > 1 else []
+            for one in behind:
+                others = {other.meta.key: other for other in behind if other is not one}
+                found.setdefault(one.meta.key, {}).update(others)
+        return found
+
+    def services_beside(self, service: Service) -> Iterable[Service]:
+        """The others that select some pod of this one."""
+        return self._beside.get(service.meta.key, {}).values()
+
+    @cached_property
     def service_namespaces(self) -> frozenset[str]:
         return frozenset(key.namespace for key in self.snapshot.services)
 

@@ -120,6 +120,14 @@ def test_objects_that_are_wrong_are_findings_and_the_others_are_looked_at() -> N
     assert [(each["code"], each["line"]) for each in invalid] == [("HDL0101", 10), ("HDL0002", 20)]
 
 
+def test_what_is_found_about_pods_is_told_of_their_workload() -> None:
+    annotations = "annotations: {sidecar.istio.io/proxyCPUs: '1'}, "
+    text = WRONG.replace("template: {metadata: {", "replicas: 3, template: {metadata: {" + annotations)
+    found = [line for line in run("-f", "-", stdin=text).stdout.splitlines() if "HDL0504" in line]
+    assert len(found) == 1
+    assert found[0].startswith("-:25: warning HDL0504: Deployment default/web: spec.template.metadata.annotations[")
+
+
 def test_what_is_not_acted_upon_is_said() -> None:
     text = (
         "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s}\nspec: {egress: [{hosts: ['./*']}]}\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +41,16 @@ def test_what_is_found_is_the_golden_one(name: str) -> None:
         thing
         for check in CHECKS
         for kind in kinds.intersection(check.kinds)
-        for thing in (view.snapshot.services if kind == "Service" else view.snapshot.of(kind)).values()
+        for thing in _all_of(view, kind)
         if not any(each.code.number == name for each in examine(view, thing))
     ]
     assert silent, "and there is one for which it does not"
+
+
+def _all_of(view: View, kind: str) -> Iterable[Any]:
+    core = {"Service": "services", "Pod": "pods", "Namespace": "namespaces"}
+    things: Mapping[Any, Any] = getattr(view.snapshot, core[kind]) if kind in core else view.snapshot.of(kind)
+    return things.values()
 
 
 def test_every_code_has_a_case_and_every_case_a_code() -> None:
