@@ -221,7 +221,7 @@ def connect(address: str = "", kubeconfig: str = "") -> Client:
     except kubernetes_config.ConfigException as error:
         raise MissingPrerequisite(
             f"there is no Kubernetes API server to talk to: {error}",
-            hint="name it with --kube-api URL, or set KUBECONFIG",
+            hint="set KUBECONFIG, or name it by --kubeconfig FILE (heddle) or --kube-api URL (its components)",
         ) from None
     configuration.keep_alive = True
     configuration.connection_pool_maxsize = 64  # a watch holds a connection for each kind

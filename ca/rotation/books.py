@@ -19,6 +19,7 @@ from ca.certificate_states import COLLECTION
 from ca.issue import rfc3339
 from ca.ledger import Ledger
 from ca.rotation.decide import Member
+from ca.rotation.members import Seen
 from ca.rotation.state import Rotation
 from kube.client import Client
 from mesh.errors import NotFound
@@ -135,6 +136,15 @@ def holders(held: Iterable[Held], state: Rotation, root: str) -> tuple[Member, .
 def _why(one: Held) -> str:
     holder = "its podCertificate volume has one" if one.caller == BY_VOLUME else "it has one, of which no agent tells,"
     return f"{holder} of the root that leaves until {rfc3339(int(one.expires))}: restart the pod, or wait"
+
+
+def behind(state: Rotation, seen: Seen) -> tuple[Member, ...]:
+    """Replicas with certificates that the books do not have yet. Pure."""
+    return tuple(
+        Member(title, state.sequence, leaf=state.leaves, trouble=f"it has {said.unwritten} certificates to write down")
+        for title, said in seen.replicas.items()
+        if said.unwritten
+    )
 
 
 def with_holders(members: tuple[Member, ...], found: tuple[Member, ...]) -> tuple[Member, ...]:

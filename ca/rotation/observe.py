@@ -9,7 +9,7 @@ from typing import Any
 
 from ca.rotation.acknowledgements import Acknowledgements
 from ca.rotation.asking import Address, Asking
-from ca.rotation.books import Held, holders, with_holders
+from ca.rotation.books import Held, behind, holders, with_holders
 from ca.rotation.decide import Member, waiting
 from ca.rotation.members import DISCOVERY_ACCOUNT, AgentReport, Living, ReplicaReport, Seen, members_of
 from ca.rotation.state import Phase, Rotation
@@ -68,7 +68,7 @@ class Observer:
                 return ()
             found = members_of(seen)
             if state.phase is Phase.DRAIN and not waiting(state, found).missing:
-                return with_holders(found, self._holders(state, state.leaves, seen))
+                return with_holders(found, behind(state, seen) or self._holders(state, state.leaves, seen))
             return found
 
     def lasting(self, state: Rotation) -> tuple[Member, ...]:
@@ -78,13 +78,6 @@ class Observer:
             return () if seen is None else self._holders(state, state.stays, seen)
 
     def _holders(self, state: Rotation, root: str, seen: Seen) -> tuple[Member, ...]:
-        behind = [
-            Member(title, state.sequence, leaf=root, trouble=f"it has {said.unwritten} certificates to write down")
-            for title, said in seen.replicas.items()
-            if said.unwritten
-        ]
-        if behind:
-            return tuple(behind)
         try:
             return holders(self._known.held(root, seen.spoken_for()), state, root)
         except HeddleError as error:

@@ -10,11 +10,13 @@ import pytest
 
 from ca.callers import PodFacts
 from ca.ledger import Ledger, Record
-from ca.rotation.books import BY_VOLUME, LONGEST_PAUSE, Held, Reader, held_of, holders, of_ledger, with_holders
+from ca.rotation.books import BY_VOLUME, LONGEST_PAUSE, Held, Reader, behind, held_of, holders, of_ledger, with_holders
 from ca.rotation.decide import Member, advanced, sentence, waiting
+from ca.rotation.members import ReplicaReport, Seen, members_of
 from ca.rotation.state import Phase, Rotation, entered, started
 from ca.workload_certificate import remembering, replacing, workload_certificate
 from mesh.errors import Unavailable
+from mesh.wire import TrustReport
 
 NOW = 1_800_000_000
 OLD, NEW = "aa", "bb"
@@ -112,6 +114,18 @@ def test_drain_waits_for_who_is_in_the_books() -> None:
     assert "apps/silent (it has one, of which no agent tells," in told
     without = replace(state, excluded=("apps/web", "apps/silent"))
     assert advanced(without, members, NOW).phase is Phase.RETIRE
+
+
+def test_books_that_lack_something_are_waited_for() -> None:
+    state = draining()
+    replicas = {name: ReplicaReport(TrustReport(2, order=10, root="new"), "new") for name in ("ca/0", "ca/1")}
+    seen = Seen((), (), {}, replicas)
+    assert behind(state, seen) == ()
+    late = replace(seen, replicas={**replicas, "ca/1": replace(replicas["ca/1"], unwritten=3)})
+    members = with_holders(members_of(late), behind(state, late))
+    found = waiting(state, members)
+    assert (found.names, found.of) == (["ca/1"], 2)
+    assert "ca/1 (it has 3 certificates to write down)" in sentence(state, found, NOW)
 
 
 def test_the_ledger_as_books() -> None:
