@@ -18,7 +18,7 @@ from discovery.plan.workloads import is_gateway
 from discovery.secrets import CA_SUFFIX
 from kube.client import Client, Refused
 from kube.source import Changed, Event, Listed, Source, Watched, list_path
-from mesh.istio.gateway import Gateway
+from mesh.istio.gateway import Gateway, ServerTLSMode
 from mesh.objects import Key
 from mesh.snapshot import Snapshot
 
@@ -51,7 +51,8 @@ def _names(spec: Gateway) -> Iterator[str]:
     for server in spec.servers:
         if server.tls is not None and server.tls.credential_name:
             yield server.tls.credential_name
-            yield server.tls.credential_name + CA_SUFFIX
+            if server.tls.mode is ServerTLSMode.MUTUAL:
+                yield server.tls.credential_name + CA_SUFFIX
 
 
 @dataclass(slots=True, eq=False)

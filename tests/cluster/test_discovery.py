@@ -147,7 +147,7 @@ def test_secrets_are_those_of_gateways_read_by_name_where_it_was_allowed(
     asked = {
         (use.namespace, use.name) for use in uses(log, account) | denied(log, account) if use.resource == "secrets"
     }
-    assert asked == {(own.namespace, "shop"), (own.namespace, "shop-cacert")}
+    assert asked == {(own.namespace, "shop")}
 
 
 SECRET = {"apiVersion": "v1", "kind": "Secret"}
@@ -166,13 +166,12 @@ GATEWAY = {
         ],
     },
 }
-NAMES = ["shop", "shop-cacert"]
 ALLOWED = {
     "roles": {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": "edge"},
-        "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": NAMES, "verbs": ["list", "watch"]}],
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["shop"], "verbs": ["list", "watch"]}],
     },
     "rolebindings": {
         "apiVersion": "rbac.authorization.k8s.io/v1",

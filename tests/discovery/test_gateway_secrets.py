@@ -56,9 +56,13 @@ def test_a_gateway_needs_what_it_is_told_to_serve(pods: list[tuple[str, str, str
         for label, namespace, annotations in pods
     )
     found = needed(snapshot(GATEWAY + text))
-    assert {(key.namespace, key.name) for key in found} == {
-        (namespace, name) for namespace in namespaces for name in ("shop", "shop-cacert")
-    }
+    assert {(key.namespace, key.name) for key in found} == {(namespace, "shop") for namespace in namespaces}
+
+
+def test_clients_may_be_checked_with_a_secret_of_its_own() -> None:
+    pod = POD.format(name="p", namespace="a", label="edge", annotations=IS_GATEWAY)
+    found = needed(snapshot(GATEWAY.replace("SIMPLE", "MUTUAL") + pod))
+    assert {key.name for key in found} == {"shop", "shop-cacert"}
 
 
 def test_nothing_is_needed_without_tls() -> None:
