@@ -122,7 +122,9 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     leads: Callable[[], bool] = lease or (lambda: True)
     pod_certificates = None
     if options.pod_certificates:
-        pod_certificates = PodCertificates(client, issuance, settings, pods, time.time, lambda: authority.bundle, leads)
+        pod_certificates = PodCertificates(
+            client, issuance, settings, pods, time.time, lambda: authority.bundle, metrics, leads
+        )
     rotation = rotation_service(
         authority,
         store,

@@ -53,8 +53,8 @@ _BUSY_MILLISECONDS = 5000
 class Record:
     """One issuance. Times are Unix seconds, `issuer` and `root` the serials of the intermediate and of its root.
 
-    `caller` is the kind of credential ("token", "certificate", "self"), `proof` which one: the id of the token (its
-    `jti`), the serial of the certificate. Never the credential itself.
+    `caller` is the kind of credential ("token", "certificate", "pod", "self"), `proof` which one: the id of the token
+    (its `jti`), the serial of the certificate. Never the credential itself.
     """
 
     serial: str

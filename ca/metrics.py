@@ -106,7 +106,7 @@ class Metrics:
             ["caller"],
             registry=self._registry,
         )
-        self._issued = {kind: issued.labels(kind) for kind in ("token", "certificate")}
+        self._issued = {kind: issued.labels(kind) for kind in ("token", "certificate", "pod")}
         self._refused = Counter(
             "heddle_ca_requests_refused",
             "Requests answered with an error, by its code",

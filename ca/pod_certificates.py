@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ import structlog
 
 from ca.callers import PodLookup
 from ca.issue import Issuance, Issued, rfc3339
+from ca.metrics import Metrics
 from ca.policy import Caller, check_key
 from ca.request import parse_request
 from ca.settings import CaSettings
@@ -48,9 +50,11 @@ class PodCertificates:
         pods: PodLookup,
         now: Callable[[], float],
         bundle: Callable[[], TrustBundle],
+        metrics: Metrics,
         leads: Callable[[], bool] = lambda: True,
     ) -> None:
         """`bundle`: what everyone trusts, for the ClusterTrustBundle beside the certificates."""
+        self._metrics = metrics
         self._client, self._issuance, self._settings = client, issuance, settings
         self._pods, self._now, self._leads = pods, now, leads
         self._bundle, self._published = bundle, _NOTHING
@@ -124,9 +128,13 @@ class PodCertificates:
     def _answer(self, found: Mapping[str, Any]) -> bool:
         metadata = found["metadata"]
         name = f"{metadata['namespace']}/{metadata['name']}"
+        began = time.perf_counter()
+        self._metrics.asked()
         try:
             status = self._issued(metadata["namespace"], found["spec"])
+            self._metrics.issued("pod", time.perf_counter() - began)
         except HeddleError as error:
+            self._metrics.certificate_refused(error)
             if error.status >= 500:
                 log.warning("a pod's certificate is not issued yet", request=name, error=str(error))
                 return False

@@ -17,7 +17,8 @@ from mesh.key_kinds import KEY_KINDS
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `kind` is how: "token", "certificate", or "self": the ca, for its own.
+    """An authenticated caller. `kind` is how: "token", "certificate", "pod" (the API server has verified a kubelet's
+    request for it), or "self": the ca, for its own.
 
     `proof` names the credential: a token's id, a certificate's serial (lower-case hexadecimal).
     """

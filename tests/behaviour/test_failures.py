@@ -149,8 +149,14 @@ def test_nothing_is_left_of_a_mesh_that_is_killed(tmp_path: Path) -> None:
         eventually(lambda: not any(process.alive for process in below), "processes go on")
         assert not namespaces & {at for pid in os.listdir("/proc") if pid.isdigit() for at in network_of(pid)}
         assert set(os.listdir("/sys/class/net")) <= interfaces
+    # The next one has nothing of it: it may be of another trust domain.
+    other = thing("ConfigMap", "istio", namespace="istio-system", data={"mesh": "trustDomain: west.example"})
+    (tmp_path / "manifests" / "settings.yaml").write_text(yaml.safe_dump(other))
     with local_mesh(tmp_path, tmp_path / "manifests", HERE / "images.yaml") as again:
         assert again.settle()["ready"]
+        issued = again.json("certificates")["certificates"]
+        assert "spiffe://west.example/ns/mesh/sa/echo" in {each["identity"] for each in issued}
+        assert {each["identity"].split("/")[2] for each in issued} == {"west.example"}
 
 
 def network_of(pid: str) -> set[str]:

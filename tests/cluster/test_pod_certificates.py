@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from ca.authority import Authority
 from ca.issue import Issuance
 from ca.ledger import Ledger
+from ca.metrics import Metrics
 from ca.pod_certificates import API, BUNDLE, SIGNER, PodCertificates
 from ca.pods import ask_api
 from ca.settings import DAY, CaSettings
@@ -38,7 +39,10 @@ class Setting:
         self.ledger = Ledger(None)
         issuance = Issuance(authority, self.ledger, SETTINGS, time.time)
         self.root = x509.load_pem_x509_certificate(authority.bundle.roots[0].encode())
-        self.signer = PodCertificates(ca, issuance, SETTINGS, ask_api(self.client), time.time, lambda: authority.bundle)
+        self.metrics = Metrics()
+        self.signer = PodCertificates(
+            ca, issuance, SETTINGS, ask_api(self.client), time.time, lambda: authority.bundle, self.metrics
+        )
         self.node = self.client.post("/api/v1/nodes", {"metadata": {"name": f"node-{namespace}"}})
         core = f"/api/v1/namespaces/{namespace}"
         self.account = self.client.post(f"{core}/serviceaccounts", {"metadata": {"name": "reviews"}})
@@ -110,6 +114,7 @@ def test_a_pod_gets_its_svid(setting: Setting) -> None:
     assert uris == [f"spiffe://cluster.local/ns/{setting.namespace}/sa/reviews"]
     (record,) = setting.ledger.list(valid_at=None)
     assert (record.caller, record.pod_name, record.node) == ("pod", "reviews-1", setting.node["metadata"]["name"])
+    assert 'heddle_ca_certificates_issued_total{caller="pod"} 1.0' in setting.metrics.text().decode()
 
 
 @pytest.mark.parametrize(
