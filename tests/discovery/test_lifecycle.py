@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.discovery.harness import (
-    DISCOVERY,
+    HOME,
     OPERATOR,
     ROLE,
     Cluster,
@@ -90,7 +90,7 @@ def test_a_killed_worker_comes_back(discovery: DiscoveryProcess) -> None:
 def test_a_new_certificate_and_new_roots_hold_from_the_next_connection_on(discovery: DiscoveryProcess) -> None:
     agent = settled(agent_a(discovery))
     new = Authority("new root")
-    certificate = new.issue(uri=DISCOVERY)
+    certificate = new.issue(uri=ROLE.format(HOME, "heddle-discovery"))
     discovery.roots.write_text(discovery.authority.root_pem + new.root_pem)
     discovery.certificate.write_text(certificate.chain_pem)
     discovery.key.write_text(certificate.key_pem)
