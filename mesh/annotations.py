@@ -426,9 +426,14 @@ def unheeded_annotations(annotations: Mapping[str, str]) -> list[str]:
             continue
         domain = name[: name.find("/") + 1]
         if domain.endswith(_OURS):
-            near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.85)
-            found.append(f"annotation {name} is not acted on" + (f"; did you mean {near[0]}?" if near else ""))
+            near = nearest_annotation(name)
+            found.append(f"annotation {name} is not acted on" + (f"; did you mean {near}?" if near else ""))
     return found
+
+
+def nearest_annotation(name: str) -> str:
+    """The annotation that a misspelled one probably is; "" for one that is known, or like none."""
+    return "" if name in _BY_NAME else next(iter(get_close_matches(name, _BY_NAME, n=1, cutoff=0.85)), "")
 
 
 def unheeded_labels(labels: Mapping[str, str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.errors import InvalidInput
 from mesh.problems import Path, show
-from mesh.yaml_values import DEEPEST, Unreadable, compose, line_of, load
+from mesh.yaml_values import DEEPEST, Unreadable, compose, line_of, load, span_of
 
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _JSON = json.JSONDecoder(object_pairs_hook=lambda pairs: _once(pairs))
@@ -64,6 +64,13 @@ class _Part:
         except Unreadable:  # JSON that is no YAML: with tabs
             return self.first_line
 
+    def span_of(self, path: Path) -> tuple[int, int] | None:
+        try:
+            span = span_of(_node(self.text), path)
+        except Unreadable:
+            return None
+        return (self.first_line + span[0], self.first_line + span[1]) if span else None
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -102,6 +109,10 @@ class Document:
     def line_of(self, path: Path) -> int:
         """The line, from 1, of the field at `path` (such as `("spec", "http", 0)`), or of the nearest above it."""
         return self._part.line_of((*self.within, *path))
+
+    def span_of(self, path: Path) -> tuple[int, int] | None:
+        """The first line, from 1, of the entry at `path`, and that after its last; None where there is none."""
+        return self._part.span_of((*self.within, *path))
 
 
 @dataclass(frozen=True, slots=True)

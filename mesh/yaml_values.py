@@ -83,6 +83,35 @@ def line_of(node: yaml.Node | None, path: Path) -> int:
     return line
 
 
+def span_of(node: yaml.Node | None, path: Path) -> tuple[int, int] | None:
+    """The first line, from 0, of the entry at `path` (a key with its value, an item of a list), and that after it.
+
+    None where there is no such entry. Comments and blank lines after it are not its own.
+    """
+    first = last = -1
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == step), None)
+            if found is None:
+                return None
+            first, node = _line(found[0]), found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            first = _line(node)
+        else:
+            return None
+        last = _last_line(node)
+    return (first, last + 1) if path else None
+
+
+def _last_line(node: yaml.Node) -> int:
+    """Where the last of its scalars ends; a block's own end is where the next one begins."""
+    if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
+        below = node.value[-1]
+        return _last_line(below[1] if isinstance(node, yaml.MappingNode) else below)
+    return int(node.end_mark.line)
+
+
 class _Reader:
     """Converts one document; counts its values."""
 

@@ -35,6 +35,7 @@ class Placed:
     finding: Finding
     file: str = ""
     line: int = 0
+    document: Document | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def _of_maker(
     if maker is None or (maker.kind, Key(maker.namespace, maker.name)) not in places:
         return finding
     way = ("spec", "jobTemplate", "spec", "template") if maker.kind == "CronJob" else ("spec", "template")
-    return replace(finding, about=maker, problem=finding.problem.under(*way))
+    fix = replace(finding.fix, path=(*way, *finding.fix.path)) if finding.fix else None
+    return replace(finding, about=maker, problem=finding.problem.under(*way), fix=fix)
 
 
 def _placed(finding: Finding, places: Mapping[tuple[str, Key], Document]) -> Placed:
@@ -153,7 +155,7 @@ def _placed(finding: Finding, places: Mapping[tuple[str, Key], Document]) -> Pla
     document = places.get((about.kind, Key(about.namespace, about.name)))
     if document is None:
         return Placed(finding)
-    return Placed(finding, document.source, document.line_of(finding.problem.path))
+    return Placed(finding, document.source, document.line_of(finding.problem.path), document)
 
 
 def _of_text(problem: ManifestProblem) -> Placed:

@@ -15,7 +15,7 @@ _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: 
 
 def text(found: Sequence[Placed], looked_at: int) -> str:
     """A line for each, as compilers write them, and a summary."""
-    lines = [_line(each) for each in found]
+    lines = [line(each) for each in found]
     counts = [_count(sum(each.finding.severity is severity for each in found), severity) for severity in Severity]
     return "\n".join([*lines, f"{looked_at} objects looked at: {', '.join(counts)}"])
 
@@ -37,7 +37,8 @@ def sarif(found: Sequence[Placed], version: str) -> dict[str, Any]:
     return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
 
-def _line(each: Placed) -> str:
+def line(each: Placed) -> str:
+    """`FILE:LINE: SEVERITY CODE: OBJECT: FIELD: MESSAGE (HINT)`."""
     place = f"{each.file}:{each.line}: " if each.file else ""
     about = str(each.finding.about).strip()
     who = f"{about}: " if about else ""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 import orjson
 import yaml
 
+from cli.analysing.fixes import corrected
 from cli.analysing.found import Placed, at_least, found, kept, suppression
-from cli.analysing.view import as_json, sarif, text
+from cli.analysing.view import as_json, line, sarif, text
 from cli.control_namespace import mesh_options
 from cli.diffing.overlay import applied
-from cli.manifest_files import Manifests, read_manifests
+from cli.manifest_files import STANDARD_INPUT, Manifests, read_manifests
 from cli.mesh_objects import live_objects
 from local.offline import Objects, completed
 from mesh.analysis.model import Severity
@@ -36,6 +38,7 @@ OUTPUTS = ("text", "json", "yaml", "sarif")
 @click.option(
     "--on-mesh", is_flag=True, help="Look at the manifests of -f as if they were applied to the mesh that runs."
 )
+@click.option("--fix", is_flag=True, help="Correct the manifests of -f where that is mechanical, and report the rest.")
 @click.option("-n", "--namespace", default="", help="Report on objects of this namespace only.")
 @click.option(
     "-S",
@@ -57,6 +60,7 @@ OUTPUTS = ("text", "json", "yaml", "sarif")
 def command(
     files: tuple[str, ...],
     on_mesh: bool,
+    fix: bool,
     namespace: str,
     suppress: tuple[str, ...],
     fail_on: str,
@@ -75,7 +79,11 @@ def command(
         silent = [suppression(each) for each in suppress]
         if on_mesh and not files:
             raise InvalidInput("there are no manifests to apply", field="--on-mesh", hint="name them with -f")
+        if fix and (not files or STANDARD_INPUT in files):
+            raise InvalidInput("only files can be corrected", field="--fix", hint="name them with -f")
         placed, looked_at = _analysed(files, on_mesh, kubeconfig)
+        if fix and _correct(kept(placed, silent, namespace, files_only=True)):
+            placed, looked_at = _analysed(files, on_mesh, kubeconfig)
     except HeddleError as error:
         click.echo(f"heddle: {error}", err=True)
         raise click.exceptions.Exit(FAILED) from None
@@ -97,6 +105,23 @@ def _analysed(files: tuple[str, ...], on_mesh: bool, kubeconfig: str) -> tuple[l
         objects, _ = applied(live_objects(kubeconfig), read.documents, DEFAULT_NAMESPACE)
         return found(objects, read.documents, read.problems, complete=True), len(read.documents)
     return found(_of_files(read), read.documents, read.problems, complete=False), len(read.documents)
+
+
+def _correct(placed: list[Placed]) -> bool:
+    """Rewrites the files, and says what was corrected; whether anything was."""
+    by_file: dict[str, list[Placed]] = {}
+    for each in placed:
+        by_file.setdefault(each.file, []).append(each)
+    every: list[Placed] = []
+    for file, found_there in by_file.items():
+        path = Path(file)
+        text, done = corrected(path.read_text(), found_there)
+        if done:
+            path.write_text(text)
+            every += reversed(done)
+    for each in every:
+        click.echo(f"corrected: {line(each)}", err=True)
+    return bool(every)
 
 
 def _of_files(read: Manifests) -> Objects:

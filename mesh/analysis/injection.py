@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mesh.analysis.model import Code, Finding, Severity
+from mesh.analysis.model import Code, Finding, Fix, Severity
 from mesh.analysis.view import View
-from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION, parse_options, unheeded_annotations
+from mesh.annotations import (
+    INJECT,
+    NAMESPACE_INJECTION,
+    REVISION,
+    nearest_annotation,
+    parse_options,
+    unheeded_annotations,
+)
 from mesh.objects import Namespace, Pod, Service
 from mesh.problems import ObjectErrors
 
@@ -70,7 +77,8 @@ def namespace_says_what_it_wants(view: View, thing: Namespace) -> Iterator[Findi
     if NAMESPACE_INJECTION in labels and REVISION in labels:
         says = f"both labels are there: {NAMESPACE_INJECTION} decides, and {REVISION} is not used"
         path = ("metadata", "labels", REVISION)
-        yield TWO_LABELS.on(thing, *path, says=says, hint="remove one of the two", value=labels[REVISION])
+        hint = "remove one of the two"
+        yield TWO_LABELS.on(thing, *path, says=says, hint=hint, value=labels[REVISION], fix=Fix(path))
     own = _KUBERNETES_OWN | {view.snapshot.settings.root_namespace}
     if NAMESPACE_INJECTION in labels or REVISION in labels or thing.meta.name in own:
         return
@@ -101,7 +109,9 @@ def annotations_are_understood(view: View, thing: Pod) -> Iterator[Finding]:
         for says in unheeded_annotations({name: annotations[name]}):
             path = ("metadata", "annotations", name)
             hint = "docs/reference/annotations.md has those that count"
-            yield UNKNOWN_ANNOTATION.on(thing, *path, says=says, hint=hint, value=annotations[name])
+            meant = nearest_annotation(name)
+            fix = Fix(path, meant) if meant and meant not in annotations else None
+            yield UNKNOWN_ANNOTATION.on(thing, *path, says=says, hint=hint, value=annotations[name], fix=fix)
     try:
         parse_options(annotations, f"Pod {thing.meta.key}")
     except ObjectErrors as error:

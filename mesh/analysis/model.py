@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from mesh.istio.base import IstioObject
-from mesh.problems import FieldProblem, Step, show
+from mesh.problems import FieldProblem, Path, Step, show
 
 
 class Severity(StrEnum):
@@ -16,6 +16,15 @@ class Severity(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """The way out, where it is mechanical and changes nothing else: what stands at `path` is taken out, or gets the
+    name `rename`."""
+
+    path: Path
+    rename: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,13 @@ class Code:
     fix: str
     istio: tuple[str, ...] = ()
 
-    def on(self, thing: Any, *path: Step, says: str, hint: str, value: object = None) -> Finding:
+    def on(
+        self, thing: Any, *path: Step, says: str, hint: str, value: object = None, fix: Fix | None = None
+    ) -> Finding:
         """The finding on `thing` (an IstioObject, or a value of mesh.objects) at the field `path`."""
         shown = "" if value is None else show(value)
         problem = FieldProblem(path, says, hint, shown, warning=self.severity is not Severity.ERROR)
-        return Finding(self, subject_of(thing), problem)
+        return Finding(self, subject_of(thing), problem, fix)
 
 
 class Subject(NamedTuple):
@@ -64,6 +75,7 @@ class Finding:
     code: Code
     about: Subject
     problem: FieldProblem
+    fix: Fix | None = None
 
     @property
     def severity(self) -> Severity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mesh.analysis.model import Code, Finding, Severity
+from mesh.analysis.model import Code, Finding, Fix, Severity
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject, age
 from mesh.istio.rules import host_covers
@@ -74,7 +74,8 @@ def rules_are_reached(view: View, thing: IstioObject[VirtualService]) -> Iterato
         hint = "move it to the front, or remove it"
         if takes_all is not None:
             says = f"http[{takes_all}] takes every request: this rule is never reached"
-            yield UNREACHABLE.on(thing, "spec", "http", index, says=says, hint=hint)
+            fix = Fix(("spec", "http", index))
+            yield UNREACHABLE.on(thing, "spec", "http", index, says=says, hint=hint, fix=fix)
             continue
         for nth, match in enumerate(route.match):
             told = match.model_copy(update={"name": "", "stat_prefix": ""})

@@ -136,9 +136,83 @@ def test_what_is_not_acted_upon_is_said() -> None:
     assert done.stdout.startswith("-:2: warning HDL0003: Sidecar default/s: kind: ")
 
 
+FIXABLE = """# Kept, as every comment.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels:
+    istio-injection: enabled
+    istio.io/rev: canary  # goes with its line
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web]
+  http:
+    - match: [{uri: {prefix: /a}}]
+      route:
+        - destination: {host: web}
+    - route:
+        - destination: {host: web}
+    # of the rule below
+    - match: [{uri: {prefix: /late}}]
+      route:
+        - destination: {host: web}
+
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {}
+  template:
+    metadata:
+      labels: {app: web}
+      annotations:
+        sidecar.istio.io/proxyCPUs: 100m
+    spec: {containers: [{name: a, image: a}]}
+"""
+
+
+def test_what_is_mechanical_is_corrected_and_nothing_else(file: str) -> None:
+    Path(file).write_text(FIXABLE)
+    assert codes("-f", file) == ["HDL0503", "HDL0202", "HDL0504"]
+    done = run("-f", file, "--fix")
+    assert done.exit_code == 0
+    assert done.stdout == "4 objects looked at: 0 errors, 0 warnings, 0 info\n"
+    assert done.stderr.count("corrected: f.yaml:") == 3
+    gone = ("    istio.io/rev: canary  # goes with its line\n", LATE)
+    expected = FIXABLE.replace("proxyCPUs", "proxyCPU")
+    for lines in gone:
+        assert lines in expected
+        expected = expected.replace(lines, "")
+    assert Path(file).read_text() == expected
+
+
+LATE = "    - match: [{uri: {prefix: /late}}]\n      route:\n        - destination: {host: web}\n"
+
+
+def test_what_lines_do_not_tell_is_left_to_its_author(file: str) -> None:
+    one_line = (
+        "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {istio-injection: enabled, istio.io/rev: b}}}\n"
+    )
+    Path(file).write_text(one_line)
+    done = run("-f", file, "--fix")
+    assert "HDL0503" in done.stdout
+    assert Path(file).read_text() == one_line
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("-f", "-", "--fix"), "--fix: only files can be corrected"),
         (("-f", "none.yaml"), "none.yaml: it cannot be read"),
         (("-f", "-", "-S", "=x"), "--suppress: '=x' suppresses nothing"),
         (("--on-mesh",), "--on-mesh: there are no manifests to apply"),
