@@ -20,7 +20,7 @@ from cli.mesh_objects import embedded_objects, events_of
 from discovery.explain.explain import explain
 from discovery.explain.model import Branch, Explanation, Part, Request, Result, Transport
 from discovery.plan.memo import Scopes
-from discovery.snapshots import SnapshotBuilder
+from discovery.snapshots import SnapshotBuilder, settings_of
 from mesh.objects import Key
 from mesh.snapshot import Snapshot
 
@@ -38,7 +38,7 @@ class Explained:
     _outside: str = ""
     _version: int = -1
     _snapshot: Snapshot = field(default_factory=Snapshot)
-    _builder: SnapshotBuilder = field(default_factory=SnapshotBuilder)
+    _builder: SnapshotBuilder = field(default_factory=lambda: SnapshotBuilder(settings_of()))
     _scopes: Scopes = field(default_factory=Scopes)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
