@@ -38,13 +38,25 @@ class Counts:
 
 
 class Load:
-    """Requests to `http://host:port/path` from some keep-alive connections, until `stop` or `requests` are sent."""
+    """Requests to `http://host:port/path` from some keep-alive connections, until `stop` or `requests` are sent.
+
+    Each connection asks as fast as it is answered, or `pause` seconds after an answer.
+    """
 
     def __init__(
-        self, host: str, port: int, path: str, label: Callable[[Any], str], *, connections: int = 4, requests: int = 0
+        self,
+        host: str,
+        port: int,
+        path: str,
+        label: Callable[[Any], str],
+        *,
+        connections: int = 4,
+        requests: int = 0,
+        pause: float = 0.0,
     ) -> None:
         self._target, self._path, self._label = (host, port), path, label
         self._left = requests or 1 << 62
+        self._pause = pause
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._counts = Counts()
@@ -75,6 +87,7 @@ class Load:
         counts = Counts()
         connection = http.client.HTTPConnection(*self._target, timeout=TIMEOUT_SECONDS)
         while self._take():
+            self._stop.wait(self._pause)
             began = time.perf_counter()
             try:
                 connection.request("GET", self._path)

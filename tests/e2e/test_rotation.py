@@ -45,7 +45,8 @@ def version(answer: Any) -> str:
 
 
 def load(mesh: LocalMesh) -> Load:
-    return Load("127.0.0.1", mesh.port, PRODUCT, version, connections=3).start()
+    """A stream, which leaves the processors to what happens in it."""
+    return Load("127.0.0.1", mesh.port, PRODUCT, version, connections=3, pause=0.03).start()
 
 
 def follow(engine: Mesh, does: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
