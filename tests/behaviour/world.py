@@ -176,7 +176,17 @@ class World:
         self.written[name] = new
         for kind in {kind for kind, *_ in new} & DISCOVERED:
             self._await_applied(kind)
-        return self.settle() if settle else {}
+        if not settle:
+            return {}
+        self._await_there({(namespace, name) for kind, namespace, name in new if kind == "Pod"})
+        return self.settle()
+
+    def _await_there(self, pods: set[tuple[str, str]]) -> None:
+        """Wait until the engine has them: the webhook is asked about each of them after its file is read."""
+        eventually(
+            lambda: pods <= {(pod["namespace"], pod["name"]) for pod in self.engine.get("/status")["pods"]},
+            f"{pods} are not there",
+        )
 
     def _await_gone(self, things: set[tuple[str, str, str]]) -> None:
         """Wait until the engine has deleted them: it does not do so at once, for the file may be half saved."""
@@ -220,10 +230,11 @@ class World:
 
 def eventually(check: Callable[[], Any], complaint: str, seconds: float = SECONDS) -> Any:
     """The first true value of `check()`."""
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := check()):
-        assert time.monotonic() < until, complaint
-        time.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < seconds, complaint
+        time.sleep(0.02 if waited < 0.5 else 0.1)
     return found
 
 

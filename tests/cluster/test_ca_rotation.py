@@ -45,7 +45,7 @@ def leader(own: Place) -> str:
 
 
 def eventually(desk: Desk, holds: Callable[[Rotation], bool]) -> Rotation:
-    wait_for(lambda: holds(desk.current()[1]), looks=4000)
+    wait_for(lambda: holds(desk.current()[1]))
     return desk.current()[1]
 
 

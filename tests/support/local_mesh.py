@@ -76,7 +76,7 @@ class LocalMesh:
         until = time.monotonic() + SETTLE_SECONDS
         while self._told() == before:
             assert time.monotonic() < until, f"{name} as written changes nothing"
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def _told(self) -> tuple[int, list[str]]:
         status = Mesh(self.state).get("/status")
