@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is compiled is kept, also where the environment says otherwise: a test run starts Python some thousand times.
+export PYTHONDONTWRITEBYTECODE :=
+
 # For tests on a real Kubernetes, beside Go.
 CLUSTER_PACKAGES := etcd-server runc containernetworking-plugins conntrack buildah debootstrap
 
