@@ -1,10 +1,12 @@
 """Which tests follow one another in one process when a run has several (`pytest -n`), and in which order they start.
 
-Tests of one lane share what is made once a run, or must not be at work at the same time. The lane `machine` has all
-that load the machine with a cluster or a mesh, and all that look at its interfaces, mounts and rules: in it one follows
-the other, so that a test of traffic without a single failure never has to share two processors with another cluster.
-Which files are in it follows from the fixtures that they use, or from their own `xdist_group` mark; every other file is
-a lane of its own. Lanes that take longest come first, so that no process is left alone with one at the end.
+Tests of one lane share what is made once a run, or must not be at work at the same time. All that use the cluster are a
+lane, and all that use a local mesh: which they are follows from the fixtures that they use. Files that look at this
+machine's own interfaces, mounts and rules, or change them, say that they are of the lane `machine`. Every other file is
+a lane of its own. The long lanes come first, and in them what asks for traffic without a single failure comes last: so
+no process is left alone with one at the end, and least else is at work then.
+
+What a lane shares ends with it: a mesh that nobody asks any more still takes its part of the processors.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +23,35 @@ import pytest
 
 from local import linux
 
-# The lane of what is made once a run and keeps the machine busy. While other lanes are at work, what needs it least.
-MACHINE_LANE = "machine"
-ORDER_OF_FIXTURES = ("api_server", "", "world", "bookinfo", "cluster")  # "": files of the lane by their own mark
+# Of the fixtures that are there once a process: the lane of the files that use one. Others, of which each process may
+# well have one of its own, as an API server is there in seconds, say nothing about lanes.
+LANES_OF_FIXTURES = {"cluster": "cluster", "world": "meshes", "bookinfo": "meshes"}
 
-# Lanes, files or folders, in the order in which they start; what is not here starts after these.
+# Lanes, files or folders, in the order in which they start, and files in the order in which they come in their lane;
+# what is not here comes after these.
 FIRST = (
-    MACHINE_LANE,
+    "cluster",
+    "meshes",
     "tests/cluster",
+    "tests/install",
+    "machine",
     "tests/local",
     "tests/ca",
     "tests/discovery",
     "tests/fuzz",
 )
+LAST_IN_LANE = ("tests/e2e/", "tests/cluster/test_bookinfo.py")
 
 # The mark of files whose tests add to this machine's interfaces, mounts and rules, or look whether anything did.
-MACHINE = pytest.mark.xdist_group(MACHINE_LANE)
+MACHINE = pytest.mark.xdist_group("machine")
 
-# One for the lane `machine`; in the others, tests wait about as much as they compute.
-PROCESSES_BESIDES = 1
+# One for the lane `cluster` and one for the lane `meshes`, which wait more than they compute.
+PROCESSES_BESIDES = 2
 MOST_PROCESSES = 8
+
+
+SHARED = pytest.StashKey[dict[str, set[str]]]()
+"""The shared fixtures of each file."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,13 +83,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     lanes: dict[str, str] = {}
     for item in items:
         mark = item.get_closest_marker("xdist_group")
-        lanes[_file(item)] = mark.args[0] if mark else MACHINE_LANE if shared[_file(item)] else _file(item)
-    items.sort(key=lambda item: (_place(lanes[_file(item)]), _turn(shared[_file(item)])))
+        lanes[_file(item)] = mark.args[0] if mark else _lane(_file(item), shared[_file(item)])
+    items.sort(key=lambda item: (_place(lanes[_file(item)]), _file(item).startswith(LAST_IN_LANE)))
+    config.stash[SHARED] = shared
     # All processes write the same; the one that schedules reads it before any test runs.
     target = written(config.workerinput["testrunuid"])
     unfinished = target.with_suffix(f".{os.getpid()}")
     unfinished.write_text(json.dumps(lanes))
     unfinished.replace(target)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """In each process of a run that has several: end what no test of the next file shares with this one's."""
+    yield
+    shared = item.config.stash.get(SHARED, {})
+    following = shared.get(_file(nextitem), set()) if nextitem else set()
+    for name in shared.get(_file(item), set()) - following:
+        for definition in item.session._fixturemanager.getfixturedefs(name, item) or ():
+            definition.finish(item._request)  # type: ignore[attr-defined]
 
 
 def written(run: str) -> Path:
@@ -101,11 +125,11 @@ def _shared_fixtures(item: pytest.Item) -> set[str]:
     }
 
 
+def _lane(file: str, fixtures: set[str]) -> str:
+    """That of a file without a mark, whose tests use these."""
+    return next((LANES_OF_FIXTURES[name] for name in sorted(fixtures & LANES_OF_FIXTURES.keys())), file)
+
+
 def _place(lane: str) -> int:
-    """When a lane, or the lane of a test's file, starts."""
+    """When a lane starts."""
     return next((number for number, name in enumerate(FIRST) if lane.startswith(name)), len(FIRST))
-
-
-def _turn(fixtures: set[str]) -> int:
-    """When a file's tests come in the lane `machine`: with the last of the fixtures that they use."""
-    return max((ORDER_OF_FIXTURES.index(name) for name in fixtures or {""} if name in ORDER_OF_FIXTURES), default=0)
