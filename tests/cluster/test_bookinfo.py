@@ -6,24 +6,20 @@ may fail, whatever is done to the pods of the app or of the control plane.
 from __future__ import annotations
 
 import base64
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from local.linux import die_with_parent
 from mesh.errors import HeddleError, Unavailable
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as CONTROL
 from tests.cluster.installing import find, heddle, uninstall
 from tests.support.certificates import Authority
+from tests.support.steady_load import SteadyLoad, load_command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -62,32 +58,10 @@ TLS_ROUTE = {
 }
 
 
-class Load:
-    """tests/cluster/load.py on the node, outside of the mesh."""
-
-    def __init__(self, cluster: Cluster, *arguments: str) -> None:
-        assert cluster.node is not None, "requests come from the node, which is only ours in a cluster that is"
-        command = [sys.executable, str(Path(__file__).parent / "load.py"), *arguments]
-        self._process = subprocess.Popen(
-            cluster.node.inside(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=die_with_parent,
-        )
-
-    def take(self) -> dict[str, Any]:
-        """What was counted since the last call."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        counted: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return counted
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+def load(cluster: Cluster, url: str, *tls: str) -> SteadyLoad:
+    """Half of the requests, from the node, outside of the mesh."""
+    assert cluster.node is not None, "requests come from the node, which is only ours in a cluster that is"
+    return SteadyLoad(cluster.node.inside(load_command(url, RATE / 2, *tls)))
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +100,16 @@ def bookinfo(cluster: Cluster, authority: Authority) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def loads(bookinfo: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Load]]:
+def loads(
+    bookinfo: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[SteadyLoad]]:
     """Half of the requests by HTTP, half by TLS that ends at the gateway."""
     address = bookinfo.client.get(f"/api/v1/namespaces/{APP}/services/istio-ingressgateway")["spec"]["clusterIP"]
     roots = tmp_path_factory.mktemp("tls") / "roots.pem"
     roots.write_text(authority.root_pem)
-    path, rate = "/productpage", str(RATE / 2)
     made = [
-        Load(bookinfo, f"http://{address}{path}", rate),
-        Load(bookinfo, f"https://{address}:443{path}", rate, str(roots), NAME),
+        load(bookinfo, f"http://{address}/productpage"),
+        load(bookinfo, f"https://{address}:443/productpage", str(roots), NAME),
     ]
     eventually(lambda: all(each.take()["requests"] > 10 and not each.take()["failures"] for each in made), "the load")
     yield made
@@ -143,7 +118,7 @@ def loads(bookinfo: Cluster, authority: Authority, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def nothing_fails(loads: list[Load]) -> Iterator[None]:
+def nothing_fails(loads: list[SteadyLoad]) -> Iterator[None]:
     """No request of those that are made during the test, and a little longer, fails."""
     for each in loads:
         each.take()
