@@ -129,7 +129,7 @@ KINDS: tuple[Kind, ...] = (
         _DISCOVERY,
         planned=True,
     ),
-    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries", True, Telemetry, _DISCOVERY, planned=True),
+    Kind(TELEMETRY, ("v1", "v1alpha1"), "Telemetry", "telemetries", True, Telemetry, _DISCOVERY),
     Kind(EXTENSIONS, ("v1alpha1",), "WasmPlugin", "wasmplugins", True, WasmPlugin, _DISCOVERY, planned=True),
     # Heddle's own
     Kind(HEDDLE, ("v1",), "WorkloadCertificate", "workloadcertificates", True, WorkloadCertificate),

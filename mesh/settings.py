@@ -17,6 +17,7 @@ from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, check_trust_d
 from mesh.istio.durations import parse_duration
 from mesh.istio.rules import is_dns_label
 from mesh.problems import show
+from mesh.providers import DefaultProviders, ExtensionProvider, json_fields
 from mesh.yaml_values import Unreadable, load
 
 CLUSTER_DOMAIN = "cluster.local"
@@ -124,6 +125,10 @@ class MeshSettings(_Settings):
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
+    access_log_format: str = ""
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    extension_providers: tuple[ExtensionProvider, ...] = ()
+    default_providers: DefaultProviders = DefaultProviders()
     enable_prometheus_merge: bool = True
     default_config: ProxyConfig = ProxyConfig()
     heddle: HeddleSettings = HeddleSettings()
@@ -139,6 +144,12 @@ class MeshSettings(_Settings):
     def _own_roots(self) -> Self:
         if any(self.trust_domain in each.trust_domains for each in self.ca_certificates):
             raise ValueError(f"caCertificates: the roots of {self.trust_domain} are the ca's, and no others")
+        return self
+
+    @model_validator(mode="after")
+    def _log_format(self) -> Self:
+        if self.access_log_encoding == "JSON" and self.access_log_format:
+            json_fields(self.access_log_format)
         return self
 
     def ignored_fields(self) -> list[str]:

@@ -29,6 +29,7 @@ from discovery.plan.model import (
     OutboundListener,
     Plan,
     Problem,
+    Reporting,
     Resolution,
     Role,
 )
@@ -229,18 +230,30 @@ def _problems(before: tuple[Problem, ...], after: tuple[Problem, ...]) -> Iterat
 def _settings(before: Plan, after: Plan) -> Iterator[Change]:
     for part, what, was, now in (
         ("unknown destinations", "passed through", before.allow_any, after.allow_any),
-        ("access log", "", before.access_log, after.access_log),
         ("other trust domains", "", before.other_trust_domains, after.other_trust_domains),
         ("identity", "", before.proxy.identity, after.proxy.identity),
     ):
         if was != now:
             yield Change(part, "", what, said(was), said(now), () if part == "identity" else (SETTINGS,))
+    yield from _reporting(before.reporting, after.reporting)
     if after.proxy.role is Role.SIDECAR and before.inbound_default is not after.inbound_default:
         # Every port has the policies of its workload among its origins.
         ports = (*after.inbound, *before.inbound)
         policies = dict.fromkeys(each for port in ports for each in port.origins if each.kind == "PeerAuthentication")
-        was, now = before.inbound_default.value, after.inbound_default.value
-        yield Change("ports that nobody names", "", "peer tls", was, now, tuple(policies))
+        old, new = before.inbound_default.value, after.inbound_default.value
+        yield Change("ports that nobody names", "", "peer tls", old, new, tuple(policies))
+
+
+def _reporting(before: Reporting, after: Reporting) -> Iterator[Change]:
+    origins = tuple(dict.fromkeys((*before.origins, *after.origins, SETTINGS)))
+    for part, old, new in (
+        ("access log of requests out", before.client_logs, after.client_logs),
+        ("access log of requests in", before.server_logs, after.server_logs),
+        ("metrics of requests out", before.client_metrics, after.client_metrics),
+        ("metrics of requests in", before.server_metrics, after.server_metrics),
+    ):
+        if old != new:
+            yield Change(part, "", "", said(old), said(new), origins)
 
 
 def _because(change: Change, touched: frozenset[Origin]) -> Change:

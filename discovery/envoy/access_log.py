@@ -1,8 +1,9 @@
-"""Access logs: to a file, a line a request or connection, in the fields and order of Istio's default."""
+"""Access logs: to a file, a line a request or connection, by default in the fields and order of Istio's."""
 
 from __future__ import annotations
 
 from discovery.envoy.values import Json
+from discovery.plan.model import AccessLog
 
 _FIELDS = (
     "[%START_TIME%]",
@@ -29,26 +30,45 @@ _FIELDS = (
     "%ROUTE_NAME%",
 )
 _FORMAT = " ".join(_FIELDS) + "\n"
+_CEL_FILTER = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+
+CONNECTION_END: Json = {"log_type_filter": {"types": ["TcpConnectionEnd"]}}
+"""Of the logs of a TCP proxy only that of the end."""
+_REFUSED: Json = {"response_flag_filter": {"flags": ["NR"]}}
 
 
-def file_log(path: str) -> list[Json]:
-    """The access logger that writes to the file `path`; none when it is empty."""
-    return [_file(path)] if path else []
-
-
-def refused_log(path: str) -> Json:
-    """The `access_log` field of a listener: only connections that no filter chain takes (plain text under STRICT)."""
-    if not path:
-        return {}
-    return {"access_log": [{**_file(path), "filter": {"response_flag_filter": {"flags": ["NR"]}}}]}
-
-
-def _file(path: str) -> Json:
+def file_log(log: AccessLog, *filters: Json) -> Json:
+    """The access logger that writes `log`, of what passes all `filters` and its own expression."""
+    if log.expression:
+        filters = (*filters, _by_expression(log.expression))
+    only: Json = {}
+    if len(filters) == 1:
+        only = {"filter": filters[0]}
+    elif filters:
+        only = {"filter": {"and_filter": {"filters": list(filters)}}}
     return {
         "name": "envoy.access_loggers.file",
+        **only,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": path,
-            "log_format": {"text_format_source": {"inline_string": _FORMAT}},
+            "path": log.path,
+            "log_format": _format(log),
         },
     }
+
+
+def refused(log: AccessLog) -> Json:
+    """The same for connections that no filter chain takes."""
+    return file_log(log, _REFUSED)
+
+
+def _format(log: AccessLog) -> Json:
+    if log.fields:
+        return {"json_format": dict(log.fields)}
+    text = log.text or _FORMAT
+    return {"text_format_source": {"inline_string": text if text.endswith("\n") else f"{text}\n"}}
+
+
+def _by_expression(expression: str) -> Json:
+    config = {"@type": _CEL_FILTER, "expression": expression}
+    return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}

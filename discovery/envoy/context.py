@@ -10,12 +10,10 @@ from discovery.plan.model import NOTHING, Reporting
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`trust_domains`: whose workloads are let in, the own first. `access_log`: a file, or empty for none. `ipv6`: the
-    pod has an address of that version. `reporting`: what the proxy reports; the same for most, so that what is
-    rendered with it is shared."""
+    """`trust_domains`: whose workloads are let in, the own first. `ipv6`: the pod has an address of that version.
+    `reporting`: what the proxy reports; the same object for most, so that what is rendered with it is shared."""
 
     trust_domains: tuple[str, ...]
-    access_log: str
     ipv6: bool = False
     reporting: Reporting = NOTHING
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from discovery.envoy import network, tls
-from discovery.envoy.access_log import refused_log
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
 from discovery.envoy.metrics import Reporter
-from discovery.envoy.reports import http_reports, tcp_reports
+from discovery.envoy.reports import http_reports, refused_log, tcp_reports
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import GatewayListener, GatewayServer
 from mesh.wire import ResourceType
@@ -31,7 +30,7 @@ def gateway_listener(listener: GatewayListener, context: Context) -> Json:
             _chain(listener, server, f"{listener.name}/{number}", any_tls, context)
             for number, server in enumerate(listener.servers)
         ],
-        **refused_log(context.access_log),
+        **refused_log(context, Reporter.SOURCE),
     }
     if any_tls:
         rendered["listener_filters"] = [network.tls_inspector()]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from discovery.envoy import network, tls
-from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, INBOUND_PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
 from discovery.envoy.metrics import Reporter
-from discovery.envoy.reports import http_reports, tcp_reports, unmeasured
+from discovery.envoy.reports import http_reports, refused_log, tcp_reports, unmeasured
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import InboundPort, PeerTls
 from mesh import ports
@@ -40,7 +39,7 @@ def virtual_inbound(inbound: tuple[InboundPort, ...], default: PeerTls, context:
         "listener_filters_timeout": _INSPECTION_TIMEOUT,
         "continue_on_listener_filters_timeout": True,
         "filter_chains": chains,
-        **refused_log(context.access_log),
+        **refused_log(context, Reporter.DESTINATION),
     }
 
 
@@ -57,7 +56,7 @@ def _guard(context: Context) -> Json:
     return {
         "name": "virtualInbound-blackhole",
         "filter_chain_match": {"destination_port": ports.INBOUND},
-        "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context))],
+        "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context, Reporter.DESTINATION))],
     }
 
 
@@ -68,7 +67,7 @@ def _chains(port: InboundPort, context: Context) -> list[Json]:
     def accept(reporter: Reporter) -> Json:
         if http:
             return connection_manager(Side.INBOUND, stats, port.route_table, http_reports(context, reporter))
-        return network.to_cluster(port.destination, stats, tcp_reports(context, reporter))
+        return network.to_cluster(port.destination, stats, _tcp(context, reporter))
 
     return _by_peer_tls(
         f"{WILDCARD}_{port.port}", {"destination_port": port.port}, port.peer_tls, accept, context, http
@@ -79,9 +78,17 @@ def _catch_all(default: PeerTls, context: Context) -> list[Json]:
     """Ports that nobody declared: bytes, whatever they say."""
 
     def accept(reporter: Reporter) -> Json:
-        return network.to_cluster(INBOUND_PASSTHROUGH, INBOUND_PASSTHROUGH, tcp_reports(context, reporter))
+        return network.to_cluster(INBOUND_PASSTHROUGH, INBOUND_PASSTHROUGH, _tcp(context, reporter))
 
     return _by_peer_tls("virtualInbound-catchall", {}, default, accept, context, http=False)
+
+
+def _tcp(context: Context, reporter: Reporter) -> Json:
+    """The app hears of no peer before its certificate is seen to be good, and no metric counts one before."""
+    reports = tcp_reports(context, reporter)
+    if reporter is Reporter.PLAIN:
+        return reports
+    return {**reports, "upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE", "max_early_data_bytes": 0}
 
 
 def _by_peer_tls(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
+from discovery.envoy.access_log import CONNECTION_END
 from discovery.envoy.values import Json
 from discovery.plan.model import Metric, MetricName
 from mesh.reported import GRPC_STATUS, REPORTER, SERVICE, TAG, packed
@@ -58,9 +59,6 @@ def tcp_metrics(metrics: Iterable[Metric], reporter: Reporter) -> list[Json]:
         *_logger(opened, reporter, filter={"log_type_filter": {"types": ["TcpUpstreamConnected"]}}),
         *_logger(ended, reporter, filter=CONNECTION_END),
     ]
-
-
-CONNECTION_END: Json = {"log_type_filter": {"types": ["TcpConnectionEnd"]}}
 
 
 def _logger(metrics: Sequence[Metric], reporter: Reporter, **top: Json) -> list[Json]:

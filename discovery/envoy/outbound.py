@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from discovery.envoy import network
-from discovery.envoy.access_log import refused_log
 from discovery.envoy.clusters import BLACKHOLE, PASSTHROUGH
 from discovery.envoy.context import Context
 from discovery.envoy.http import Side, connection_manager
 from discovery.envoy.metrics import Reporter
-from discovery.envoy.reports import http_reports, tcp_reports, unmeasured
+from discovery.envoy.reports import http_reports, refused_log, tcp_reports, unmeasured
 from discovery.envoy.values import WILDCARD, Json
 from discovery.plan.model import OutboundListener
 from mesh import ports
@@ -34,11 +33,11 @@ def virtual_outbound(context: Context, *, allow_any: bool) -> Json:
             {
                 "name": "virtualOutbound-blackhole",
                 "filter_chain_match": {"destination_port": ports.OUTBOUND},
-                "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context))],
+                "filters": [network.to_cluster(BLACKHOLE, BLACKHOLE, unmeasured(context, Reporter.SOURCE))],
             },
             {"name": "virtualOutbound-catchall-tcp", "filters": [network.to_cluster(rest, rest, reports)]},
         ],
-        **refused_log(context.access_log),
+        **refused_log(context, Reporter.SOURCE),
     }
 
 

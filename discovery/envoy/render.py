@@ -48,7 +48,7 @@ def render(plan: Plan) -> Resources:
     (perhaps empty) for each cluster that asks for one, and in each outbound table a virtual host for unknown hosts."""
     proxy = plan.proxy
     ipv6 = any(":" in ip for ip in (proxy.ip, *proxy.other_ips))
-    context = Context((proxy.identity.trust_domain, *plan.other_trust_domains), plan.access_log, ipv6, plan.reporting)
+    context = Context((proxy.identity.trust_domain, *plan.other_trust_domains), ipv6, plan.reporting)
     shared, own = plan.shared, plan.own
     if shared is None:
         shared, own = _NO_LAYER, Layer(plan.outbound, plan.route_tables, plan.destinations)

@@ -14,6 +14,7 @@ from discovery.plan.peer_authentication import PeerPolicies, peer_policies
 from discovery.plan.places import Regions, regions_of
 from discovery.plan.rules import Rules, rules_of
 from discovery.plan.services import Services, services_of, wishes_of
+from discovery.plan.telemetry import Telemetries, telemetries
 from discovery.plan.virtual_services import VirtualServices, virtual_services_of
 from mesh.istio.base import IstioObject, age
 from mesh.istio.gateway import Gateway
@@ -29,6 +30,7 @@ class Index:
     gateways: tuple[IstioObject[Gateway], ...]
     """Oldest first."""
     peers: PeerPolicies
+    telemetries: Telemetries
     backends: AllBackends
     regions: Regions
     source_labels: frozenset[str]
@@ -66,6 +68,11 @@ def _index(snapshot: Snapshot, scopes: Scopes) -> Index:
     gateways = scopes.build("gateways", (gateway_objects,), lambda *_: tuple(sorted(gateway_objects.values(), key=age)))
     peers = scopes.build("peers", (peer_objects, root), lambda memo, _: peer_policies(peer_objects.values(), root))
 
+    telemetry_objects = snapshot.of("Telemetry")
+    reports = scopes.build(
+        "telemetry", (telemetry_objects, settings), lambda *_: telemetries(telemetry_objects.values(), settings)
+    )
+
     def backends(_: Memo, before: AllBackends | None) -> AllBackends:
         return all_backends(before, snapshot.slices, snapshot.pods, peers, trust_domain)
 
@@ -78,10 +85,11 @@ def _index(snapshot: Snapshot, scopes: Scopes) -> Index:
             rules=rules,
             gateways=gateways,
             peers=peers,
+            telemetries=reports,
             backends=found,
             regions=regions,
             source_labels=virtual_services.source_labels,
-            problems=(*rules.problems, *peers.problems),
+            problems=(*rules.problems, *peers.problems, *reports.problems),
         )
 
-    return scopes.build("index", (services, virtual_services, rules, gateways, peers, found, regions), whole)
+    return scopes.build("index", (services, virtual_services, rules, gateways, peers, reports, found, regions), whole)

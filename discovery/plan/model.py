@@ -432,11 +432,28 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessLog:
+    """A line for each request and connection in the file `path`: in the format `text` (Istio's when empty), or as JSON
+    of `fields`. `expression`: CEL, which holds for what is logged."""
+
+    path: str
+    text: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    expression: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Reporting:
-    """What a proxy reports of what it sends (`client`) and of what it takes in (`server`)."""
+    """What a proxy reports of what it sends (`client`) and of what it takes in (`server`).
+
+    The same object for all proxies that report the same: it compares by identity, since it is part of many keys.
+    """
 
     client_metrics: tuple[Metric, ...] = ()
     server_metrics: tuple[Metric, ...] = ()
+    client_logs: tuple[AccessLog, ...] = ()
+    server_logs: tuple[AccessLog, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
 
 NOTHING = Reporting()
@@ -466,7 +483,6 @@ class Plan:
     endpoints: tuple[EndpointSet, ...]
     allow_any: bool
     """Unknown outbound destinations are passed through (ALLOW_ANY) or refused (REGISTRY_ONLY)."""
-    access_log: str = ""
     reporting: Reporting = NOTHING
     other_trust_domains: tuple[str, ...] = ()
     """Whose workloads are let in beside the mesh's own: its aliases, and those with roots of their own."""

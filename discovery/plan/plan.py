@@ -37,7 +37,6 @@ from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listen
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
-from discovery.plan.telemetry import EVERYTHING
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
@@ -90,9 +89,10 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     arriving = _inbound(snapshot, found, proxy)
     entering = opened(scopes, found, routes, proxy, snapshot)
     default = _modes(found, proxy).default
-    mode, access_log = snapshot.settings.outbound_traffic_policy.mode, snapshot.settings.access_log_file
+    mode = snapshot.settings.outbound_traffic_policy.mode
+    reporting = found.telemetries.of_workload(proxy.namespace, proxy.labels)
     other_domains = snapshot.settings.other_trust_domains
-    parts = (arriving, entering, default, mode, access_log, other_domains, problems, endpoints)
+    parts = (arriving, entering, default, mode, reporting, other_domains, problems, endpoints)
     last = clusters.plans.get(proxy)
     if last is not None and last[0] == parts:
         return last[1]
@@ -108,8 +108,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
         destinations=layers.destinations,
         endpoints=endpoints.sets,
         allow_any=mode is OutboundMode.ALLOW_ANY,
-        access_log=access_log,
-        reporting=EVERYTHING,
+        reporting=reporting,
         other_trust_domains=other_domains,
         problems=unique((*problems, *own)) if own else problems,
         shared=layers.shared,

@@ -1,8 +1,274 @@
-"""What a proxy reports: metrics."""
+"""What a proxy reports: metrics and access logs, by the mesh's settings and its Telemetry objects.
+
+Of the objects that are for a workload, that of the root namespace is applied first, then the namespace's, then the one
+that selects the workload; of several of one width the oldest counts.
+Source: https://istio.io/latest/docs/reference/config/telemetry/
+"""
 
 from __future__ import annotations
 
-from discovery.plan.model import Metric, MetricName, Reporting
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
-STANDARD = tuple(Metric(name) for name in MetricName)
-EVERYTHING = Reporting(client_metrics=STANDARD, server_metrics=STANDARD)
+from discovery.plan.model import AccessLog, Metric, MetricName, Origin, Problem, Reporting
+from discovery.plan.origins import origin_of, problem_with
+from mesh.istio.base import IstioObject, age
+from mesh.istio.cel import parse_cel
+from mesh.istio.telemetry import (
+    AccessLogging,
+    IstioMetric,
+    MetricsOverride,
+    ProviderRef,
+    TagOperation,
+    Telemetry,
+    WorkloadMode,
+)
+from mesh.providers import BUILT_IN_LOG, BUILT_IN_METRICS, STANDARD_OUTPUT, ExtensionProvider, json_fields
+from mesh.settings import MeshSettings
+
+Policy = IstioObject[Telemetry]
+
+_MOST = 1024
+_SIDES = (WorkloadMode.CLIENT, WorkloadMode.SERVER)
+_NAMES = {
+    MetricName.REQUESTS: IstioMetric.REQUEST_COUNT,
+    MetricName.DURATION: IstioMetric.REQUEST_DURATION,
+    MetricName.REQUEST_BYTES: IstioMetric.REQUEST_SIZE,
+    MetricName.RESPONSE_BYTES: IstioMetric.RESPONSE_SIZE,
+    MetricName.OPENED: IstioMetric.TCP_OPENED_CONNECTIONS,
+    MetricName.CLOSED: IstioMetric.TCP_CLOSED_CONNECTIONS,
+    MetricName.SENT: IstioMetric.TCP_SENT_BYTES,
+    MetricName.RECEIVED: IstioMetric.TCP_RECEIVED_BYTES,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Telemetries:
+    """All of them, by width: `workloads` holds those with a selector, oldest first; the others are merged already."""
+
+    mesh: Reporting
+    namespaces: Mapping[str, Reporting]
+    workloads: Mapping[str, tuple[Policy, ...]]
+    problems: tuple[Problem, ...]
+    _settings: MeshSettings
+    _wide: Mapping[str, tuple[Policy, ...]]
+    """Namespace -> the policies that are for all of it, the mesh's first; "" for those without one of their own."""
+    _selected: dict[Policy, Reporting] = field(default_factory=dict)
+    """What was made of the policies with selectors so far."""
+
+    def of_workload(self, namespace: str, labels: tuple[tuple[str, str], ...]) -> Reporting:
+        """What the pod with `labels` in `namespace` reports."""
+        candidates = self.workloads.get(namespace)
+        found = next((each for each in candidates if _selects(each, dict(labels))), None) if candidates else None
+        if found is None:
+            return self.namespaces.get(namespace, self.mesh)
+        if found not in self._selected:
+            policies = (*self._wide.get(namespace, self._wide[""]), found)
+            self._selected[found] = _reporting(self._settings, policies)
+        return self._selected[found]
+
+
+def _selects(policy: Policy, labels: Mapping[str, str]) -> bool:
+    selector = policy.spec.selector
+    return selector is not None and selector.match_labels.items() <= labels.items()
+
+
+def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings) -> Telemetries:
+    wide: dict[str, Policy] = {}
+    workloads: dict[str, list[Policy]] = {}
+    problems: list[Problem] = []
+    for policy in sorted(objects, key=age):
+        problems.extend(_unknown_providers(policy, settings))
+        if policy.spec.target_refs or policy.spec.target_ref is not None:
+            continue  # for gateways and waypoints of another API; the field is reported as not acted upon
+        if policy.spec.selector is not None and policy.spec.selector.match_labels:
+            workloads.setdefault(policy.namespace, []).append(policy)
+        elif policy.namespace in wide:
+            first = wide[policy.namespace]
+            says = f"{first.namespace}/{first.name} is older and covers the same workloads: this one has no effect"
+            problems.append(
+                problem_with(policy, "spec.selector", says, "keep one for the namespace, or select workloads by labels")
+            )
+        else:
+            wide[policy.namespace] = policy
+    root = wide.pop(settings.root_namespace, None)
+    everywhere = (root,) if root is not None else ()
+    by_namespace = {"": everywhere} | {namespace: (*everywhere, policy) for namespace, policy in wide.items()}
+    return Telemetries(
+        mesh=_reporting(settings, everywhere),
+        namespaces={namespace: _reporting(settings, by_namespace[namespace]) for namespace in wide},
+        workloads={namespace: tuple(found) for namespace, found in workloads.items()},
+        problems=tuple(problems),
+        _settings=settings,
+        _wide=by_namespace,
+    )
+
+
+def _reporting(settings: MeshSettings, policies: tuple[Policy, ...]) -> Reporting:
+    client, server = (_side(settings, policies, side) for side in _SIDES)
+    return _made(client[0], server[0], client[1], server[1], tuple(map(origin_of, policies)))
+
+
+@lru_cache(maxsize=_MOST)
+def _made(
+    client_metrics: tuple[Metric, ...],
+    server_metrics: tuple[Metric, ...],
+    client_logs: tuple[AccessLog, ...],
+    server_logs: tuple[AccessLog, ...],
+    origins: tuple[Origin, ...],
+) -> Reporting:
+    """The same object for the same values: what is rendered with it is found again by it."""
+    return Reporting(client_metrics, server_metrics, client_logs, server_logs, origins)
+
+
+def _side(
+    settings: MeshSettings, policies: tuple[Policy, ...], side: WorkloadMode
+) -> tuple[tuple[Metric, ...], tuple[AccessLog, ...]]:
+    specs = [policy.spec for policy in policies]
+    return tuple(_metrics(settings, specs, side)), tuple(_logs(settings, specs, side))
+
+
+# ---- metrics
+
+
+@dataclass
+class _Wanted:
+    on: bool = True
+    labels: dict[str, str | None] = field(default_factory=dict)
+    """Name -> expression; None: without it."""
+
+
+def _metrics(settings: MeshSettings, specs: list[Telemetry], side: WorkloadMode) -> Iterator[Metric]:
+    providers = settings.default_providers.metrics or (BUILT_IN_METRICS,)
+    wanted = {name: _Wanted() for name in MetricName}
+    for spec in specs:
+        for metrics in spec.metrics:
+            providers = tuple(provider.name for provider in metrics.providers) or providers
+            for override in metrics.overrides:
+                if _is_for(override.match.mode if override.match else None, side):
+                    _override(wanted, override)
+    if not any(_is_prometheus(settings, name) for name in providers):
+        return
+    for name, each in wanted.items():
+        if each.on:
+            added = tuple(sorted((label, text) for label, text in each.labels.items() if text is not None))
+            yield Metric(name, added, tuple(sorted(label for label, text in each.labels.items() if text is None)))
+
+
+def _override(wanted: Mapping[MetricName, _Wanted], override: MetricsOverride) -> None:
+    for name, each in wanted.items():
+        if _NAMES[name] not in override.metrics:
+            continue
+        if override.disabled is not None:
+            each.on = not override.disabled
+        for label, tag in override.tag_overrides.items():
+            each.labels[label] = parse_cel(tag.value).text if tag.operation is TagOperation.UPSERT else None
+
+
+def _is_prometheus(settings: MeshSettings, name: str) -> bool:
+    provider = _provider(settings, name)
+    return name == BUILT_IN_METRICS if provider is None else provider.prometheus is not None
+
+
+# ---- access logs
+
+
+def _logs(settings: MeshSettings, specs: list[Telemetry], side: WorkloadMode) -> Iterator[AccessLog]:
+    """A more specific object says which providers there are, if it names any; what it says of others is about those
+    that were there before."""
+    defaults = settings.default_providers.access_logging or ((BUILT_IN_LOG,) if settings.access_log_file else ())
+    filters: dict[str, str | None] = dict.fromkeys(defaults, "")
+    for spec in specs:
+        entries = [each for each in spec.access_logging if _is_for(each.match.mode if each.match else None, side)]
+        if any(each.providers for each in entries):
+            filters = {}
+        for entry in entries:
+            names = tuple(each.name for each in entry.providers) or tuple(filters) or (BUILT_IN_LOG,)
+            filters |= dict.fromkeys(names, _filter(entry))
+    for name, expression in filters.items():
+        log = _log(settings, name)
+        if log is not None and expression is not None:
+            yield replace(log, expression=expression)
+
+
+def _filter(entry: AccessLogging) -> str | None:
+    """None: nothing is logged."""
+    if entry.disabled:
+        return None
+    return parse_cel(entry.filter.expression).text if entry.filter and entry.filter.expression else ""
+
+
+def _log(settings: MeshSettings, name: str) -> AccessLog | None:
+    provider = _provider(settings, name)
+    file = provider.envoy_file_access_log if provider else None
+    if file is not None:
+        return AccessLog(file.path, file.log_format.text, tuple((file.log_format.labels or {}).items()))
+    if name != BUILT_IN_LOG or provider is not None:
+        return None
+    path, text = settings.access_log_file or STANDARD_OUTPUT, settings.access_log_format
+    if settings.access_log_encoding == "TEXT":
+        return AccessLog(path, text)
+    return AccessLog(path, fields=tuple(json_fields(text).items()) if text else _DEFAULT_FIELDS)
+
+
+_DEFAULT_FIELDS = (
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("duration", "%DURATION%"),
+    ("method", "%REQ(:METHOD)%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("route_name", "%ROUTE_NAME%"),
+    ("start_time", "%START_TIME%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
+    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+)
+"""Of Istio's access log as JSON."""
+
+
+# ---- both
+
+
+def _is_for(mode: WorkloadMode | None, side: WorkloadMode) -> bool:
+    return mode in (None, WorkloadMode.CLIENT_AND_SERVER, side)
+
+
+def _provider(settings: MeshSettings, name: str) -> ExtensionProvider | None:
+    return next((each for each in settings.extension_providers if each.name == name), None)
+
+
+def _unknown_providers(policy: Policy, settings: MeshSettings) -> Iterator[Problem]:
+    known = {BUILT_IN_LOG, BUILT_IN_METRICS, *(each.name for each in settings.extension_providers)}
+    spec = policy.spec
+    parts: tuple[tuple[str, tuple[Any, ...]], ...] = (
+        ("metrics", spec.metrics),
+        ("accessLogging", spec.access_logging),
+        ("tracing", spec.tracing),
+    )
+    for part, entries in parts:
+        for number, entry in enumerate(entries):
+            refs: tuple[ProviderRef, ...] = entry.providers
+            for index, ref in enumerate(refs):
+                if ref.name not in known:
+                    yield problem_with(
+                        policy,
+                        f"spec.{part}[{number}].providers[{index}].name",
+                        f"there is no provider {ref.name!r} in the mesh's extensionProviders",
+                        f"define it there, or use one of {', '.join(sorted(known))}",
+                    )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Flag, Map, Model, Real, Text, TimeSpan, problem
+from mesh.istio.base import EMPTY, Flag, Map, Model, Real, Text, TimeSpan, planned, problem
 from mesh.istio.schema import Cel, Schema, at_most_one, exactly_one
 from mesh.istio.selectors import (
     ONE_WAY_TO_SELECT,
@@ -19,6 +19,7 @@ from mesh.istio.selectors import (
     WorkloadSelector,
     check_one_way_to_select,
 )
+from mesh.istio.telemetry_rules import check_cardinality, check_expression, check_label
 from mesh.istio.texts import Value
 from mesh.problems import FieldProblem
 
@@ -181,6 +182,8 @@ class TagOverride(Model):
             yield problem("value", says="UPSERT has no value", hint='write an expression, such as "request.host"')
         if self.operation is TagOperation.REMOVE and "value" in self.model_fields_set:
             yield problem("value", says="REMOVE has no value", hint="remove value, or use UPSERT")
+        if self.operation is TagOperation.UPSERT and self.value:
+            yield from check_expression(("value",), self.value)
 
 
 class MetricsOverride(Model):
@@ -193,8 +196,17 @@ class MetricsOverride(Model):
 
     def rules(self) -> Rules:
         for name in self.tag_overrides:
-            if not name:
-                yield problem("tagOverrides", says="a label has no name", hint="name it")
+            yield from check_label(("tagOverrides", name), name)
+
+    @property
+    def metrics(self) -> frozenset[IstioMetric]:
+        """Those of Istio's that it is about."""
+        match = self.match or MetricSelector()
+        if match.custom_metric is not None:
+            return frozenset()
+        if match.metric in (None, IstioMetric.ALL_METRICS):
+            return frozenset(IstioMetric)
+        return frozenset({match.metric})
 
 
 class Metrics(Model):
@@ -202,11 +214,27 @@ class Metrics(Model):
     """Where metrics go; the mesh's default when empty."""
     overrides: tuple[MetricsOverride, ...] = ()
     """Changes to single metrics, in order."""
-    reporting_interval: TimeSpan | None = None
+    reporting_interval: TimeSpan | None = planned()
     """Time between reports of TCP connections; 5s by default."""
 
     def rules(self) -> Rules:
         yield from check.check_duration(("reportingInterval",), self.reporting_interval)
+        found = {metric: self._added(metric) for metric in IstioMetric}
+        for added in dict.fromkeys(tuple(sorted(each.items())) for each in found.values()):
+            worst = next(check_cardinality(("overrides",), dict(added)), None)
+            if worst is not None:
+                yield worst
+                return
+
+    def _added(self, metric: IstioMetric) -> dict[str, str]:
+        """The labels that it adds to `metric`, with their expressions."""
+        return {
+            name: tag.value
+            for override in self.overrides
+            if metric in override.metrics
+            for name, tag in override.tag_overrides.items()
+            if tag.operation is TagOperation.UPSERT
+        }
 
 
 class LogSelector(Model):
@@ -217,6 +245,10 @@ class LogSelector(Model):
 class LogFilter(Model):
     expression: Text = ""
     """CEL expression that holds for what is logged, such as `response.code >= 400`."""
+
+    def rules(self) -> Rules:
+        if self.expression:
+            yield from check_expression(("expression",), self.expression)
 
 
 class AccessLogging(Model):
@@ -237,11 +269,11 @@ class Telemetry(Model):
 
     selector: WorkloadSelector | None = None
     """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
-    target_ref: PolicyTargetReference | None = None
+    target_ref: PolicyTargetReference | None = planned()
     """The Gateway or Service that it is for; use targetRefs."""
-    target_refs: TargetRefs = ()
+    target_refs: TargetRefs = planned(())
     """Gateways or services that it is for, instead of selector."""
-    tracing: tuple[Tracing, ...] = ()
+    tracing: tuple[Tracing, ...] = planned(())
     """Traces."""
     metrics: tuple[Metrics, ...] = ()
     """Metrics."""

@@ -72,12 +72,12 @@ def test_unknown_kinds_name_the_nearest(raw: dict[str, object], field: str, hint
 
 
 def test_kinds_not_acted_upon_are_checked_and_say_so_once() -> None:
-    raw = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "x"}}
-    spec = {"tracing": [{"randomSamplingPercentage": 10, "disableSpanReporting": True}]}
+    raw = {"apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "x"}}
+    spec = {"url": "file:///a.wasm", "priority": 1}
     (warning,) = without_effect(parse_istio({**raw, "spec": spec}))
-    assert str(warning) == "kind: Heddle knows Telemetry and does not act upon it yet: it has no effect"
-    with pytest.raises(ObjectErrors, match="randomSamplingPercentage: 101 is not a percentage"):
-        parse_istio({**raw, "spec": {"tracing": [{"randomSamplingPercentage": 101}]}})
+    assert str(warning) == "kind: Heddle knows WasmPlugin and does not act upon it yet: it has no effect"
+    with pytest.raises(ObjectErrors, match=r"spec\.url"):
+        parse_istio({**raw, "spec": {"url": ""}})
 
 
 def test_kinds_of_kubernetes_are_not_parsed_here() -> None:

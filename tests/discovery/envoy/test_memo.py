@@ -8,7 +8,7 @@ from typing import Any
 
 from discovery.envoy.memo import Memo, rendered
 from discovery.envoy.render import Resources, render
-from discovery.plan.model import Plan
+from discovery.plan.model import AccessLog, Plan, Reporting
 from mesh.wire import ResourceType
 from tests.support import plans
 
@@ -61,7 +61,7 @@ def test_one_endpoint_changes_one_resource() -> None:
 def test_the_context_counts() -> None:
     """The same elements for a proxy of another trust domain or log are rendered anew."""
     plan = _plan()
-    logged = render(replace(plan, access_log="/dev/stdout"))
+    logged = render(replace(plan, reporting=Reporting(client_logs=(AccessLog("/dev/stdout"),))))
     assert ("listeners", "o") in _different(render(plan), logged)
 
 

@@ -114,6 +114,24 @@ def _tuples(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ..
     return st.lists(elements, max_size=3).map(tuple)
 
 
+METRICS = _tuples(
+    st.builds(
+        model.Metric,
+        st.sampled_from(model.MetricName),
+        st.sampled_from([(), (("request_host", "request.host"),)]),
+        st.sampled_from([(), ("response_flags", "source_app")]),
+    )
+)
+LOGS = _tuples(
+    st.builds(
+        model.AccessLog,
+        st.just("/dev/stdout"),
+        st.sampled_from(["", "%REQ(:PATH)%"]),
+        st.sampled_from([(), (("path", "%REQ(:PATH)%"),)]),
+        st.sampled_from(["", "response.code >= 400"]),
+    )
+)
+REPORTING = st.builds(model.Reporting, METRICS, METRICS, LOGS, LOGS)
 PLANS = st.builds(
     model.Plan,
     proxy=st.sampled_from([plans.plan({"proxy": {"role": role}}).proxy for role in ("sidecar", "gateway")]),
@@ -125,7 +143,7 @@ PLANS = st.builds(
     destinations=_tuples(DESTINATIONS),
     endpoints=_tuples(ENDPOINT_SETS),
     allow_any=st.booleans(),
-    access_log=st.sampled_from(["", "/dev/stdout"]),
+    reporting=REPORTING,
 )
 
 

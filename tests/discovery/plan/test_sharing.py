@@ -127,7 +127,7 @@ def test_the_same_plan_while_nothing_changes(mesh: Snapshot) -> None:
     first = plan(mesh, proxy, scopes)
     assert plan(mesh.replacing(namespaces={}, resource_version=7), proxy_of(mesh, CLIENT), scopes) is first
     settings = mesh.settings.model_copy(update={"access_log_file": "/dev/stdout"})
-    assert plan(mesh.replacing(settings=settings), proxy, scopes).access_log == "/dev/stdout"
+    assert plan(mesh.replacing(settings=settings), proxy, scopes).reporting.client_logs[0].path == "/dev/stdout"
 
 
 def test_unknown_pod(mesh: Snapshot) -> None:
