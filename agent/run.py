@@ -20,7 +20,7 @@ from agent.children import Children
 from agent.client import DiscoveryClient
 from agent.control import Control
 from agent.drain import drain, drain_seconds
-from agent.envoy import LOG_FORMAT, Envoy, find_envoy
+from agent.envoy import LOG_FORMAT, Envoy
 from agent.health import Health
 from agent.http_server import HttpServer, serve_tcp, serve_unix
 from agent.identity import IdentityKeeper, Orders
@@ -32,6 +32,7 @@ from agent.settings import ENVOY_LOG_LEVELS, Settings
 from agent.store import Store
 from agent.workload import own_workload
 from agent.xds_server import XdsServer
+from mesh.envoy_binary import find_envoy
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import Identity
 from mesh.sds import DEFAULT, ROOTCA, federated_validation_secret, tls_secret, validation_secret

@@ -17,6 +17,10 @@ from discovery.peers import ACCOUNT as DISCOVERY_ACCOUNT
 from discovery.peers import PATH as TALLY_PATH
 from discovery.peers import tally_json
 from discovery.polls import ORDINARY
+from discovery.preflight.desk import ACCOUNT as WEBHOOK_ACCOUNT
+from discovery.preflight.desk import MAX_BODY as PREFLIGHT_BODY
+from discovery.preflight.desk import PATH as PREFLIGHT_PATH
+from discovery.preflight.desk import PreflightDesk
 from discovery.sessions import Sessions
 from discovery.status import ProxyStatus, missing, status_json
 from discovery.status_writer import Tallies
@@ -27,7 +31,7 @@ from mesh.errors import Forbidden, InvalidInput, NotFound
 from mesh.identity import CONTROL_NAMESPACE, Identity
 from mesh.objects import Key
 from mesh.wire import MAX_HOLD_SECONDS
-from serving.json_http import handle_errors, json_response
+from serving.json_http import handle_errors, json_response, read_json
 
 OPERATOR_ACCOUNT, CA_ACCOUNT = "heddle-operator", "heddle-ca"
 TRUST_PATH = "/v1/trust"
@@ -47,6 +51,7 @@ class Deps:
     bare: Callable[[], Iterable[tuple[ProxyStatus, tuple[Finding, ...]]]]
     tallies: Tallies
     control_namespace: str = CONTROL_NAMESPACE
+    preflight: PreflightDesk | None = None
 
 
 def create_app(deps: Deps) -> Flask:
@@ -77,6 +82,13 @@ def create_app(deps: Deps) -> Flask:
             raise Forbidden(f"{caller} is not a replica of discovery")
         return json_response(tally_json(deps.tallies.now()[0]), 200)
 
+    @app.post(PREFLIGHT_PATH)
+    def preflight() -> Response:
+        _check_webhook(deps)
+        if deps.preflight is None:
+            raise NotFound("nothing is tried here")
+        return json_response(deps.preflight.answer(read_json(PREFLIGHT_BODY)), 200)
+
     @app.get(TRUST_PATH)
     def trust() -> Response:
         caller = deps.peer(request.environ)
@@ -94,6 +106,16 @@ def _check_operator(deps: Deps) -> None:
         raise Forbidden(
             f"{caller} is not an operator", hint=f"the service account is {deps.control_namespace}/{OPERATOR_ACCOUNT}"
         )
+
+
+def _check_webhook(deps: Deps) -> None:
+    """The webhook, of whatever revision."""
+    caller = deps.peer(request.environ)
+    account = caller.service_account
+    if caller.namespace != deps.control_namespace or not (
+        account == WEBHOOK_ACCOUNT or account.startswith(f"{WEBHOOK_ACCOUNT}-")
+    ):
+        raise Forbidden(f"{caller} is not the webhook")
 
 
 def _await_applied(hub: Hub) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import secrets
 import ssl
 import time
@@ -12,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import gevent
 import structlog
 
 from discovery import wsgi
@@ -30,6 +32,7 @@ from discovery.plain import without_identity
 from discovery.plan.model import Plan
 from discovery.plan.plan import plan, proxy_of
 from discovery.polls import Polls
+from discovery.preflight.desk import PreflightDesk
 from discovery.server import create_server, serve_on_socket, serve_plain
 from discovery.sessions import Sessions, Tools
 from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
@@ -133,7 +136,8 @@ def _start(options: argparse.Namespace) -> Running:
         serve_plain(address(options.bare_listen, "--bare-listen"), create_bare_app(bare))
     log.info("serving", listen=options.listen, bare=options.bare_listen, api_server=options.kube_api or "found")
     gate = Gate(ANSWER_BYTES, ANSWER_PATIENCE, time.monotonic)
-    deps = Deps(hub, sessions, feed, wsgi.caller_of, bare.status, tallies, home)
+    preflight = PreflightDesk(lambda: hub.moment.snapshot if hub.moment else None, options.envoy, _pause)
+    deps = Deps(hub, sessions, feed, wsgi.caller_of, bare.status, tallies, home, preflight)
     if options.operator_socket:
         operator = Identity(options.trust_domain, home, OPERATOR_ACCOUNT)
         serve_on_socket(options.operator_socket, create_app(replace(deps, peer=lambda _: operator)))
@@ -156,6 +160,10 @@ def _plan(snapshot: Snapshot, pod: Pod) -> Plan:
 
 def _tools(hub: Hub, metrics: Metrics, compiler: Compiler) -> Tools:
     return Tools(hub, compiler, metrics, _now, lambda: secrets.token_urlsafe(12))
+
+
+def _pause() -> None:
+    gevent.sleep(0)
 
 
 def _now() -> str:
@@ -191,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", default=DEFAULT_REVISION, help=revision)
     bare = "address of the plain HTTP port for Envoys without an agent; none by default"
     parser.add_argument("--bare-listen", default="", help=bare)
+    envoy = "the Envoy that loads what an object would lead to before it is admitted; otherwise the one that is found"
+    parser.add_argument("--envoy", default=os.environ.get("ENVOY_PATH", ""), help=envoy)
     socket = f"Unix socket on which this user may read status and plans, {SOCKET} in a pod; none by default"
     parser.add_argument("--operator-socket", type=Path, default=None, help=socket)
     return parser

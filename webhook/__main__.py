@@ -11,7 +11,8 @@ import structlog
 
 from kube.client import connect
 from kube.source import Event, Source
-from mesh.errors import HeddleError
+from mesh.errors import HeddleError, Unavailable
+from mesh.identity import Identity
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.settings import MeshSettings
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
@@ -29,15 +30,17 @@ from serving.options import (
 )
 from serving.server import Running
 from svid.material import SvidMaterial
+from svid.tls import client_context
 from webhook import advice
 from webhook.app import MOST_READ, Deps, create_app, health_app
 from webhook.cluster import FOR_INJECTION, Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.enforcement import SECONDS, Enforcement
 from webhook.metrics import Metrics
+from webhook.preflight import Asks, Preflight, not_asked
 from webhook.registration import SETTLE_SECONDS, VALIDATING, Registration
 from webhook.registration import watched as registered
-from webhook.tls import context_from, context_of
+from webhook.tls import client_context_from, context_from, context_of
 
 THREADS = 2  # docs/adr/0073 says why
 KEEPALIVE = 75  # seconds; API servers keep their connections
@@ -95,7 +98,8 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         registrations.start(registration.on_event)
         registration.start()
         sources.append(registrations)
-    certificate = _certificate(options, metrics, registration)
+    asking = Asking(options)
+    certificate = _certificate(options, metrics, registration, asking)
     if registration is not None:
         namespace, configurations = config.control_namespace, partial(registration.configurations, VALIDATING)
         seconds = options.probe_seconds
@@ -108,20 +112,59 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         return certificate.not_ready()
 
     leads_here = registration.leads_here if registration else lambda _revision: False
-    deps = Deps(lambda: cluster.config, cluster.namespace_labels, leads_here, not_ready, metrics, adviser.advise)
+    deps = Deps(
+        lambda: cluster.config,
+        cluster.namespace_labels,
+        leads_here,
+        not_ready,
+        metrics,
+        adviser.advise,
+        _preflight(options, config, asking, metrics),
+    )
     serve_in_threads(address(options.metrics_listen, "--metrics-listen"), health_app(deps))
     log.info("serving", listen=options.listen, revision=config.revision)
     # The watches end with the process; waiting for a silent one would only delay that.
     return Running(create_app(deps), certificate.context, certificate.close)
 
 
-def _certificate(options: argparse.Namespace, metrics: Metrics, registration: Registration | None) -> Certificate:
+class Asking:
+    """The TLS context to ask discovery with: of the SVID as it is now, or of files."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._context: ssl.SSLContext | None = None
+
+    def take(self, material: SvidMaterial) -> None:
+        self._context = client_context(material.bundle.pem, material)
+
+    def context(self) -> ssl.SSLContext:
+        if self._options.certificate_file:
+            files = (self._options.certificate_file, self._options.key_file, self._options.trust_bundle)
+            return client_context_from(*files)
+        if self._context is None:
+            raise Unavailable("no certificate yet")
+        return self._context
+
+
+def _preflight(options: argparse.Namespace, config: InjectionConfig, asking: Asking, metrics: Metrics) -> Asks:
+    if not options.discovery_address:
+        log.info("objects are admitted without preflight", why="--discovery-address is not given")
+        return not_asked
+    host, port = address(options.discovery_address, "--discovery-address")
+    discovery = Identity(config.settings.trust_domain, config.control_namespace, "heddle-discovery")
+    return Preflight(host, port, asking.context, discovery, metrics.preflight)
+
+
+def _certificate(
+    options: argparse.Namespace, metrics: Metrics, registration: Registration | None, asking: Asking
+) -> Certificate:
     if options.certificate_file:
         return FileCertificate((options.certificate_file, options.key_file), context_from)
 
     def trusted(material: SvidMaterial) -> ssl.SSLContext:
         if registration is not None:
             registration.trust(material)
+        asking.take(material)
         return context_of(material)
 
     certificate = SvidCertificate(
@@ -154,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pods-ca-address", default=f"heddle-ca.{home}.svc:{CA}", help="the ca, as injected pods reach it")
     of_discovery = f"heddle-discovery.{home}.svc:{DISCOVERY}"
     add("--pods-discovery-address", default=of_discovery, help="discovery, as injected pods reach it")
+    add("--discovery-address", default="", help="discovery, which tries objects by an Envoy; not asked by default")
     add("--no-node-agent", action="store_true", help="no node has one: rules are always written by an init container")
     add("--no-registration", action="store_true", help="leave the caBundle of webhook configurations to somebody else")
     add(

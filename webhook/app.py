@@ -17,6 +17,7 @@ from mesh.errors import HeddleError, InvalidInput
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
+from webhook.preflight import Asks, not_asked
 from webhook.review import LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 from webhook.validate import MAX_REVIEW, Advise, Validated, Verdict, no_advice, unchecked, validate
 
@@ -39,6 +40,7 @@ class Deps:
     not_ready: Callable[[], str]
     metrics: Metrics
     advise: Advise = no_advice
+    preflight: Asks = not_asked
 
 
 def create_app(deps: Deps) -> Flask:
@@ -87,7 +89,7 @@ def _body() -> bytes:
 
 def _validate(deps: Deps, body: bytes) -> Validated:
     try:
-        return validate(body, request.content_type or "", deps.advise)
+        return validate(body, request.content_type or "", deps.advise, deps.preflight)
     except HeddleError:
         raise
     except Exception as error:  # what we cannot check is admitted, and said to be unchecked: nobody is locked out

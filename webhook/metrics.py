@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from webhook.preflight import Came
 from webhook.review import Result
 from webhook.validate import Validated, Verdict
 
@@ -44,6 +45,12 @@ class Metrics:
         self._warnings = Counter(
             "heddle_validation_warnings", "Warnings given at admission", ["resource"], registry=self._registry
         )
+        self._preflights = Counter(
+            "heddle_preflight",
+            "Objects to be tried by an Envoy at admission",
+            ["result"],
+            registry=self._registry,
+        )
         self._enforced = Gauge(
             "heddle_validation_enforced",
             "1 while objects are refused that could not be checked (failurePolicy Fail)",
@@ -57,12 +64,18 @@ class Metrics:
             self._passed.labels(*about).inc()
         elif outcome.verdict is Verdict.REFUSED:
             self._failed.labels(*about, "invalid_resource").inc()
+        if outcome.overridden:
+            self.preflight(Came.OVERRIDDEN)
         if outcome.warnings:
             self._warnings.labels(outcome.resource).inc(outcome.warnings)
 
     def not_validated(self, reason: str) -> None:
         """One request was no review that could be answered."""
         self._failed.labels("", "", "", reason).inc()
+
+    def preflight(self, came: Came) -> None:
+        """One object was to be tried."""
+        self._preflights.labels(came.value).inc()
 
     def enforced(self, now: bool) -> None:
         """Whether the API server refuses what could not be checked."""

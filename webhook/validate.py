@@ -10,9 +10,9 @@ one; of a warning, about 256 characters are certain to arrive.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,6 +22,7 @@ from mesh.kinds import Kind, find_kind, parse_with_warnings, without_effect
 from mesh.objects import parse_service
 from mesh.problems import FieldProblem, ObjectErrors
 from webhook.envelope import MAX_OBJECT, Raw, answer, request_of
+from webhook.preflight import ANYWAY, Asks, Refused, not_asked
 
 MAX_REVIEW = 2 * MAX_OBJECT + (1 << 20)
 """Bytes: an update has the object twice."""
@@ -51,13 +52,15 @@ class Validated:
     resource: str
     reason: str = ""
     warnings: int = 0
+    overridden: bool = False
+    """It is admitted although an Envoy refuses what it leads to."""
 
 
 def no_advice(_kind: str, _thing: Any) -> Iterable[Finding]:
     return ()
 
 
-def validate(body: bytes, content_type: str, advise: Advise = no_advice) -> Validated:
+def validate(body: bytes, content_type: str, advise: Advise = no_advice, preflight: Asks = not_asked) -> Validated:
     """Answer one request. Raises Unsupported (415), TooLarge (413) or InvalidInput (400) for one that is no review."""
     request = request_of(body, content_type, MAX_REVIEW)
     why = _not_checked(request)
@@ -69,7 +72,9 @@ def validate(body: bytes, content_type: str, advise: Advise = no_advice) -> Vali
     entry = find_kind(str(raw.get("apiVersion")), str(raw.get("kind")))
     if entry is None:
         return _allowed(request, Verdict.NOT_CHECKED, (), f"Heddle does not know {raw.get('kind')}")
-    return _advised(request, raw, advise) if entry.model is None else _checked(request, entry, raw, advise)
+    if entry.model is None:
+        return _advised(request, raw, advise)
+    return _checked(request, entry, raw, advise, preflight)
 
 
 def unchecked(body: bytes, message: str) -> Validated:
@@ -78,19 +83,35 @@ def unchecked(body: bytes, message: str) -> Validated:
     return _allowed(request, Verdict.NOT_CHECKED, (f"{_about(request)} was not checked: {message}",), message)
 
 
-def _checked(request: Raw, entry: Kind, raw: Raw, advise: Advise) -> Validated:
+def _checked(request: Raw, entry: Kind, raw: Raw, advise: Advise, preflight: Asks) -> Validated:
     try:
         typed, found = parse_with_warnings(raw, request.get("namespace") or "")
     except ObjectErrors as error:
         if _spec_is_unchanged(request, raw):
             why = "the spec is as it was; it is wrong, and this changes only what is beside it"
             return _allowed(request, Verdict.PASSED, (f"{error.about}: {why}",))
-        return _refused(request, 422, "Invalid", str(error), error.problems)
+        return _refused(request, 422, "Invalid", str(error), map(_cause, error.problems))
     except RecursionError:
         return _refused(request, 422, "Invalid", f"{_about(request)}: it is nested too deeply (flatten it)", ())
     problems = (*found, *(without_effect(typed) if entry.of_istio else ()))
     said = [f"{_about(request)}: {problem}" for problem in problems]
+    tried = entry.of_istio and not entry.planned and not _spec_is_unchanged(request, raw)
+    refusals = preflight(raw) if tried else []
+    if refusals:
+        reason = str(_annotations(raw).get(ANYWAY) or "").strip()
+        if not reason:
+            return _would_be_refused(request, refusals)
+        said += [f"{_about(request)}: {each}; admitted all the same: {reason}" for each in refusals]
+        overridden = f"{ANYWAY}: {reason}"
+        warnings = _with_advice(said, advise, entry.kind, typed)
+        return _allowed(request, Verdict.PASSED, warnings, overridden, overridden=True)
     return _allowed(request, Verdict.PASSED, _with_advice(said, advise, entry.kind, typed))
+
+
+def _would_be_refused(request: Raw, refusals: Sequence[Refused]) -> Validated:
+    way_out = f"change it, or admit it all the same by the annotation {ANYWAY}: <why>"
+    message = f"{_about(request)}: " + "; ".join(f"{each} ({way_out})" for each in refusals)
+    return _refused(request, 422, "Invalid", message, [_Cause(each.field, f"{each} ({way_out})") for each in refusals])
 
 
 def _advised(request: Raw, raw: Raw, advise: Advise) -> Validated:
@@ -149,30 +170,37 @@ def _about(request: Raw) -> str:
     return f"{kind} {request['namespace']}/{name}" if request.get("namespace") else f"{kind} {name}"
 
 
-def _allowed(request: Raw, verdict: Verdict, warnings: Sequence[str], reason: str = "") -> Validated:
+def _allowed(
+    request: Raw, verdict: Verdict, warnings: Sequence[str], reason: str = "", *, overridden: bool = False
+) -> Validated:
     response: Raw = {"uid": request["uid"], "allowed": True}
     if warnings:
         more = len(warnings) - MOST_WARNINGS
         shown = [text[:LONGEST_WARNING] for text in warnings[:MOST_WARNINGS]]
         response["warnings"] = [*shown, f"and {more} more: heddle analyze tells all"] if more > 0 else shown
-    return _validated(request, response, verdict, reason, len(warnings))
+    return replace(_validated(request, response, verdict, reason, len(warnings)), overridden=overridden)
 
 
-def _refused(request: Raw, status: int, reason: str, message: str, problems: Iterable[FieldProblem]) -> Validated:
+class _Cause(NamedTuple):
+    field: str
+    message: str
+
+
+def _refused(request: Raw, status: int, reason: str, message: str, causes: Iterable[_Cause]) -> Validated:
     kind = request.get("kind") or {}
     details: Raw = {"name": request.get("name") or "", "group": kind.get("group") or "", "kind": kind.get("kind") or ""}
-    causes = [{"reason": "FieldValueInvalid", "field": each.field, "message": _cause(each)} for each in problems]
+    listed = [{"reason": "FieldValueInvalid", "field": each.field, "message": each.message} for each in causes]
     said: Raw = {"status": "Failure", "message": message, "reason": reason, "code": status}
-    if causes:
-        said["details"] = {**details, "causes": causes}
+    if listed:
+        said["details"] = {**details, "causes": listed}
     response = {"uid": request["uid"], "allowed": False, "status": said}
     return _validated(request, response, Verdict.REFUSED, message, 0)
 
 
-def _cause(problem: FieldProblem) -> str:
+def _cause(problem: FieldProblem) -> _Cause:
     shown = f", and this is {problem.value}" if problem.value and problem.value not in problem.message else ""
     way_out = f" ({problem.hint})" if problem.hint else ""
-    return f"{problem.message}{shown}{way_out}"
+    return _Cause(problem.field, f"{problem.message}{shown}{way_out}")
 
 
 def _validated(request: Raw, response: Raw, verdict: Verdict, reason: str, warnings: int) -> Validated:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from agent.bootstrap import bootstrap
-from agent.envoy import find_envoy
+from mesh.envoy_binary import find_envoy
 from mesh.errors import MissingPrerequisite
 from tests.support.ports import free_port
 from tests.support.protos import parse
