@@ -40,7 +40,8 @@ class Counts:
 class Load:
     """Requests to `http://host:port/path` from some keep-alive connections, until `stop` or `requests` are sent.
 
-    Each connection asks as fast as it is answered, or `pause` seconds after an answer.
+    Each connection asks as fast as it is answered, or `pause` seconds after an answer. As a context manager it ends
+    with the block, whichever way that is left.
     """
 
     def __init__(
@@ -66,6 +67,12 @@ class Load:
         for thread in self._threads:
             thread.start()
         return self
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def stop(self) -> Counts:
         """End the stream after the requests that are on their way; what was counted."""

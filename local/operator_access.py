@@ -27,7 +27,7 @@ class Operator:
         ca = CaAddress(NODE_ADDRESS, CA, self._identity("heddle-ca"))
         self._idle: dict[str, list[http.client.HTTPSConnection]] = {}
         self._keeper = Keeper(enrolment(ca, roots=roots, token_file=token_file(state, OPERATOR)))
-        self._follower = Follower(self._keeper, ca)
+        self._follower = Follower(self._keeper, ca, roots)
 
     def start(self) -> None:
         self._keeper.start()

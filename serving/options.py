@@ -57,7 +57,9 @@ def following(
     options: argparse.Namespace, on_news: Callable[[News], None] = lambda _: None
 ) -> Callable[[Keeper], Follower]:
     """What follows the ca's trust bundle for a keeper; `on_news` hears of everything new first."""
-    return lambda keeper: Follower(keeper, ca_address(options), own_pod(), on_news=on_news)
+    return lambda keeper: Follower(
+        keeper, ca_address(options), options.trust_bundle.read_text, own_pod(), on_news=on_news
+    )
 
 
 def control_namespace() -> str:

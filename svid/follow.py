@@ -16,7 +16,7 @@ from collections.abc import Callable
 from mesh.errors import HeddleError
 from mesh.wire import TrustReport
 from svid.client import CaAddress, Connection, decoded, explained
-from svid.keeper import Keeper
+from svid.keeper import Keeper, trusted
 from svid.material import PodRef, SvidMaterial
 from svid.tls import client_context
 from svid.trust import News, news_from_json
@@ -31,18 +31,23 @@ log = logging.getLogger("svid")
 
 
 class Follower:
-    """`on_news` hears of everything new before `keeper` does. `pod` is the own pod, where there is one."""
+    """`on_news` hears of everything new before `keeper` does. `pod` is the own pod, where there is one.
+
+    `roots` returns the PEM of the mounted root certificates. Who could not ask for as long as a rotation took knows the
+    ca by them alone.
+    """
 
     def __init__(
         self,
         keeper: Keeper,
         ca: CaAddress,
+        roots: Callable[[], str],
         pod: PodRef | None = None,
         *,
         on_news: Callable[[News], None] = lambda _: None,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        self._keeper, self._ca, self._pod = keeper, ca, pod
+        self._keeper, self._ca, self._roots, self._pod = keeper, ca, roots, pod
         self._on_news, self._random = on_news, random
         self._connection: Connection | None = None
         self._connected_as: SvidMaterial | None = None
@@ -101,7 +106,7 @@ class Follower:
     def _exchange(self, material: SvidMaterial, report: TrustReport) -> News | None:
         with explained(self._ca):
             if self._connection is None:
-                context = client_context(material.bundle.pem, material)
+                context = client_context(trusted(self._roots, material), material)
                 self._connection = Connection(self._ca, context, TIMEOUT)
                 self._connected_as = material
             headers = {"Content-Type": "application/json"}

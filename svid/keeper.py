@@ -203,31 +203,37 @@ def enrolment(
     """`obtain` for a workload: renews by the SVID in hand, and by the token when there is none or the ca refuses it.
 
     `roots` returns the PEM of the mounted root certificates; it is called, and `token_file` read, for every
-    request, since both change on disk. The roots of the last bundle count too: whichever of the two is newer
-    knows the ca's root.
+    request, since both change on disk; see `trusted`.
     """
 
     def obtain(current: SvidMaterial | None) -> SvidMaterial:
         request = new_key_request(key_kind)
         if current is not None:
             try:
-                return fetch(ca, _trusted(current), request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)
+                known = trusted(roots, current)
+                return fetch(ca, known, request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)
             except (Refused, Unreachable) as error:
                 if isinstance(error, Refused) and error.status not in (401, 403):
                     raise
                 log.warning("renewal by certificate failed, trying the token: %s", error)
-        return fetch(ca, _trusted(current), request, _read_token(token_file), ttl_seconds=ttl_seconds, timeout=timeout)
-
-    def _trusted(current: SvidMaterial | None) -> str:
-        try:
-            mounted = roots()
-        except OSError as error:
-            if current is None:
-                raise Unavailable(f"the root certificate cannot be read: {error}") from None
-            mounted = ""
-        return mounted + "\n" + (current.bundle.pem if current else "")
+        token = _read_token(token_file)
+        return fetch(ca, trusted(roots, current), request, token, ttl_seconds=ttl_seconds, timeout=timeout)
 
     return obtain
+
+
+def trusted(roots: Callable[[], str], current: SvidMaterial | None) -> str:
+    """What proves the ca (PEM): the mounted root certificates and those of the last bundle, since either may be newer.
+
+    Unavailable when there are none of both.
+    """
+    try:
+        mounted = roots()
+    except OSError as error:
+        if current is None:
+            raise Unavailable(f"the root certificate cannot be read: {error}") from None
+        mounted = ""
+    return mounted + "\n" + (current.bundle.pem if current else "")
 
 
 def _read_token(path: Path | str) -> Token:

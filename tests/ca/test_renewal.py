@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ca.ledger import Ledger, Record
+from mesh.errors import HeddleError
 from svid import schedule
+from svid.follow import Follower
 from svid.keeper import Keeper, enrolment
+from tests.ca.authorities import make
 from tests.ca.harness import ApiServer, CaProcess, TokenMint
 
 
@@ -88,3 +92,18 @@ def test_a_clock_set_back_behind_its_beginning(workload: Workload) -> None:
     assert workload.keeper.current.serial != first.serial
     assert workload.record().caller == "token"
     assert 0 < pause <= schedule.LONGEST_TICK
+
+
+def test_a_component_that_missed_a_rotation_knows_the_ca_by_the_mounted_roots(
+    ca: CaProcess, mint: TokenMint, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(mint.token("istio-system", "heddle-operator"))
+    obtain = enrolment(ca.address, roots=lambda: ca.roots, token_file=tmp_path / "token")
+    now = obtain(None)
+    before = replace(now.bundle, sequence=now.bundle.sequence - 1, roots=(make("the root before").pem.decode(),))
+    keeper = Keeper(lambda _: replace(now, bundle=before))
+    keeper.step()
+    with pytest.raises(HeddleError, match="does not verify"):
+        Follower(keeper, ca.address, lambda: before.pem).step()
+    assert Follower(keeper, ca.address, lambda: ca.roots).step()
+    assert keeper.current.bundle.roots == now.bundle.roots

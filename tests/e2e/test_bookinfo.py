@@ -97,17 +97,16 @@ def test_a_request_without_host_entry_in_the_mesh_finds_services_by_name(bookinf
 def test_a_weight_changes_without_a_failed_request(bookinfo: LocalMesh) -> None:
     file = bookinfo.manifests / "routing.yaml"
     before = file.read_text()
-    stream = load(bookinfo)
+    edited = before.replace(
+        "subset: v1\n          weight: 100",
+        "subset: v1\n          weight: 50\n        - destination: {host: reviews, subset: v3}\n          weight: 50",
+    )
+    assert edited != before
     try:
-        edited = before.replace(
-            "subset: v1\n          weight: 100",
-            "subset: v1\n          weight: 50\n"
-            "        - destination: {host: reviews, subset: v3}\n          weight: 50",
-        )
-        assert edited != before
-        bookinfo.change("routing.yaml", edited)
-        bookinfo.settle()
-        counts = stream.stop()
+        with load(bookinfo) as stream:
+            bookinfo.change("routing.yaml", edited)
+            bookinfo.settle()
+            counts = stream.stop()
         assert not counts.failures
         answers = load(bookinfo, 300).wait()
         assert not answers.failures
@@ -119,11 +118,11 @@ def test_a_weight_changes_without_a_failed_request(bookinfo: LocalMesh) -> None:
 
 
 def test_a_certificate_is_renewed_without_a_failed_request(bookinfo: LocalMesh) -> None:
-    stream = load(bookinfo)
-    before = serial(bookinfo, "details-v1")
-    told = json.loads(bookinfo.inside("details-v1", "heddle-agent", "renew", container="istio-proxy"))
-    time.sleep(0.5)
-    counts = stream.stop()
+    with load(bookinfo) as stream:
+        before = serial(bookinfo, "details-v1")
+        told = json.loads(bookinfo.inside("details-v1", "heddle-agent", "renew", container="istio-proxy"))
+        time.sleep(0.5)
+        counts = stream.stop()
     assert not counts.failures
     assert told["old"] == before
     assert told["new"] == serial(bookinfo, "details-v1") != before
@@ -199,17 +198,17 @@ def test_scaling_adds_and_removes_pods_without_a_failed_request(bookinfo: LocalM
     for document in documents:
         if document["kind"] == "Deployment" and document["metadata"]["name"] == "details-v1":
             document["spec"]["replicas"] = 2
-    stream = load(bookinfo)
-    bookinfo.change("bookinfo.yaml", yaml.safe_dump_all(documents))
-    time.sleep(1)
-    bookinfo.settle()
-    assert len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) == 2
-    bookinfo.change("bookinfo.yaml", before)
-    until = time.monotonic() + 120
-    while len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) > 1:
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    counts = stream.stop()
+    with load(bookinfo) as stream:
+        bookinfo.change("bookinfo.yaml", yaml.safe_dump_all(documents))
+        time.sleep(1)
+        bookinfo.settle()
+        assert len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) == 2
+        bookinfo.change("bookinfo.yaml", before)
+        until = time.monotonic() + 120
+        while len([p for p in bookinfo.json("local", "status")["pods"] if p["name"].startswith("details")]) > 1:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        counts = stream.stop()
     assert not counts.failures, counts.failures
     bookinfo.settle()
 

@@ -38,28 +38,28 @@ def test_a_root_of_ones_own_comes_without_a_failed_request(bookinfo: LocalMesh, 
     between = make("an intermediate of it", root, path_length=0, ends=LATER)
     for name, content in cacerts(between, root).items():
         (tmp_path / name).write_bytes(content)
-    stream = load(bookinfo)
-    imported = script(bookinfo, "import-root", str(tmp_path), "-y", "--window", "10m")
-    assert imported.returncode == 0, imported.stderr
-    wait_for(lambda: state(bookinfo)["phase"] == "renew", looks=200)
+    with load(bookinfo) as stream:
+        imported = script(bookinfo, "import-root", str(tmp_path), "-y", "--window", "10m")
+        assert imported.returncode == 0, imported.stderr
+        wait_for(lambda: state(bookinfo)["phase"] == "renew", looks=200)
 
-    # Of ten minutes, a few seconds: hardly anybody has renewed.
-    early = script(bookinfo, "check-trust")
-    assert early.returncode == 3, early.stdout + early.stderr
-    assert "leads to the root that would go: every peer would refuse it" in early.stdout
-    assert "a handshake with what would be left is refused" in early.stdout
+        # Of ten minutes, a few seconds: hardly anybody has renewed.
+        early = script(bookinfo, "check-trust")
+        assert early.returncode == 3, early.stdout + early.stderr
+        assert "leads to the root that would go: every peer would refuse it" in early.stdout
+        assert "a handshake with what would be left is refused" in early.stdout
 
-    bookinfo.run("rotate", "pause")
-    bookinfo.run("rotate", "finish", "-y")
-    wait_for(lambda: state(bookinfo)["leaves"]["old"] == 0, looks=200)
-    late = script(bookinfo, "check-trust")
-    assert late.returncode == 0, late.stdout + late.stderr
-    assert state(bookinfo)["phase"] == "renew"
+        bookinfo.run("rotate", "pause")
+        bookinfo.run("rotate", "finish", "-y")
+        wait_for(lambda: state(bookinfo)["leaves"]["old"] == 0, looks=200)
+        late = script(bookinfo, "check-trust")
+        assert late.returncode == 0, late.stdout + late.stderr
+        assert state(bookinfo)["phase"] == "renew"
 
-    ended = bookinfo.run("rotate", "resume", "--watch")
-    assert "the rotation is complete" in ended.stderr
-    time.sleep(0.5)
-    counts = stream.stop()
+        ended = bookinfo.run("rotate", "resume", "--watch")
+        assert "the rotation is complete" in ended.stderr
+        time.sleep(0.5)
+        counts = stream.stop()
     assert not counts.failures
     (only,) = state(bookinfo)["roots"]
     assert only["fingerprint"] == fingerprint(root.certificate)
