@@ -56,20 +56,22 @@ class Reader:
     def __init__(self, read: Read, pods: PodLookup, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._read, self._pods, self._monotonic = read, pods, monotonic
         self._lock = threading.Lock()
-        self._root, self._kept = "", tuple[Held, ...]()
+        self._asked, self._kept = ("", 0), tuple[Held, ...]()
         self._again, self._pause = 0.0, 0.0
 
-    def held(self, root: str, spoken_for: Collection[str]) -> tuple[Held, ...]:
+    def held(self, root: str, spoken_for: Collection[str], order: int = 0) -> tuple[Held, ...]:
         """Certificates of the root with that serial that pods may use without anybody saying so.
 
-        `spoken_for`: the uids of pods whose agents say what they use. Raises what reading and looking up raise.
+        `spoken_for`: the uids of pods whose agents say what they use. `order`: the number of the order to renew before
+        which the last of them was issued, so that what was read can only become less; 0 where there may be more.
+        Raises what reading and looking up raise.
         """
         with self._lock:
-            now = self._monotonic()
-            if root != self._root or now >= self._again:
-                kept = tuple(self._read(root))
-                self._pause = min(LONGEST_PAUSE, 2 * self._pause) if root == self._root and kept else FIRST_PAUSE
-                self._root, self._kept, self._again = root, kept, now + self._pause
+            now, asked = self._monotonic(), (root, order)
+            if not order or asked != self._asked or now >= self._again:
+                self._kept = tuple(self._read(root))
+                self._pause = min(LONGEST_PAUSE, 2 * self._pause) if asked == self._asked else FIRST_PAUSE
+                self._asked, self._again = asked, now + self._pause
             silent = [one for one in self._kept if one.caller == BY_VOLUME or one.uid not in spoken_for]
             return tuple(one for one in silent if self._lives(one))
 

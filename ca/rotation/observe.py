@@ -46,7 +46,7 @@ class Known:
     living: Callable[[], tuple[Living, ...] | None]
     own: Callable[[], ReplicaReport | None]
     carriers: Callable[[], Mapping[str, int | None] | None]
-    held: Callable[[str, Collection[str]], tuple[Held, ...]]
+    held: Callable[[str, Collection[str], int], tuple[Held, ...]]
 
 
 class Observer:
@@ -68,7 +68,9 @@ class Observer:
                 return ()
             found = members_of(seen)
             if state.phase is Phase.DRAIN and not waiting(state, found).missing:
-                return with_holders(found, behind(state, seen) or self._holders(state, state.leaves, seen))
+                return with_holders(
+                    found, behind(state, seen) or self._holders(state, state.leaves, seen, state.order.number)
+                )
             return found
 
     def lasting(self, state: Rotation) -> tuple[Member, ...]:
@@ -77,9 +79,9 @@ class Observer:
             seen = self._seen()
             return () if seen is None else self._holders(state, state.stays, seen)
 
-    def _holders(self, state: Rotation, root: str, seen: Seen) -> tuple[Member, ...]:
+    def _holders(self, state: Rotation, root: str, seen: Seen, order: int = 0) -> tuple[Member, ...]:
         try:
-            return holders(self._known.held(root, seen.spoken_for()), state, root)
+            return holders(self._known.held(root, seen.spoken_for(), order), state, root)
         except HeddleError as error:
             trouble = f"it cannot read which certificates there are: {error.message}"
             return (Member(self._place.own, state.sequence, leaf=root, trouble=trouble),)

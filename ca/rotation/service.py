@@ -88,9 +88,9 @@ def rotation_service(
 
     reader = Reader(read, pods)
 
-    def held(root: str, spoken_for: Collection[str]) -> tuple[Held, ...]:
+    def held(root: str, spoken_for: Collection[str], order: int) -> tuple[Held, ...]:
         serials = {facts.fingerprint: facts.serial for facts in map(root_facts, authority.trust.bundle.roots)}
-        return reader.held(serials[root], spoken_for) if root in serials else ()
+        return reader.held(serials[root], spoken_for, order) if root in serials else ()
 
     place = Place(settings.trust_domain, own, control, discovery, expected)
     known = Known(population.living, report, shared.carriers, held)

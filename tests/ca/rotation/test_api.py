@@ -61,3 +61,13 @@ def test_a_dry_run_changes_nothing(ca: Operated) -> None:
     assert body["phase"] == "idle"
     assert body["would"] == {"phase": "distribute", "direction": "forward", "sequence": 2}
     assert ca.rotation()[1] == before
+
+
+def test_whom_a_rotation_could_only_wait_for_is_said_beforehand(ca: Operated, api: ApiServer, mint: TokenMint) -> None:
+    """The pod has no agent that would renew on order; one that has gone is not waited for."""
+    for name in ("stays-1", "goes-1"):
+        ca.enrol(mint.token("default", "reviews", api.add_pod("default", name, f"uid-{name}", "reviews")))
+    api.remove_pod("default", "goes-1")
+    lasting = {each["name"]: each["why"] for each in ca.rotation(do="start", dryRun=True)[1]["preflight"]["lasting"]}
+    assert "it has one, of which no agent tells, of the root that leaves until" in lasting["default/stays-1"]
+    assert "default/goes-1" not in lasting

@@ -81,15 +81,17 @@ def test_a_pod_that_ends_is_forgotten_at_once_and_the_books_are_read_ever_more_s
 
     reader = Reader(read, lambda *where: there(*pods)(*where), lambda: now)
     while now < 300:
-        assert reader.held(OLD, ())
+        assert reader.held(OLD, (), 7)
         now += 0.5
     assert reads[:5] == [0, 1, 3, 7, 15]
     assert len(reads) < 16
     assert reads[-1] - reads[-2] == LONGEST_PAUSE
     pods.clear()
-    assert reader.held(OLD, ()) == ()
-    assert reader.held(NEW, ()) == ()
-    assert reads[-1] == now  # another root is another question
+    assert reader.held(OLD, (), 7) == ()
+    for another in ((NEW, (), 7), (NEW, (), 8), (NEW, (), 0), (NEW, (), 0)):
+        before = len(reads)
+        reader.held(*another)
+        assert len(reads) == before + 1, "what was read before another rotation says nothing"
 
 
 def test_books_that_cannot_be_read_are_no_answer() -> None:
