@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from cli.diffing.overlay import key_of
@@ -65,13 +66,14 @@ def found(
     problems: Iterable[ManifestProblem] = (),
     *,
     complete: bool,
+    now: datetime,
     namespace: str = "default",
 ) -> list[Placed]:
     """Everything, the worst first. `documents`: where objects stand that come from files; `namespace`: of those that
     name none. `complete` as in mesh.analysis.view."""
     places = {(each.kind, key_of(each, namespace)): each for each in documents}
     snapshot, own = _assembled(objects)
-    view = View(snapshot, complete=complete)
+    view = View(snapshot, complete=complete, now=now)
     makers = {parse_meta(raw).key: _maker(raw) for raw in objects.get("Pod", ())} if places else {}
     everything = dict.fromkeys(_of_maker(each, makers, places) for each in (*own, *analyse(view)))
     placed = [_placed(each, places) for each in everything]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -95,16 +96,17 @@ def command(
 
 def _analysed(files: tuple[str, ...], on_mesh: bool, kubeconfig: str) -> tuple[list[Placed], int]:
     """What is found, and in how many objects."""
+    now = datetime.now(UTC)
     if not files:
         objects = live_objects(kubeconfig)
-        return found(objects, complete=True), _count(objects)
+        return found(objects, complete=True, now=now), _count(objects)
     read = read_manifests(files)
     if read.unreadable:
         raise _unreadable(read.unreadable)
     if on_mesh:
         objects, _ = applied(live_objects(kubeconfig), read.documents, DEFAULT_NAMESPACE)
-        return found(objects, read.documents, read.problems, complete=True), len(read.documents)
-    return found(_of_files(read), read.documents, read.problems, complete=False), len(read.documents)
+        return found(objects, read.documents, read.problems, complete=True, now=now), len(read.documents)
+    return found(_of_files(read), read.documents, read.problems, complete=False, now=now), len(read.documents)
 
 
 def _correct(placed: list[Placed]) -> bool:

@@ -49,7 +49,7 @@ ROUTES = (RIVALS, SAME_CERTIFICATE)
 
 
 def credentials_are_there(view: View, thing: IstioObject[Gateway]) -> Iterator[Finding]:
-    namespaces = {each.namespace for each in _pods(view, thing.spec)}
+    namespaces = {each.namespace for each in pods_of(view, thing.spec)}
     for at, server in enumerate(thing.spec.servers):
         name = server.tls.credential_name if server.tls is not None else ""
         missing = sorted(home for home in namespaces if Key(home, name) not in view.snapshot.secrets) if name else []
@@ -60,7 +60,7 @@ def credentials_are_there(view: View, thing: IstioObject[Gateway]) -> Iterator[F
 
 
 def ports_are_on_the_service(view: View, thing: IstioObject[Gateway]) -> Iterator[Finding]:
-    pods = list(_pods(view, thing.spec))
+    pods = list(pods_of(view, thing.spec))
     services = [
         each
         for each in view.snapshot.services.values()
@@ -78,7 +78,7 @@ def ports_are_on_the_service(view: View, thing: IstioObject[Gateway]) -> Iterato
 
 
 def hosts_are_at_one_gateway(view: View, thing: IstioObject[Gateway]) -> Iterator[Finding]:
-    for other in _older_at_the_same_pods(view, thing):
+    for other in _older_at_the_samepods_of(view, thing):
         for at, server in enumerate(thing.spec.servers):
             for each in other.spec.servers:
                 shared = sorted({*server.hosts} & {*each.hosts}) if each.port.number == server.port.number else []
@@ -89,7 +89,7 @@ def hosts_are_at_one_gateway(view: View, thing: IstioObject[Gateway]) -> Iterato
 
 
 def certificates_are_of_one_server(view: View, thing: IstioObject[Gateway]) -> Iterator[Finding]:
-    for other in _older_at_the_same_pods(view, thing):
+    for other in _older_at_the_samepods_of(view, thing):
         theirs = {name: each for each in other.spec.servers if (name := _credential(each))}
         for at, server in enumerate(thing.spec.servers):
             found = theirs.get(_credential(server))
@@ -100,18 +100,19 @@ def certificates_are_of_one_server(view: View, thing: IstioObject[Gateway]) -> I
                 yield SAME_CERTIFICATE.on(thing, *path, says=says, hint=hint)
 
 
-def _pods(view: View, spec: Gateway) -> Iterator[Workload]:
+def pods_of(view: View, spec: Gateway) -> Iterator[Workload]:
+    """The pods that a Gateway selects, of all namespaces."""
     for those in view.workloads.values():
         yield from (each for each in those if each.matches(spec.selector))
 
 
-def _older_at_the_same_pods(view: View, thing: IstioObject[Gateway]) -> Iterator[IstioObject[Gateway]]:
+def _older_at_the_samepods_of(view: View, thing: IstioObject[Gateway]) -> Iterator[IstioObject[Gateway]]:
     everything = sorted(view.snapshot.of("Gateway").values(), key=age)
     for each in everything:
         if age(each) >= age(thing):
             continue
         same = each.spec.selector == thing.spec.selector
-        if same or any(pod.matches(each.spec.selector) for pod in _pods(view, thing.spec)):
+        if same or any(pod.matches(each.spec.selector) for pod in pods_of(view, thing.spec)):
             yield each
 
 

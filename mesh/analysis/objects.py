@@ -26,7 +26,7 @@ DOUBTFUL = Code(
     Severity.WARNING,
     "A field that is allowed and probably not meant, or not acted upon.",
     "See the message.",
-    ("IST0002", "IST0133"),
+    ("IST0002", "IST0133", "IST0152", "IST0153", "IST0154"),
 )
 CODES = (UNREADABLE, INVALID, DOUBTFUL)
 

@@ -9,6 +9,7 @@ from mesh.analysis.references import destinations
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
 from mesh.istio.request_authentication import RequestAuthentication
+from mesh.istio.service_entry import ServiceEntry
 from mesh.istio.virtual_service import MESH_GATEWAY, VirtualService
 from mesh.objects import Service, ServicePort
 from mesh.port_protocol import NAMES, Spoken, spoken_on
@@ -70,7 +71,26 @@ TOKENS_UNREAD = Code(
     "Name the port `http-...`, if it is HTTP.",
     ("IST0119",),
 )
-CODES = (NO_PORT, WHICH_PORT, HIDDEN_PROTOCOL, HTTP_RULES_UNUSED, TWO_PROTOCOLS, EXTERNAL_NOT_HTTP, TOKENS_UNREAD)
+NO_ADDRESS = Code(
+    "HDL0308",
+    "entry-without-address",
+    Severity.WARNING,
+    "A ServiceEntry has a port that is neither HTTP nor TLS, and no address: every connection to that port is taken "
+    "for one to it.",
+    "Set `spec.addresses`.",
+    ("IST0134",),
+)
+CODES = (
+    NO_PORT,
+    WHICH_PORT,
+    HIDDEN_PROTOCOL,
+    HTTP_RULES_UNUSED,
+    TWO_PROTOCOLS,
+    EXTERNAL_NOT_HTTP,
+    TOKENS_UNREAD,
+    NO_ADDRESS,
+)
+_TOLD_APART = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "TLS")
 
 _HTTP = (Spoken.HTTP, Spoken.HTTP2)
 
@@ -175,6 +195,14 @@ def tokens_come_by_http(view: View, thing: IstioObject[RequestAuthentication]) -
                 says = f"port {port.port} of Service {service.meta.key} is not HTTP: tokens are not read there"
                 hint = "name the port http-..., if it is HTTP"
                 yield TOKENS_UNREAD.on(thing, "spec", "selector", says=says, hint=hint)
+
+
+def connections_have_an_address(view: View, thing: IstioObject[ServiceEntry]) -> Iterator[Finding]:
+    """By host or server name where there is one; else by address."""
+    for index, port in enumerate(thing.spec.ports if not thing.spec.addresses else ()):
+        if port.protocol.upper() not in _TOLD_APART:
+            says = f"port {port.number} is {port.protocol or 'TCP'}, and the entry has no address"
+            yield NO_ADDRESS.on(thing, "spec", "ports", index, says=says, hint="set spec.addresses")
 
 
 def _target(port: ServicePort) -> int | str:

@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.analysis import gateways, injection, mutual_tls, objects, policies, ports, references, rivals, routing
+from mesh.analysis import (
+    certificates,
+    filters,
+    gateways,
+    injection,
+    mutual_tls,
+    objects,
+    policies,
+    ports,
+    references,
+    rivals,
+    routing,
+)
 from mesh.analysis.model import Code, Finding
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
@@ -61,6 +73,9 @@ CHECKS: tuple[Check, ...] = (
     Check(rivals.ONE_COUNTS, rivals.no_older_one_counts),
     Check(("DestinationRule",), mutual_tls.tls_fits_the_servers),
     Check(("DestinationRule",), mutual_tls.servers_are_verified),
+    Check(("Gateway",), certificates.certificates_hold, at_admission=False),
+    Check(("EnvoyFilter",), filters.patches_have_an_order),
+    Check(("ServiceEntry",), ports.connections_have_an_address),
     Check(("Namespace",), injection.namespace_says_what_it_wants, at_admission=False),
     Check(("Pod",), injection.pod_has_its_sidecar, at_admission=False),
     Check(("Pod",), injection.annotations_are_understood, at_admission=False),
@@ -72,8 +87,9 @@ THEMES: tuple[tuple[str, tuple[Code, ...]], ...] = (
     ("References", (*references.CODES, *gateways.REFERENCES)),
     ("Routes", (*routing.CODES, *gateways.ROUTES)),
     ("Ports", ports.CODES),
-    ("Policies", (*policies.CODES, *rivals.CODES, *mutual_tls.CODES)),
+    ("Policies", (*policies.CODES, *rivals.CODES, *mutual_tls.CODES, *filters.CODES)),
     ("Injection and workloads", injection.CODES),
+    ("Certificates", certificates.CODES),
 )
 """For the page of codes, in its order."""
 CODES: Mapping[str, Code] = {code.number: code for _, codes in THEMES for code in codes}

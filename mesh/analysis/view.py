@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -58,6 +59,7 @@ class View:
     reference is looked at only where the files could hold what it names.
 
     `workloads` are those of the snapshot's pods unless they are given, as from the Deployments of some files.
+    `now`: what certificates are judged by; they are not without it.
     `before`: a view of an earlier snapshot, whose indexes serve where what they are made from is the same.
     """
 
@@ -69,13 +71,15 @@ class View:
         workloads: Workloads | None = None,
         domain: str = CLUSTER_DOMAIN,
         before: View | None = None,
+        now: datetime | None = None,
     ) -> None:
         self.snapshot, self.complete, self.domain = snapshot, complete, domain
+        self.now = now
         self._workloads = workloads
         if before is not None:
-            now, then = _sources(snapshot), _sources(before.snapshot)
+            sources, then = _sources(snapshot), _sources(before.snapshot)
             made = dict(before.__dict__)  # at once: others may be using it
-            self.__dict__.update({name: made[name] for name in now.keys() & made if now[name] is then[name]})
+            self.__dict__.update({name: made[name] for name in sources.keys() & made if sources[name] is then[name]})
 
     def indexed(self) -> View:
         """Itself, with every index made, so that later views have them from here."""

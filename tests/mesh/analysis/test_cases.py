@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from mesh.assembly import snapshot_of
 from mesh.manifest import documents
 
 CASES = Path(__file__).parent / "cases"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
 
 
 def view_of(name: str) -> View:
     text = (CASES / f"{name}.in.yaml").read_text()
-    return View(snapshot_of(document.raw for document in documents(text, name)))
+    return View(snapshot_of(document.raw for document in documents(text, name)), now=NOW)
 
 
 @pytest.mark.parametrize("name", NAMES)
