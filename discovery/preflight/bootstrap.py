@@ -1,7 +1,8 @@
 """Some resources as a static bootstrap, since `--mode validate` does not look into subscriptions. Pure.
 
 Routes stand in a listener of their own, subscriptions of listeners are answered with nothing, secrets stay
-subscriptions (nobody is asked for them), and TLS by files is left out: the files are the proxy's, not ours.
+subscriptions (nobody is asked for them), and TLS by files is left out: the files are the proxy's, not ours. Resources
+of different proxies stand side by side: names and addresses are made different, nothing is opened.
 """
 
 from __future__ import annotations
@@ -21,23 +22,30 @@ _SOCKETS = ("transport_socket", "transport_socket_matches")
 
 def bootstrap(elements: Iterable[Element]) -> Json:
     """What Envoy is started with."""
-    clusters, listeners, hosts = [], [], dict[str, list[Json]]()
+    clusters, listeners, hosts = list[Json](), list[Json](), dict[str, list[Json]]()
     for each in elements:
         if each.kind is ResourceType.CLUSTERS:
-            clusters.append(_cluster(each.config))
+            clusters.append({**_cluster(each.config), "name": f"{each.name}#{len(clusters)}"})
         elif each.kind is ResourceType.LISTENERS:
             listeners.append(_listener(each.config))
         else:
             hosts.setdefault(each.name.partition("/")[0], []).append(each.config)
-    listeners += [_of_routes(number, name, those) for number, (name, those) in enumerate(sorted(hosts.items()))]
+    listeners += [_of_routes(name, those) for name, those in sorted(hosts.items())]
     nobody = {"name": AGENT_CLUSTER, "type": "STATIC", "connect_timeout": "1s"}
     return {
         "node": {"id": "preflight", "cluster": "preflight"},
         "static_resources": {
             "clusters": [nobody, *map(_without_type, clusters)],
-            "listeners": [_without_type(each) for each in listeners],
+            "listeners": [_placed(_without_type(each), number) for number, each in enumerate(listeners)],
         },
     }
+
+
+def _placed(listener: Json, number: int) -> Json:
+    """The listener at an address that no other one has."""
+    socket = {"address": f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", "port_value": 15000}
+    address = {"address": {"socket_address": socket}, "name": f"{listener['name']}#{number}"}
+    return {key: value for key, value in listener.items() if key != "additional_addresses"} | address
 
 
 def _cluster(config: Json) -> Json:
@@ -65,7 +73,7 @@ def _answered(value: Any) -> Any:
     return found
 
 
-def _of_routes(number: int, table: str, hosts: list[Json]) -> Json:
+def _of_routes(table: str, hosts: list[Json]) -> Json:
     """A listener with these virtual hosts. Names and domains are made different: each was a table's only one."""
     manager: Json = connection_manager(Side.GATEWAY, "preflight", table, {})
     config = {key: value for key, value in manager["typed_config"].items() if key != _RDS}
@@ -78,12 +86,7 @@ def _of_routes(number: int, table: str, hosts: list[Json]) -> Json:
             for nth, host in enumerate(hosts)
         ],
     }
-    socket = {"address": "127.0.0.1", "port_value": 10000 + number}
-    return {
-        "name": f"preflight-{number}",
-        "address": {"socket_address": socket},
-        "filter_chains": [{"filters": [{**manager, "typed_config": config}]}],
-    }
+    return {"name": f"routes of {table}", "filter_chains": [{"filters": [{**manager, "typed_config": config}]}]}
 
 
 def _without_files(value: Any) -> Any:

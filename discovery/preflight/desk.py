@@ -15,7 +15,7 @@ import structlog
 from discovery.plan.memo import Scopes
 from discovery.preflight.envoy import until
 from discovery.preflight.trials import Trial, trials, with_object
-from discovery.preflight.verdict import judge
+from discovery.preflight.verdict import judge_all
 from mesh.envoy_binary import find_envoy
 from mesh.errors import InvalidInput, MissingPrerequisite, Unavailable
 from mesh.snapshot import Snapshot
@@ -59,7 +59,7 @@ class PreflightDesk:
         try:
             found = self._tried(raw)
             refused = until(self._binary, began + seconds, self._monotonic)
-            refusals = [refusal.as_json() for trial in found if (refusal := judge(trial, raw, refused)) is not None]
+            refusals = [refusal.as_json() for refusal in judge_all(found, raw, refused)]
         finally:
             self._one.release()
         proxies = sum(trial.proxies for trial in found)

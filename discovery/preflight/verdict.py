@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from discovery.plan.model import Origin
 from discovery.preflight.trials import Element, Trial
 
@@ -29,6 +31,19 @@ class Refusal:
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+def judge_all(trials: Sequence[Trial], raw: Mapping[str, Any], refused: Refused) -> list[Refusal]:
+    """The refusals that the object `raw` is to blame for. Usually all is taken, and what is taken together is taken in
+    each trial: so one Envoy does for all."""
+    everything = {(each.kind, each.name, _told(each)): each for trial in trials for each in trial.elements}
+    if not everything or not refused(list(everything.values())):
+        return []
+    return [found for trial in trials if (found := judge(trial, raw, refused)) is not None]
+
+
+def _told(element: Element) -> bytes:
+    return orjson.dumps(element.config)
 
 
 def judge(trial: Trial, raw: Mapping[str, Any], refused: Refused) -> Refusal | None:

@@ -13,7 +13,7 @@ from discovery.plan.memo import Scopes
 from discovery.preflight.bootstrap import bootstrap
 from discovery.preflight.envoy import loads, until
 from discovery.preflight.trials import Element, Trial, trials, with_object
-from discovery.preflight.verdict import Refusal, judge
+from discovery.preflight.verdict import Refusal, judge, judge_all
 from mesh.errors import Unavailable
 from mesh.snapshot import Snapshot
 from mesh.wire import ResourceType
@@ -78,8 +78,7 @@ def tried(mesh: Snapshot, raw: Raw) -> tuple[Trial, ...]:
 
 
 def judged(mesh: Snapshot, raw: Raw) -> list[Refusal]:
-    refused = until(ENVOY, time.monotonic() + 60)
-    return [found for trial in tried(mesh, raw) if (found := judge(trial, raw, refused)) is not None]
+    return judge_all(tried(mesh, raw), raw, until(ENVOY, time.monotonic() + 60))
 
 
 def test_proxies_that_are_alike_are_one_trial(mesh: Snapshot) -> None:
@@ -135,19 +134,7 @@ def test_every_case_of_the_plan_would_be_tried_and_taken(case: Path) -> None:
     whole = snapshot_of(documents)
     empty = whole.replacing(istio={})
     elements = [element for trial in trials(empty, whole, Scopes()) for element in trial.elements]
-    assert loads(ENVOY, bootstrap(_once(elements)), 60) == ""
-
-
-def _once(elements: list[Element]) -> list[Element]:
-    """Of several proxies together: each listener and cluster once."""
-    kept: dict[tuple[str, str], Element] = {}
-    routes = []
-    for each in elements:
-        if each.kind is ResourceType.VIRTUAL_HOSTS:
-            routes.append(each)
-        else:
-            kept.setdefault((str(each.kind), each.name), each)
-    return [*kept.values(), *routes]
+    assert loads(ENVOY, bootstrap(elements), 60) == ""
 
 
 def test_an_envoy_that_is_not_there_or_too_slow_is_said(tmp_path: Path) -> None:
