@@ -70,16 +70,18 @@ class Preflight:
         context: Callable[[], ssl.SSLContext],
         discovery: Identity,
         on_end: Callable[[Came], None] = lambda _came: None,
+        *,
+        seconds: float = SECONDS,
     ) -> None:
         self._host, self._port, self._context, self._discovery = host, port, context, discovery
-        self._on_end = on_end
+        self._on_end, self._seconds = on_end, seconds
         self._told = ""
         self._telling = threading.Lock()
 
     def __call__(self, raw: Mapping[str, Any]) -> list[Refused]:
         """Never raises: an object that cannot be tried is not refused for it."""
         try:
-            answer = self._ask(orjson.dumps({"object": raw, "seconds": SECONDS}))
+            answer = self._ask(orjson.dumps({"object": raw, "seconds": self._seconds}))
             refusals = [_refused(each) for each in answer["refusals"]]
         except (OSError, HTTPException, HeddleError, ValueError, KeyError, TypeError) as error:
             self._tell(f"{error}")
@@ -93,10 +95,10 @@ class Preflight:
         return refusals
 
     def _ask(self, body: bytes) -> Any:
-        connection = HTTPSConnection(self._host, self._port, timeout=SECONDS)
+        connection = HTTPSConnection(self._host, self._port, timeout=self._seconds)
         with closing(connection):
-            plain = socket.create_connection((self._host, self._port), SECONDS)
-            plain.settimeout(SECONDS + 0.5)
+            plain = socket.create_connection((self._host, self._port), self._seconds)
+            plain.settimeout(self._seconds + 0.5)
             connection.sock = self._context().wrap_socket(plain)
             check_peer(connection.sock, {self._discovery})
             connection.request("POST", PATH, body, {"Content-Type": "application/json"})

@@ -22,7 +22,7 @@ from mesh.snapshot import Snapshot
 
 ACCOUNT = "heddle-webhook"
 PATH = "/v1/preflight"
-MOST_SECONDS = 4.0
+MOST_SECONDS = 30.0
 MAX_BODY = 4 << 20
 
 log = structlog.get_logger("discovery")

@@ -32,7 +32,7 @@ GOOD, BAD = with_header("%DOWNSTREAM_REMOTE_ADDRESS%"), with_header("%NO_SUCH_CO
 
 def asking(discovery: DiscoveryProcess, came: list[Came], account: str = "heddle-webhook") -> Preflight:
     context = discovery.context(HOME, account)
-    return Preflight("127.0.0.1", discovery.port, lambda: context, DISCOVERY, came.append)
+    return Preflight("127.0.0.1", discovery.port, lambda: context, DISCOVERY, came.append, seconds=30)
 
 
 def review(raw: Raw, **request: Any) -> bytes:
