@@ -24,7 +24,7 @@ from ca.store import Store
 from ca.trust import Trust
 from kube.client import Client
 from kube.leader import RENEW_SECONDS, Leader
-from mesh.errors import HeddleError
+from mesh.errors import HeddleError, Unavailable
 from mesh.rbac import ROTATION_LEASE
 from serving.certificate import SvidCertificate
 from svid.material import PodRef
@@ -90,7 +90,9 @@ def rotation_service(
 
     def held(root: str, spoken_for: Collection[str], order: int) -> tuple[Held, ...]:
         serials = {facts.fingerprint: facts.serial for facts in map(root_facts, authority.trust.bundle.roots)}
-        return reader.held(serials[root], spoken_for, order) if root in serials else ()
+        if root not in serials:
+            raise Unavailable(f"root {root[:16]} is not in the bundle that this replica has read")
+        return reader.held(serials[root], spoken_for, order)
 
     place = Place(settings.trust_domain, own, control, discovery, expected)
     known = Known(population.living, report, shared.carriers, held)
