@@ -144,7 +144,7 @@ class _Build(Following):
             return
         if tls.credential_name:
             if Key(self.proxy.namespace, tls.credential_name) not in self.secrets:
-                says = f"there is no Secret {tls.credential_name} in the gateway's namespace {self.proxy.namespace}"
+                says = f"there is no Secret {self.proxy.namespace}/{tls.credential_name}, where the gateway's pods are"
                 hint = f"kubectl -n {self.proxy.namespace} create secret tls {tls.credential_name} --cert=... --key=..."
                 self._problem(
                     opening,
