@@ -67,14 +67,17 @@ class ControlPlane:
         self._write_credentials()
 
     def launch(self) -> None:
-        """Start all three, without waiting."""
+        """Start etcd and the API server, without waiting."""
         self.start_etcd()
         self.start_api_server()
-        self.start_controllers()
 
     def wait_working(self) -> None:
-        """Until the API server is ready and the controllers are at work; ComponentFailed if they never are."""
+        """Until the API server is ready and the controllers are at work; ComponentFailed if they never are.
+
+        The controllers would end if they had to wait for the API server for ten seconds.
+        """
         self.wait_ready()
+        self.start_controllers()
         client = connect(kubeconfig=str(self.kubeconfig))
         self.wait_until(
             "kube-controller-manager",

@@ -34,9 +34,16 @@ from tests.support.waiting import wait_for
 PODS = 40
 
 
+@pytest.fixture(scope="module")
+def defined(module_api_server: ApiServer) -> Iterator[ApiServer]:
+    """For all tests of this file: each leaves it running."""
+    with certificates_defined(module_api_server):
+        yield module_api_server
+
+
 @pytest.fixture
-def own(own_api_server: ApiServer, tmp_path: Path) -> Iterator[Place]:
-    with certificates_defined(own_api_server), place(own_api_server, tmp_path) as made:
+def own(defined: ApiServer, tmp_path: Path) -> Iterator[Place]:
+    with place(defined, tmp_path) as made:
         yield made
 
 

@@ -77,6 +77,7 @@ def test_every_component_is_ready_and_nothing_is_wrong(installed: Cluster) -> No
 
 
 def test_again_changes_nothing(installed: Cluster) -> None:
+    _eventually(lambda: _trusted(installed))
     before = versions(installed.client, inventory(installed.client))
     ran = heddle(installed, "install", "-y", "--timeout=60")
     assert ran.code == 0, ran.err
@@ -183,6 +184,16 @@ def test_no_component_lacks_a_right_or_has_one_that_it_does_not_use(installed: C
             right for right in unused(component, uses(log, account)) if not right.startswith(NOT_USED_HERE[component])
         ]
         assert not left, f"{component} has rights that nothing used"
+
+
+def _trusted(cluster: Cluster) -> bool:
+    """Whether the webhook has written all that it writes when it starts: whom the API server is to trust."""
+    registered = "/apis/admissionregistration.k8s.io/v1"
+    found = [
+        *cluster.client.get(f"{registered}/mutatingwebhookconfigurations")["items"],
+        *cluster.client.get(f"{registered}/validatingwebhookconfigurations")["items"],
+    ]
+    return all(entry["clientConfig"].get("caBundle") for raw in found for entry in raw["webhooks"])
 
 
 def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
