@@ -259,9 +259,9 @@ def _unreadable(text: str, error: yaml.YAMLError) -> Unreadable:
         return Unreadable(line, f"this is a template, not YAML: {reason}", _TEMPLATE_HINT)
     if "\t" in here[: len(here) - len(here.lstrip())] or "\\t" in reason:
         return Unreadable(line, "a tab stands where YAML wants spaces", "indent with spaces")
-    return Unreadable(
-        line, f"this is not YAML: {reason}", "look at the indentation and quotes of this line and the one before"
-    )
+    column = f" at column {mark.column + 1}" if mark is not None else ""
+    hint = "look at the indentation and quotes of this line and the one before"
+    return Unreadable(line, f"this is not YAML: {reason}{column}", hint)
 
 
 def _line(node: yaml.Node | yaml.Event) -> int:

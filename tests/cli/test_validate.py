@@ -49,7 +49,7 @@ def test_bad_files_are_every_error_and_exit_1(tmp_path: Path) -> None:
     bad, text = tmp_path / "bad.yaml", tmp_path / "text.yaml"
     about = "VirtualService prod/bad"
     assert result.output.splitlines() == [
-        f"error: {text}:2: this is not YAML: did not find expected node content "
+        f"error: {text}:2: this is not YAML: did not find expected node content at column 1 "
         "(look at the indentation and quotes of this line and the one before)",
         f"error: {bad}:9: {about}: spec.host: there is no field 'host' (did you mean hosts?)",
         f"error: {bad}:12: {about}: spec.http[0].route[0].weight: -1 is negative (use 0 for no traffic)",
