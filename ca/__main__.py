@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from ca.app import Deps, create_app
+from ca.app import Deps, create_app, orders_of
 from ca.audit import AuditLog
 from ca.authority import Authority
 from ca.callers import Callers
@@ -26,6 +26,7 @@ from ca.local_tokens import local_verifier
 from ca.metrics import Metrics
 from ca.operator_socket import serve_operators
 from ca.options import JUDGED_HERE, check_place, parser, settings_of
+from ca.orders import Door
 from ca.own_certificate import own_certificate
 from ca.passphrase import LEAST_BYTES, LEAST_OF_PIN, passphrase_from
 from ca.pod_certificates import PodCertificates
@@ -44,6 +45,7 @@ from ca.trust_domain_keeper import TrustDomainKeeper
 from kube.client import Client, connect
 from kube.tokens import KeysVerifier, ReviewVerifier, TokenVerifier, read_keys
 from mesh.errors import Conflict, HeddleError, InvalidInput
+from serving import wsgi
 from serving.gthread import threaded_server
 from serving.health import create_health_app, serve_in_threads
 from serving.logs import configure
@@ -154,9 +156,10 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     log.info("ready", listen=options.listen, trust_domain=settings.trust_domain, pruned=pruned)
     revoking = Revoking(authority, store, ledger, settings, time.time)
     authority.on_trust(revoking.complete)
+    callers = Callers(settings, _verifier(options, settings, client), pods, pods.known)
     deps = Deps(
         settings=settings,
-        callers=Callers(settings, _verifier(options, settings, client), pods),
+        callers=callers,
         authority=authority,
         issuance=issuance,
         ledger=ledger,
@@ -197,7 +200,8 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
             cluster.stop()
         ledger.close()
 
-    return Running(create_app(deps), certificate.context, close)
+    door = Door(orders_of(deps), callers, authority, settings, partial(wsgi.run, create_app(deps)))
+    return Running(door, certificate.context, close)
 
 
 def _shared(cluster: Cluster | None, pod_certificates: PodCertificates | None) -> Shared:

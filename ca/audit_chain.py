@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 FIRST = "0" * 64  # what the first line has for the hash of the line before it
 GAP = "gap"  # the event of a line that says: lines before me were lost
 
@@ -40,7 +42,7 @@ class Verdict:
 def line_of(anchor: Anchor, at: str, event: str, fields: Mapping[str, Any]) -> tuple[bytes, Anchor]:
     """The line after `anchor`, with its line end, and the anchor that it becomes."""
     body = {"n": anchor.number + 1, "at": at, "event": event, **fields, "previous": anchor.hash}
-    raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    raw = orjson.dumps(body)
     return raw + b"\n", Anchor(anchor.number + 1, hash_of(raw))
 
 

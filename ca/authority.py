@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ca.crl import may_list, revocation_list
 from ca.federation import Federation, federation_of
 from ca.kubernetes_signer import KubernetesSigner
+from ca.pkcs11 import is_in_token
 from ca.profile import intermediate_certificate
 from ca.revocation import Revocations, revocations_of
 from ca.root_document import signer_of
@@ -122,6 +123,10 @@ class Authority:
                 if self._due(longest_leaf):
                     self._renew()
         return self._issuer
+
+    def is_ready(self, longest_leaf: int) -> bool:
+        """Whether `issuer` has its answer at hand, and signing by it needs nobody else."""
+        return not self._due(longest_leaf) and not is_in_token(self._issuer.key)
 
     def replace_issuer(self) -> tuple[SigningIssuer, SigningIssuer]:
         """Sign with another intermediate from now on: the old one, and the new. Conflict where it was imported."""

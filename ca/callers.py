@@ -18,7 +18,7 @@ from cryptography import x509
 from ca.policy import Caller, needs_pod
 from ca.serials import is_of_pod
 from ca.settings import CaSettings
-from kube.tokens import TokenVerifier
+from kube.tokens import ServiceAccountToken, TokenVerifier
 from mesh.errors import Forbidden, InvalidInput, Unauthenticated
 from mesh.identity import Identity
 from svid.leaf import leaf_identity
@@ -70,20 +70,56 @@ class PodRefused(Forbidden):
         self.pod = pod
 
 
+_Verify = Callable[[str, float], ServiceAccountToken]
+
+
+class _UnknownHereError(Exception):
+    """Somebody would have to be asked."""
+
+
+def _no_pod(_namespace: str, _name: str, _uid: str) -> None:
+    return None
+
+
 class Callers:
     """Authenticates requests. Raises Unauthenticated, Forbidden, InvalidInput (a broken header) or Unavailable."""
 
-    def __init__(self, settings: CaSettings, verifier: TokenVerifier, pods: PodLookup) -> None:
+    def __init__(
+        self, settings: CaSettings, verifier: TokenVerifier, pods: PodLookup, known_pods: PodLookup = _no_pod
+    ) -> None:
+        """`pods` may ask somebody; `known_pods` asks nobody, and is None where `pods` would have to ask."""
         self._settings = settings
         self._verifier = verifier
-        self._pods = pods
+        self._pods, self._known_pods = pods, known_pods
 
     def authenticate(self, credentials: Credentials, now: float) -> Caller:
         """The caller; a token counts before a certificate, so that a pod whose certificate ended can say who it is."""
+        return self._caller(credentials, now, self._verifier.verify, self._pods)
+
+    def at_once(self, credentials: Credentials, now: float) -> Caller | None:
+        """The same, by what is known here; None when somebody would have to be asked."""
+        try:
+            return self._caller(credentials, now, self._verified_here, self._found_here)
+        except _UnknownHereError:
+            return None
+
+    def _verified_here(self, token: str, now: float) -> ServiceAccountToken:
+        found = self._verifier.at_once(token, now)
+        if found is None:
+            raise _UnknownHereError
+        return found
+
+    def _found_here(self, namespace: str, name: str, uid: str) -> PodFacts:
+        facts = self._known_pods(namespace, name, uid)
+        if facts is None:
+            raise _UnknownHereError
+        return facts
+
+    def _caller(self, credentials: Credentials, now: float, verify: _Verify, pods: PodLookup) -> Caller:
         if credentials.authorization:
-            return self._by_token(credentials.authorization, now)
+            return self._by_token(credentials.authorization, now, verify, pods)
         if credentials.certificate:
-            return self._by_certificate(credentials.certificate, credentials.pod, now)
+            return self._by_certificate(credentials.certificate, credentials.pod, now, pods)
         raise Unauthenticated(
             "no token and no client certificate",
             hint=f"send Authorization: Bearer <token of audience {self._settings.audience}>, or your SVID over TLS",
@@ -96,18 +132,18 @@ class Callers:
         identity, serial = identity_of_certificate(credentials.certificate, now)
         return Caller("certificate", identity, proof=serial)
 
-    def _by_token(self, authorization: str, now: float) -> Caller:
+    def _by_token(self, authorization: str, now: float, verify: _Verify, pods: PodLookup) -> Caller:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("the Authorization header is not `Bearer <token>`")
-        claims = self._verifier.verify(token.strip(), now)
+        claims = verify(token.strip(), now)
         identity = Identity(self._settings.trust_domain, claims.namespace, claims.service_account)
         if not claims.pod_name:
             return self._without_pod("token", claims.id, identity, "the token is not bound to a pod")
         pod = PodRef(claims.namespace, claims.pod_name, claims.pod_uid)
-        return self._with_pod("token", claims.id, identity, pod, claims.node)
+        return self._with_pod("token", claims.id, identity, pod, pods, claims.node)
 
-    def _by_certificate(self, certificate: bytes, pod: str, now: float) -> Caller:
+    def _by_certificate(self, certificate: bytes, pod: str, now: float, pods: PodLookup) -> Caller:
         identity, serial = identity_of_certificate(certificate, now)
         if not pod:
             caller = self._without_pod("certificate", serial, identity, "the header X-Heddle-Pod is missing")
@@ -118,16 +154,18 @@ class Callers:
             raise InvalidInput("the header X-Heddle-Pod is not <namespace>/<name>/<uid>", field="X-Heddle-Pod")
         ref = PodRef(named["namespace"], named["name"], named["uid"])
         _check_holder(serial, ref.uid, f"pod {ref.namespace}/{ref.name} with uid {ref.uid}")
-        return self._with_pod("certificate", serial, identity, ref)
+        return self._with_pod("certificate", serial, identity, ref, pods)
 
     def _without_pod(self, kind: str, proof: str, identity: Identity, why: str) -> Caller:
         if needs_pod(identity, self._settings):
             raise Forbidden(f"{identity} is only certified for a pod that exists, and {why}")
         return Caller(kind, identity, proof=proof)
 
-    def _with_pod(self, kind: str, proof: str, identity: Identity, pod: PodRef, node: str = "") -> Caller:
+    def _with_pod(
+        self, kind: str, proof: str, identity: Identity, pod: PodRef, pods: PodLookup, node: str = ""
+    ) -> Caller:
         """`node` is the one that the token says, where it says one."""
-        facts = self._pods(pod.namespace, pod.name, pod.uid)
+        facts = pods(pod.namespace, pod.name, pod.uid)
         named = f"pod {pod.namespace}/{pod.name}"
         if facts is None or facts.uid != pod.uid or not pod.uid:
             raise Forbidden(f"{named} with uid {pod.uid} does not exist (any more)")

@@ -30,6 +30,7 @@ from svid.material import PodRef, TrustBundle
 # An object costs the ca about 2 ms of the interpreter that issuance needs too, and the API server a write to its disk.
 CERTIFICATES_PER_SECOND = 100.0
 MOST_WAITING = 20_000  # pods; about 1 KB each
+MOST_REMEMBERED = 20_000  # objects that need not be read before they are written; about 1 KB each
 EVENTS_PER_SECOND = 5.0
 MOST_EVENTS_WAITING = 200
 LAST_SECONDS = 5.0  # for what waits when the ca ends
@@ -53,6 +54,7 @@ class Cluster:
         self._pods: PodWatch | None = None
         self._store = store
         self._refusals = Refusals(self._replica, time.time)
+        self._there: dict[tuple[str, str], dict[str, Any]] = {}  # by pod, as last written; the oldest first
         self._certificates: WriteBehind[Record] = WriteBehind(
             "WorkloadCertificates", self._write, limit=MOST_WAITING, per_second=CERTIFICATES_PER_SECOND
         )
@@ -124,7 +126,12 @@ class Cluster:
             log.warning("WorkloadCertificates are left unwritten; the ledger has them", count=left)
 
     def _write(self, record: Record) -> None:
-        workload_certificate.write(self._client, workload_certificate.workload_certificate(record, self._replica))
+        pod = (record.pod_namespace, record.pod_name)
+        body = workload_certificate.workload_certificate(record, self._replica)
+        there = workload_certificate.write(self._client, body, self._there.pop(pod, None))
+        self._there[pod] = workload_certificate.essence(there)
+        if len(self._there) > MOST_REMEMBERED:
+            del self._there[next(iter(self._there))]
 
     def _changed(self, event: Event) -> None:
         if isinstance(event, Changed) and event.deleted:

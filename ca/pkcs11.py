@@ -72,6 +72,11 @@ def key_at(uri: str, pin: bytes) -> ec.EllipticCurvePrivateKey:
     return _TokenKey(uri, pin, key)
 
 
+def is_in_token(key: object) -> bool:
+    """Whether each use of this key asks a token, which may take its time."""
+    return isinstance(key, _TokenKey)
+
+
 def destroy(uri: str, pin: bytes) -> None:
     """Remove both halves of the key from its token."""
     token, name = _parsed(uri)

@@ -60,10 +60,14 @@ class PodWatch:
         return source
 
     def __call__(self, namespace: str, name: str, uid: str) -> PodFacts | None:
+        return self.known(namespace, name, uid) or self._otherwise(namespace, name, uid)
+
+    def known(self, namespace: str, name: str, uid: str) -> PodFacts | None:
+        """What the watch knows; None where it has to be asked for."""
         facts = self._pods.get((namespace, name))
         if facts is not None and facts.uid == uid and facts.node and self._monotonic() - self._heard < STALE:
             return facts
-        return self._otherwise(namespace, name, uid)
+        return None
 
     def take(self, event: Event) -> None:
         """One event of the watch, in order, from its one thread."""

@@ -52,37 +52,47 @@ def renews_at(record: Record) -> float:
     return start + RENEW_FROM * (record.not_after - start)
 
 
-def write(client: Client, body: Mapping[str, Any]) -> None:
-    """Create the object or bring it up to date, unless it tells of a later certificate already.
+def write(client: Client, body: Mapping[str, Any], there: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Create the object or bring it up to date, unless it tells of a later certificate already; what is there then.
 
-    Several replicas may write about one pod, in any order: the resourceVersion decides whether what was read still
-    holds. Needs the rights to `create`, `get` and `patch` WorkloadCertificates.
+    `there` is what was there when somebody looked last, which saves looking again. Several replicas may write about one
+    pod, in any order: the resourceVersion decides whether what was read still holds. Needs the rights to `create`,
+    `get` and `patch` WorkloadCertificates.
     """
     collection = f"/apis/{GROUP}/{VERSION}/namespaces/{body['metadata']['namespace']}/{PLURAL}"
     path = f"{collection}/{body['metadata']['name']}"
     # Whoever renews has an object already, whoever comes with a token mostly has none.
-    expected = body["spec"]["caller"] == "certificate"
+    if there is not None and not is_later(body, there):  # which is rare, and may no longer be so
+        there = None
+    expected = there is not None or body["spec"]["caller"] == "certificate"
     for _ in range(_ATTEMPTS):
         try:
             if not expected:
-                client.post(collection, body)
-                return
-            there = client.get(path)
-            if not is_later(body, there):
-                if body["spec"]["serial"] not in _serials(there):
-                    client.merge(path, remembering(body, there))
-                return
-            client.merge(path, replacing(body, there))
-            return
+                return _object(client.post(collection, body))
+            found = there if there is not None else _object(client.get(path))
+            if is_later(body, found):
+                return _object(client.merge(path, replacing(body, found)))
+            if body["spec"]["serial"] not in _serials(found):
+                return _object(client.merge(path, remembering(body, found)))
+            return found
         except NotFound:
             if not expected:  # the namespace is gone, or the kind is not installed
                 raise
-            expected = False
+            expected, there = False, None
         except Refused as error:
             if error.status != 409:
                 raise
-            expected = True
+            expected, there = True, None
     raise Conflict(f"WorkloadCertificate {path} is changed by others all the time")
+
+
+def essence(there: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write` needs to know of an object that is there."""
+    metadata, spec = there["metadata"], there.get("spec") or {}
+    return {
+        "metadata": {name: metadata[name] for name in ("resourceVersion", "ownerReferences") if name in metadata},
+        "spec": {name: spec[name] for name in ("serial", "issued", "expires", "earlier") if name in spec},
+    }
 
 
 def replacing(body: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,3 +143,8 @@ def _moment(at: float) -> str:
 
 def _owners(certificate: Mapping[str, Any]) -> list[str]:
     return [owner.get("uid", "") for owner in certificate["metadata"].get("ownerReferences") or ()]
+
+
+def _object(answer: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = answer
+    return found

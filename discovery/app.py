@@ -26,12 +26,12 @@ from discovery.status import ProxyStatus, missing, status_json
 from discovery.status_writer import Tallies
 from discovery.trust import trust_json
 from discovery.views import of_session, plan_json
-from discovery.wsgi import Environ
 from mesh.errors import Forbidden, InvalidInput, NotFound
 from mesh.identity import CONTROL_NAMESPACE, Identity
 from mesh.objects import Key
 from mesh.wire import MAX_HOLD_SECONDS
 from serving.json_http import handle_errors, json_response, read_json
+from serving.wsgi import Environ
 
 OPERATOR_ACCOUNT, CA_ACCOUNT = "heddle-operator", "heddle-ca"
 TRUST_PATH = "/v1/trust"

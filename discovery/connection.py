@@ -1,4 +1,4 @@
-"""One connection of the agents' port: HTTP/1.1 as llhttp reads it, every answer in one write (adr/0145).
+"""One connection of the agents' port: HTTP/1.1 (`serving.http1`), every answer in one write (adr/0145).
 
     as long as the connection is open:
         read until a request is there
@@ -11,28 +11,17 @@ with why, and the connection is closed. `Waiting` bounds the time that a request
 from __future__ import annotations
 
 import ssl
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import NamedTuple
 
 import gevent
-import orjson
 import structlog
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from mesh.errors import Unauthenticated
-from mesh.identity import Identity
-from serving.json_http import JSON
-from svid.tls import peer_identity
+from serving.http1 import CONTINUE, Answer, Handler, Peer, Refused, Request, Requests, error_answer, head_of
 
 MAX_BODY = 16 << 20
 """A first request names a version for each resource: some 100 bytes each, so this is above 100,000 of them."""
-MAX_HEAD = 64 << 10
-"""Of a request, everything but its body: also what goes between the chunks of one, and after them."""
 CHUNK = 64 << 10
-VERSIONS = ("1.1", "1.0")
 IDLE_SECONDS = 25.0
 """Without a byte of a next request."""
 ARRIVAL_SECONDS = 60.0
@@ -41,50 +30,6 @@ WRITE_SECONDS = 30.0
 """For an answer, once it is there: a client that does not read it is given up."""
 
 log = structlog.get_logger("discovery")
-
-
-class Answer(NamedTuple):
-    """`headers` beyond Content-Length, which is `body`'s unless they name it. `sent` is called once, sent or not."""
-
-    status: int
-    body: bytes = b""
-    headers: Sequence[tuple[str, str]] = ()
-    sent: Callable[[], None] | None = None
-
-
-@dataclass(slots=True)
-class Request:
-    """`target` is the path with its query; header names are in lower case. `caller` gives the verified identity of
-    the connection's peer, or raises Unauthenticated. `last`: the connection is closed after the answer."""
-
-    method: str
-    target: str
-    headers: Sequence[tuple[str, str]]
-    body: bytes
-    caller: Callable[[], Identity]
-    last: bool
-
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-    def header(self, name: str) -> str:
-        return next((value for key, value in self.headers if key == name), "")
-
-
-Handler = Callable[[Request], Answer]
-
-
-def json_answer(status: int, body: object, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, orjson.dumps(body), (("Content-Type", JSON), *headers))
-
-
-class Refused(Exception):
-    """What arrived cannot be a request that is answered here."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.answer = json_answer(status, {"error": {"code": code, "message": message}})
 
 
 @dataclass(slots=True)
@@ -112,8 +57,7 @@ class Connection:
 
     def __init__(self, client: ssl.SSLSocket, handler: Handler, waiting: Waiting, closing: Callable[[], bool]) -> None:
         self._client, self._handler, self._waiting, self._closing = client, handler, waiting, closing
-        self._identity: Identity | None = None
-        self._requests = _Requests(self.caller)
+        self._requests = Requests(Peer(client), MAX_BODY)
 
     def serve(self) -> None:
         """Until either end closes. OSError when the client goes away or falls silent."""
@@ -127,14 +71,6 @@ class Connection:
             self._write("", refused.answer, last=True)
             self._drain()
 
-    def caller(self) -> Identity:
-        """The peer's identity. Its certificate is read once."""
-        if self._identity is None:
-            self._identity = peer_identity(self._client)
-            if self._identity is None:
-                raise Unauthenticated("the caller showed no certificate", hint="connect with the pod's SVID")
-        return self._identity
-
     def _next(self) -> Request | None:
         """The next request; None when the client has none any more."""
         requests, idle = self._requests, True
@@ -145,13 +81,8 @@ class Connection:
                 return None
             if idle:
                 idle, until = False, self._waiting.clock() + ARRIVAL_SECONDS
-            try:
-                if requests.feed(data):
-                    self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            except Refused:
-                if not requests.whole:
-                    raise
-                requests.whole[-1].last = True  # what came before it is answered, it is not
+            if requests.feed(data):
+                self._client.sendall(CONTINUE)
         return requests.whole.popleft()
 
     def _receive(self, until: float) -> bytes:
@@ -168,7 +99,7 @@ class Connection:
             answer = self._handler(request)
         except Exception:
             log.exception("failed", method=request.method, path=request.path)
-            answer = json_answer(500, {"error": {"code": "internal", "message": "discovery failed; its log says why"}})
+            answer = error_answer(500, "internal", "discovery failed; its log says why")
         try:
             self._write(request.method, answer, last=request.last or self._closing())
         finally:
@@ -193,78 +124,3 @@ class Connection:
         until = self._waiting.clock() + IDLE_SECONDS
         while self._receive(until):
             pass
-
-
-def head_of(answer: Answer, *, last: bool) -> bytes:
-    """Everything before the body."""
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers]
-    if answer.status != HTTPStatus.NO_CONTENT and all(name.lower() != "content-length" for name, _ in answer.headers):
-        lines.append(f"Content-Length: {len(answer.body)}")
-    if last:
-        lines.append("Connection: close")
-    return "\r\n".join((*lines, "", "")).encode("latin-1")
-
-
-class _Requests:
-    """What the bytes mean: llhttp calls the `on_` methods. Requests that are complete are in `whole`, oldest first."""
-
-    def __init__(self, caller: Callable[[], Identity]) -> None:
-        self.whole: deque[Request] = deque()
-        self._caller = caller
-        self._parser = HttpRequestParser(self)
-        self._begin()
-
-    def feed(self, data: bytes) -> bool:
-        """Whether the client waits to be told to go on. Raises Refused."""
-        self._expects = False
-        self._overhead += len(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self.whole[-1].last = True  # to nothing that is spoken here: answered as if it had not been asked for
-        except HttpParserError as error:
-            if isinstance(error.__context__, Refused):
-                raise error.__context__ from None
-            raise Refused(400, "invalid", f"this is not HTTP/1.1: {error}") from None
-        if self._overhead > MAX_HEAD:
-            raise Refused(431, "invalid", f"a request's head is at most {MAX_HEAD} bytes long")
-        return self._expects and not self.whole
-
-    def _begin(self) -> None:
-        self._target, self._size, self._overhead = b"", 0, 0
-        self._headers: list[tuple[str, str]] = []
-        self._body: list[bytes] = []
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        if self._parser.get_http_version() not in VERSIONS:
-            raise Refused(400, "invalid", "this is not HTTP/1.1")
-        for name, value in self._headers:
-            if name == "content-length":
-                self._check_size(int(value))
-            elif name == "expect":
-                self._expects = value.lower() == "100-continue"
-
-    def on_body(self, body: bytes) -> None:
-        self._overhead -= len(body)
-        self._size += len(body)
-        self._check_size(self._size)
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        parser = self._parser
-        last = parser.get_http_version() != "1.1" or not parser.should_keep_alive()
-        method, target = parser.get_method().decode("ascii"), self._target.decode("latin-1")
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self.whole.append(Request(method, target, self._headers, body, self._caller, last))
-        self._begin()
-
-    def _check_size(self, size: int) -> None:
-        if size > MAX_BODY:
-            raise Refused(413, "too-large", f"a body is at most {MAX_BODY} bytes long")

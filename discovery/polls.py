@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
-from discovery.connection import Answer, Handler, Request, json_answer
 from discovery.gate import Gate
 from discovery.sessions import Reply, Sessions
 from mesh.errors import HeddleError
 from mesh.wire import ConfigRequest
-from serving.json_http import JSON, parse_json
+from serving.http1 import JSON, Answer, Handler, Request, json_answer
+from serving.json_http import parse_json
 
 SMALL_ANSWER = 128 << 10
 """Answers below this many bytes do not wait for room."""

@@ -16,7 +16,6 @@ from pathlib import Path
 import gevent
 import structlog
 
-from discovery import wsgi
 from discovery.app import OPERATOR_ACCOUNT, Deps, create_app
 from discovery.bare import Bare, create_bare_app
 from discovery.compiling import Compiler
@@ -50,6 +49,7 @@ from mesh.objects import Pod
 from mesh.ports import DISCOVERY
 from mesh.rbac import STATUS_LEASE
 from mesh.snapshot import Snapshot
+from serving import wsgi
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
 from serving.health import create_health_app
 from serving.logs import configure

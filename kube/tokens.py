@@ -19,7 +19,7 @@ from typing import Protocol
 
 import urllib3
 
-from kube.jws import MAX_TOKEN, IssuerKey, parse_jws, parse_keys
+from kube.jws import MAX_TOKEN, IssuerKey, Jws, parse_jws, parse_keys
 from mesh.errors import Busy, HeddleError, Unauthenticated, Unavailable
 
 LEEWAY = 10  # seconds that a token is taken for after its end
@@ -54,6 +54,9 @@ class TokenVerifier(Protocol):
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         """`token` as sent by the caller; `now` in Unix seconds."""
+
+    def at_once(self, token: str, now: float) -> ServiceAccountToken | None:
+        """The same where nobody has to be asked, else None."""
 
 
 def read_keys(where: str, get: Callable[[str], object]) -> str:
@@ -97,9 +100,23 @@ class KeysVerifier:
 
     def verify(self, token: str, now: float) -> ServiceAccountToken:
         jws = parse_jws(token)
-        known = any(jws.fits(key) for key in self._keys)
-        if not known or abs(now - self._loaded_at) > KEYS_AGE:
+        known = self._knows_key_of(jws)
+        if not known or not self._fresh(now):
             self._reload(now, wait=not known)
+        return self._judged(jws, now)
+
+    def at_once(self, token: str, now: float) -> ServiceAccountToken | None:
+        """By keys that are at hand and not old."""
+        jws = parse_jws(token)
+        return self._judged(jws, now) if self._knows_key_of(jws) and self._fresh(now) else None
+
+    def _knows_key_of(self, jws: Jws) -> bool:
+        return any(jws.fits(key) for key in self._keys)
+
+    def _fresh(self, now: float) -> bool:
+        return abs(now - self._loaded_at) <= KEYS_AGE
+
+    def _judged(self, jws: Jws, now: float) -> ServiceAccountToken:
         claims = jws.claims(self._keys)
         check_claims(claims, self._issuer, self._audience, now)
         return token_from_claims(claims)
@@ -178,6 +195,10 @@ class ReviewVerifier:
         except HeddleError as error:  # it refuses us, which says nothing about the token
             raise Unavailable(f"the token cannot be reviewed: {error.message}", hint=error.hint) from None
         return token_from_review(answer, self._audience)
+
+    def at_once(self, _token: str, _now: float) -> ServiceAccountToken | None:
+        """None: the API server is always asked."""
+        return None
 
 
 def token_review(token: str, audience: str) -> dict[str, object]:

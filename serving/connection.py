@@ -1,119 +1,128 @@
-"""A connection of the threaded worker: its handshake and what it sends, in steps that never wait.
+"""A connection of the threaded worker: its handshake, what it asks and what it is told, in steps that never wait.
 
 conn = Connection(...)
 conn.shake()    until it returns None; otherwise it says what to wait for
-conn.receive()  the same, for each request; then `conn.parser` has it, whole
+conn.receive()  the same, for each request; then it is in `conn.requests.whole`
+conn.say()      an answer, as far as the peer takes it: the rest is `conn.unsent`
 """
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import ssl
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
 
-from gunicorn.http import get_parser
 from gunicorn.sock import ssl_wrap_socket
-from gunicorn.workers.gthread import TConn
 
-from serving.arriving import Arriving, Received
+from serving.http1 import CONTINUE, Answer, Peer, Requests, head_of
 from serving.impatient import ImpatientSocket
 
 CHUNK = 64 << 10
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-MOST_STEPS = 64
+MOST_STEPS = 16
 """Reads in a row, each of a TLS record: then it is another connection's turn."""
 MOST_DRAINED = 64 << 10
 """Bytes that are still taken from a peer to which we have nothing more to say."""
 
 
-class Wait(NamedTuple):
-    """For a descriptor to be readable or writable (`selectors`' events)."""
+class Wait(IntEnum):
+    """What a descriptor is waited for to be."""
 
-    events: int
-
-
-READABLE, WRITABLE = Wait(selectors.EVENT_READ), Wait(selectors.EVENT_WRITE)
+    READABLE = selectors.EVENT_READ
+    WRITABLE = selectors.EVENT_WRITE
 
 
-class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's, which never blocks. OSError from any step: the connection is of no use any more."""
+class Connection:
+    """Over `sock`, which has not shaken hands. OSError from any step: the connection is of no use any more."""
 
-    sock: Any
-
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any, max_body: int) -> None:
-        super().__init__(cfg, sock, client, server)
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, max_body: int) -> None:
+        sock.setblocking(False)
+        self.sock: Any = sock
+        self.requests: Requests
+        self.last = False
+        """What is being answered is the last request."""
+        # The worker's own: what it waits for, what it then calls, and the bytes that it has counted as held here.
+        self.watched: Wait | None = None
+        self.then: Callable[[Connection], None]
         self.counted = 0
-        """Bytes that the worker has counted as held here."""
-        self.waiting = False
-        """At the poller, in the middle of something."""
-        self.keep = False
-        """There may be another request."""
-        self._max_body = max_body
-        self._received = Received()
-        self._arriving: Arriving | None = None
+        self._cfg, self._max_body = cfg, max_body
+        self._address = client[0] if isinstance(client, tuple) else ""
         self._drained = 0
+
+    @property
+    def shaken(self) -> bool:
+        """Hands have been shaken."""
+        return hasattr(self, "requests")
+
+    @property
+    def begun(self) -> bool:
+        """Some of a request is here."""
+        return self.shaken and self.requests.begun
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the peer does not take yet."""
+        return len(self.sock.unsent) if self.shaken else 0
 
     @property
     def held(self) -> int:
         """Bytes kept for or from the peer."""
-        return len(self._received) + len(getattr(self.sock, "unsent", b""))
+        return self.unsent + self.requests.held if self.shaken else 0
 
     @property
     def patience(self) -> float:
         """Seconds."""
         return float(self.sock.patience)
 
-    @property
-    def begun(self) -> bool:
-        """A request has begun to arrive."""
-        return self._arriving is not None
-
     def shake(self) -> Wait | None:
         """Go on with the handshake."""
         if not isinstance(self.sock, ImpatientSocket):
-            self.sock = ssl_wrap_socket(self.sock, self.cfg)
+            self.sock = ssl_wrap_socket(self.sock, self._cfg)
         try:
             self.sock.do_handshake()
         except ssl.SSLWantReadError:
-            return READABLE
+            return Wait.READABLE
         except ssl.SSLWantWriteError:
-            return WRITABLE
-        self.parser = get_parser(self.cfg, self.sock, self.client)
-        self.parser.unreader = self._received
-        self.initialized = True
+            return Wait.WRITABLE
+        self.requests = Requests(Peer(self.sock, self._address), self._max_body)
         return None
 
     def receive(self) -> Wait | None:
-        """Read until a request is there. EOFError when the peer has no more."""
-        arriving = self._arriving
-        if arriving is None:
-            arriving = self._arriving = Arriving(self._max_body)
-            if self._received:
-                arriving.feed(self._received.all())
+        """Read until a request is there. EOFError when the peer has no more; Refused when it can be none."""
         for _ in range(MOST_STEPS):
-            if arriving.ready:
-                self._received.long_head = arriving.long_head
-                self._arriving = None
-                return None
-            if arriving.expects:
-                arriving.expects = False
-                self.sock.sendall(CONTINUE)
             try:
                 data = self.sock.recv(CHUNK)
             except ssl.SSLWantReadError:
-                return READABLE
+                return Wait.READABLE
             except ssl.SSLWantWriteError:
-                return WRITABLE
+                return Wait.WRITABLE
             if not data:
                 raise EOFError
-            self._received.add(data)
-            arriving.feed(data)
-        return READABLE
+            if self.requests.feed(data):
+                self.sock.sendall(CONTINUE)
+            if self.requests.whole:
+                return None
+        return Wait.READABLE
 
     def has_more(self) -> bool:
-        """Something of the next request has been read already."""
-        return bool(self._received) or self.sock.pending() > 0
+        """Something has been read already of which the poller does not know."""
+        return bool(self.sock.pending())
+
+    def say(self, method: str, answer: Answer) -> None:
+        """In one write, unless it is large: putting head and body together would hold both twice."""
+        try:
+            head, body = head_of(answer, last=self.last), b"" if method == "HEAD" else answer.body
+            if len(body) <= CHUNK:
+                self.sock.sendall(head + body)
+            else:
+                self.sock.sendall(head)
+                self.sock.sendall(body)
+        finally:
+            if answer.sent is not None:
+                answer.sent()
 
     def half_close(self) -> bool:
         """Say that nothing more is said; whether the peer may have to be waited for (RFC 9112 section 9.6)."""
@@ -136,3 +145,8 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
         except OSError:
             pass
         return False
+
+    def close(self) -> None:
+        """At once."""
+        with contextlib.suppress(OSError):
+            self.sock.close()

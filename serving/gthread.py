@@ -1,12 +1,10 @@
-"""gunicorn's threaded worker, in which no thread ever waits for a peer.
+"""gunicorn's threaded worker, in which no thread ever waits for a peer, and most requests need none.
 
-Work is Python code, which the interpreter runs one thread at a time, so few threads are best (docs/adr/0073). But few
-threads are easily all taken: the stock worker gives a connection a thread that waits for its handshake, for the rest of
-its request, and for it to take the answer. Here a connection has a thread only for a step that does not wait
-(`serving.connection`): some threads at the door shake hands, others read a request, answer it when it is complete, and
-write. In between, the connection waits at the poller, which bounds how long that may take (ADR 0243).
-
-An answer is one write (`serving.one_write`).
+One thread, the poller's, reads all connections and answers what needs nobody else (`Service.at_once`): passing a
+request to another thread and back costs as much as half of the work on it, and Python runs one thread at a time. What
+has to wait for somebody, an API server mostly, is answered by the threads at work, and a few threads at the door shake
+hands. No step waits for the peer (`serving.connection`): in between the connection is at the poller, which bounds how
+long that may take (ADR 0243, 0244).
 """
 
 from __future__ import annotations
@@ -15,39 +13,67 @@ import errno
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import islice, takewhile
-from operator import itemgetter
-from typing import Any
+from itertools import takewhile
+from typing import Any, Protocol
 
-from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
+import structlog
+from gunicorn.workers.gthread import ThreadWorker
 
-from serving.connection import READABLE, WRITABLE, Connection, Wait
-from serving.one_write import answer
+from serving.connection import Connection, Wait
+from serving.http1 import Answer, Handler, Refused, Request, error_answer
 from serving.server import Running, Server
 
 DOOR_THREADS = 4
 GRACE_SECONDS = 10
 LINGER_SECONDS = 2.0
-"""For the peer to close its side, after an answer that is the last."""
+"""For the peer to close its side, after an answer that is the last; and for one more request when the worker ends."""
 LEAST_CONNECTIONS, MOST_CONNECTIONS = 1_000, 16_000  # a silent one is 3 KB
 OTHER_DESCRIPTORS = 500
 LEAST_SECONDS = 1.0
 """A connection is kept for, also where there is no room for more."""
 MOST_HELD = 64 << 20
-"""Bytes of requests that are not complete and answers that are not taken, of all connections."""
-_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+"""Bytes of requests that are not complete and answers that are not taken, of all connections; and as many of requests
+that wait for a thread."""
+_TIMEOUT = error_answer(408, "timeout", "the request did not arrive in time")
+_FULL = error_answer(503, "busy", "too much is asked at once")
+_FAILED = error_answer(500, "internal", "the service failed; its log says why")
 _NOBODY = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
+
+log = structlog.get_logger("serving")
+
+
+class Service(Protocol):
+    """What `Running.app` is for this worker. An exception is answered 500."""
+
+    def at_once(self, request: Request) -> Answer | None:
+        """The answer, if it needs neither network nor much time; None, and nothing has been done, if not."""
+
+    def __call__(self, request: Request) -> Answer:
+        """The answer, in a thread that may wait."""
+
+
+class InThreads:
+    """A Service that always may have to wait."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def at_once(self, _request: Request) -> Answer | None:
+        """None."""
+        return None
+
+    def __call__(self, request: Request) -> Answer:
+        return self._handler(request)
 
 
 def threaded_server(
     start: Callable[[], Running], listen: str, *, threads: int, keepalive: int, max_body: int
 ) -> Server:
-    """gunicorn with one such worker. `threads` counts those at work; `keepalive` is in seconds. `max_body` is in bytes:
-    a request with a larger body is given to the application without waiting for all of it."""
+    """gunicorn with one such worker, for which `Running.app` is a Service. `threads` counts those at work; `keepalive`
+    is in seconds, `max_body`, of a request, in bytes."""
 
     class Limited(Worker):
         largest_body = max_body
@@ -72,16 +98,19 @@ def _most_connections() -> int:
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """For gunicorn's setting `worker_class`; the setting `threads` counts those at work.
 
-    All but `handle`, `handle_request` and `_enter` is called by the poller's thread alone.
+    All but `_work` is called by the poller's thread alone. A connection is in one of the tables, or with a thread.
     """
 
     largest_body = 0
 
     def init_process(self) -> None:
         self._door = ThreadPoolExecutor(DOOR_THREADS, thread_name_prefix="door")
-        self._unfinished: dict[Connection, float] = {}  # until when, the oldest first
-        self._leaving: dict[Connection, float] = {}
-        self._held = 0
+        # Each in the order of its times, the oldest first.
+        self._silent: dict[Connection, float] = {}  # since when; no request has come of these yet
+        self._kept: dict[Connection, float] = {}  # since when, between two requests
+        self._unfinished: dict[Connection, float] = {}  # until when
+        self._leaving: dict[Connection, float] = {}  # until when
+        self._held = self._queued = 0
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
@@ -93,62 +122,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 return
             raise
         self.nr_conns += 1
-        conn = Connection(self.cfg, sock, client, listener.getsockname(), self.largest_body)
-        self._await_request(conn)
-
-    def enqueue_req(self, conn: Connection) -> None:
-        """Give the connection to a thread."""
-        if conn.initialized:
-            super().enqueue_req(conn)
-            return
-        entering = self._door.submit(conn.shake)
-        entering.add_done_callback(lambda done: self.method_queue.defer(self._entered, conn, done))
-
-    def handle(self, conn: Connection) -> Wait | bool:
-        """Read what is there; if that is a request, answer it. Otherwise, what to wait for."""
-        try:
-            wait = conn.receive()
-        except (OSError, EOFError) as error:
-            self.log.debug("connection ended: %s", error)
-            return False
-        return wait if wait is not None else bool(super().handle(conn))
-
-    def handle_request(self, req: Any, conn: Connection) -> bool:
-        """Run the application on one request; whether the connection may be used again."""
-        last = not self.alive or len(self.keepalived_conns) >= self.max_keepalived
-        req._expected_100_continue = False  # what it waited for has come, or will not be read
-        return answer(self, req, conn.sock, conn.client, conn.server, last=last)
-
-    def finish_request(self, conn: Connection, done: Future[Wait | bool]) -> None:
-        """When a thread at work is done with the connection."""
-        try:
-            result = done.result()
-        except Exception:
-            self.log.exception("failed outside of a request")
-            result = False
-        if isinstance(result, Wait):
-            self._await(conn, result)
-        else:
-            self._forget(conn)
-            conn.keep = result
-            self._written(conn)
+        conn = Connection(self.cfg, sock, client, self.largest_body)
+        self._silent[conn] = time.monotonic()
+        self._watch(conn, Wait.READABLE, self._knock)
 
     def murder_pending(self) -> None:
         """End what has taken too long, and what there is no room for.
 
         Called when all events of one look at the poller have been dealt with, and at least once a second: none of
         them is of a connection that is closed here."""
-        super().murder_pending()
         now = time.monotonic()
+        since = now - (self.cfg.keepalive if self.alive else min(self.cfg.keepalive, LINGER_SECONDS))
+        for conn in [*_before(since, self._silent), *_before(since, self._kept), *_before(now, self._leaving)]:
+            self._close(conn)
         for conn in _before(now, self._unfinished):
-            if conn.waiting:
-                self._give_up(conn, _TIMEOUT)
-        for conn in _before(now, self._leaving):
-            self._left(conn)
+            self._give_up(conn, _TIMEOUT)
         if self._held > MOST_HELD:
             self._shed()
         if self.nr_conns >= self.worker_connections:  # gunicorn lets nobody in then
             self._make_room()
+
+    def _knock(self, conn: Connection) -> None:
+        """The handshake goes on, at the door."""
+        self._unwatch(conn)
+        self._silent.pop(conn, None)
+        entering = self._door.submit(conn.shake)
+        entering.add_done_callback(lambda done: self.method_queue.defer(self._entered, conn, done))
 
     def _entered(self, conn: Connection, done: Future[Wait | None]) -> None:
         """When a thread at the door is done with the connection."""
@@ -159,60 +158,115 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return
         wait = done.result()
         if wait is not None:
-            self._await(conn, wait)
+            self._await(conn, wait, self._knock)
             return
         self._forget(conn)
         if conn.has_more():
-            self.enqueue_req(conn)
+            self._read(conn)
         else:
-            self._await_request(conn)
+            self._silent[conn] = time.monotonic()
+            self._watch(conn, Wait.READABLE, self._read)
 
-    def _written(self, conn: Connection) -> None:
+    def _read(self, conn: Connection) -> None:
+        """There is something to read, which may be a request."""
+        try:
+            wait = conn.receive()
+        except Refused as refused:
+            self._refuse(conn, refused.answer)
+        except (OSError, EOFError) as error:
+            self.log.debug("connection ended: %s", error)
+            self._close(conn)
+        else:
+            if wait is None:
+                self._serve(conn)
+            else:
+                self._await(conn, wait, self._read)
+
+    def _serve(self, conn: Connection) -> None:
+        """Answer the next request, at once or by a thread."""
+        self._forget(conn)
+        request = conn.requests.whole.popleft()
+        conn.last = request.last or not self.alive
+        answer = _answer(self.wsgi.at_once, request)
+        if answer is not None:
+            self._say(conn, request.method, answer)
+        elif self._queued + len(request.body) > MOST_HELD:
+            self._refuse(conn, _FULL)
+        else:
+            self._unwatch(conn)
+            self._queued += len(request.body)
+            working = self.tpool.submit(self._work, conn, request)
+            working.add_done_callback(lambda done: self.method_queue.defer(self._worked, conn, len(request.body), done))
+
+    def _work(self, conn: Connection, request: Request) -> None:
+        """In a thread."""
+        answer = _answer(self.wsgi, request)
+        assert answer is not None
+        conn.say(request.method, answer)
+
+    def _worked(self, conn: Connection, size: int, done: Future[None]) -> None:
+        """When a thread is done with the connection, and a request with a body of that size."""
+        self._queued -= size
+        error = done.exception()
+        if error is None:
+            self._said(conn)
+            return
+        if isinstance(error, OSError):
+            self.log.debug("connection ended: %s", error)
+        else:
+            log.error("an answer cannot be said", exc_info=error)
+        self._close(conn)
+
+    def _say(self, conn: Connection, method: str, answer: Answer) -> None:
+        try:
+            conn.say(method, answer)
+        except OSError as error:
+            self.log.debug("connection ended: %s", error)
+            self._close(conn)
+        else:
+            self._said(conn)
+
+    def _refuse(self, conn: Connection, answer: Answer) -> None:
+        """Say it, as the last that is said."""
+        conn.last = True
+        self._forget(conn)
+        self._say(conn, "", answer)
+
+    def _said(self, conn: Connection) -> None:
         """An answer was written, as far as the peer takes it."""
-        if conn.sock.fileno() >= 0 and conn.sock.unsent:
-            self._await(conn, WRITABLE, self._on_writable)
-        elif not conn.keep:
+        if conn.unsent:
+            self._await(conn, Wait.WRITABLE, self._flush)
+        elif conn.last:
             self._leave(conn)
+        elif conn.requests.whole:
+            self._serve(conn)
         elif conn.has_more():
-            self.enqueue_req(conn)
+            self._read(conn)
+        elif conn.begun:
+            self._await(conn, Wait.READABLE, self._read)
         else:
-            conn.set_timeout()
-            if not self.alive:
-                conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
-            self.keepalived_conns.append(conn)
-            self._register(conn, READABLE, partial(self.on_client_socket_readable, conn))
+            self._forget(conn)
+            self._kept[conn] = time.monotonic()
+            self._watch(conn, Wait.READABLE, self._read)
 
-    def _on_writable(self, conn: Connection) -> None:
-        before = len(conn.sock.unsent)
+    def _flush(self, conn: Connection) -> None:
+        before = conn.unsent
         try:
             conn.sock.flush()
         except OSError:
             self._close(conn)
             return
-        if len(conn.sock.unsent) < before:
+        if conn.unsent < before:
             self._forget(conn)  # its patience begins anew
-        self._written(conn)
+        self._said(conn)
 
-    def _await_request(self, conn: Connection) -> None:
-        """Keep a connection that has said nothing yet, until `keepalive` is over."""
-        conn.set_timeout()
-        self.pending_conns.append(conn)
-        self._register(conn, READABLE, partial(self.on_pending_socket_readable, conn))
-
-    def _await(self, conn: Connection, wait: Wait, then: Callable[[Connection], None] | None = None) -> None:
+    def _await(self, conn: Connection, wait: Wait, then: Callable[[Connection], None]) -> None:
         """Keep a connection that is in the middle of something, and has until its patience is over for all of it."""
-        now = time.monotonic()
-        if self._unfinished.setdefault(conn, now + conn.patience) <= now:
-            self._give_up(conn, _TIMEOUT)
-            return
-        conn.waiting = True
-        self._register(conn, wait, partial(self._on_ready, conn, then or self.enqueue_req))
+        self._silent.pop(conn, None)
+        self._kept.pop(conn, None)
+        self._unfinished.setdefault(conn, time.monotonic() + conn.patience)
+        self._watch(conn, wait, then)
         self._count(conn, conn.held)
-
-    def _on_ready(self, conn: Connection, then: Callable[[Connection], None], _sock: Any) -> None:
-        conn.waiting = False
-        self.poller.unregister(conn.sock)
-        then(conn)
 
     def _shed(self) -> None:
         """Give up the slowest of those that hold at least as much as the average, until there is some room."""
@@ -220,7 +274,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for conn in list(self._unfinished):
             if self._held <= MOST_HELD * 7 / 8:
                 return
-            if conn.waiting and conn.counted >= average:
+            if conn.watched and conn.counted >= average:
                 self._give_up(conn, _FULL)
 
     def _make_room(self) -> None:
@@ -228,59 +282,45 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
         One that is new is left its time to say something: others may only seem to be busy, in a queue for a thread.
         """
-        silent = ((conn.timeout - self.cfg.keepalive, conn) for conn in islice(self.pending_conns, 1))
-        slow = ((until - conn.patience, conn) for conn, until in self._unfinished.items() if conn.waiting)
-        kept = ((conn.timeout - self.cfg.keepalive, conn) for conn in islice(self.keepalived_conns, 1))
-        oldest = min((*silent, *islice(slow, 1)), key=itemgetter(0), default=None) or next(kept, None)
-        if oldest is None or oldest[0] > time.monotonic() - LEAST_SECONDS:
-            return
-        conn = oldest[1]
-        for waiting in (self.pending_conns, self.keepalived_conns):
-            if waiting and conn is waiting[0]:
-                waiting.popleft()
-        self.poller.unregister(conn.sock)
-        self._close(conn)
+        slow = ((conn, until - conn.patience) for conn, until in self._unfinished.items() if conn.watched)
+        oldest = [first for first in (_first(self._silent), next(slow, None)) if first is not None]
+        found = min(oldest, key=lambda first: first[1]) if oldest else _first(self._kept)
+        if found is not None and found[1] <= time.monotonic() - LEAST_SECONDS:
+            self._close(found[0])
 
-    def _give_up(self, conn: Connection, why: bytes) -> None:
+    def _give_up(self, conn: Connection, why: Answer) -> None:
         """End a connection that is in the middle of something."""
-        if conn.waiting:
-            conn.waiting = False
-            self.poller.unregister(conn.sock)
-        if not conn.begun:  # a handshake, or an answer
-            self._close(conn)
+        if not conn.watched:  # a thread has it
             return
-        try:
-            conn.sock.sendall(why)
-        except OSError:
+        if conn.begun and not conn.unsent:
+            self._refuse(conn, why)
+        else:  # a handshake, or an answer
             self._close(conn)
-        else:
-            self._forget(conn)
-            self._leave(conn)
 
     def _leave(self, conn: Connection) -> None:
         """Close, when the peer has: otherwise it might not see the answer."""
+        self._forget(conn)
         if not conn.half_close():
             self._close(conn)
             return
         self._leaving[conn] = time.monotonic() + LINGER_SECONDS
-        self._register(conn, READABLE, partial(self._on_leaving, conn))
+        self._watch(conn, Wait.READABLE, self._drain)
 
-    def _on_leaving(self, conn: Connection, _sock: Any) -> None:
+    def _drain(self, conn: Connection) -> None:
         if not conn.drain():
-            self._left(conn)
-
-    def _left(self, conn: Connection) -> None:
-        del self._leaving[conn]
-        self.poller.unregister(conn.sock)
-        self._close(conn)
+            self._close(conn)
 
     def _close(self, conn: Connection) -> None:
         self._forget(conn)
+        self._leaving.pop(conn, None)
+        self._unwatch(conn)
         self.nr_conns -= 1
         conn.close()
 
     def _forget(self, conn: Connection) -> None:
-        """It is in the middle of nothing any more."""
+        """It is in none of the tables of those who have more to say."""
+        self._silent.pop(conn, None)
+        self._kept.pop(conn, None)
         self._unfinished.pop(conn, None)
         self._count(conn, 0)
 
@@ -288,10 +328,37 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._held += held - conn.counted
         conn.counted = held
 
-    def _register(self, conn: Connection, wait: Wait, then: Callable[[Any], None]) -> None:
-        self.poller.register(conn.sock, wait.events, then)
+    def _watch(self, conn: Connection, wait: Wait, then: Callable[[Connection], None]) -> None:
+        """Call `then` whenever the descriptor is so."""
+        conn.then = then
+        if conn.watched is None:
+            self.poller.register(conn.sock, wait, partial(_ready, conn))
+        elif conn.watched != wait:
+            self.poller.modify(conn.sock, wait, partial(_ready, conn))
+        conn.watched = wait
+
+    def _unwatch(self, conn: Connection) -> None:
+        if conn.watched is not None:
+            self.poller.unregister(conn.sock)
+            conn.watched = None
 
 
-def _before(now: float, conns: dict[Connection, float]) -> list[Connection]:
+def _ready(conn: Connection, _sock: Any) -> None:
+    conn.then(conn)
+
+
+def _answer(handler: Callable[[Request], Answer | None], request: Request) -> Answer | None:
+    try:
+        return handler(request)
+    except Exception:
+        log.exception("failed", method=request.method, path=request.path)
+        return _FAILED
+
+
+def _first(conns: Mapping[Connection, float]) -> tuple[Connection, float] | None:
+    return next(iter(conns.items()), None)
+
+
+def _before(now: float, conns: Mapping[Connection, float]) -> list[Connection]:
     """Those whose time is over; the first to end come first."""
     return [conn for conn, _ in takewhile(lambda item: item[1] <= now, conns.items())]

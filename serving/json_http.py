@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 import structlog
 from flask import Flask, Response, request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from mesh.errors import Busy, HeddleError, InvalidInput, TooLarge, Unsupported
-
-JSON = "application/json"
+from serving.http1 import JSON, Answer, json_answer
 
 
 def json_response(body: object, status: int) -> Response:
@@ -54,19 +53,32 @@ def _read(environ: Mapping[str, Any], limit: int) -> bytes:
     """The whole body. The server ends the stream where the body ends, also one in chunks, for which werkzeug's own
     limit only cuts off."""
     if int(environ.get("CONTENT_LENGTH") or 0) <= limit:
-        try:
-            raw: bytes = environ["wsgi.input"].read(limit + 1)
-        except (OSError, ParseException) as error:  # a timeout, the connection is gone, or chunks that are none
-            raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
+        raw: bytes = environ["wsgi.input"].read(limit + 1)
         if len(raw) <= limit:
             return raw
     raise TooLarge(f"a body is at most {limit} bytes long")
 
 
+def refusal(error: HeddleError, challenge: str = "") -> Answer:
+    """What a refused request is answered. `challenge` says how one proves who one is (RFC 9110 section 11.6.1)."""
+    headers: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Busy) and error.retry_after:
+        headers = (("Retry-After", str(math.ceil(error.retry_after))),)  # RFC 9110 section 10.2.3
+    if challenge and error.status == HTTPStatus.UNAUTHORIZED:
+        headers = (*headers, ("WWW-Authenticate", challenge))
+    return json_answer(error.status, {"error": error.as_json()}, *headers)
+
+
 def handle_errors(
-    app: Flask, who: str, *, ordinary: Collection[int] = (), count: Callable[[str], None] = lambda _code: None
+    app: Flask,
+    who: str,
+    *,
+    ordinary: Collection[int] = (),
+    count: Callable[[str], None] = lambda _code: None,
+    challenge: str = "",
 ) -> None:
-    """Answer errors, and log them as `who`. Statuses in `ordinary` are no news; `count` is given each error's code."""
+    """Answer errors (`challenge`: see `refusal`), and log them as `who`. Statuses in `ordinary` are no news; `count` is
+    given each error's code."""
     log = structlog.get_logger(who)
 
     @app.errorhandler(HeddleError)
@@ -74,10 +86,8 @@ def handle_errors(
         count(error.code)
         level = log.info if error.status in ordinary else log.warning
         level("refused", method=request.method, path=request.path, error=str(error), status=error.status)
-        response = json_response({"error": error.as_json()}, error.status)
-        if isinstance(error, Busy) and error.retry_after:
-            response.headers["Retry-After"] = str(math.ceil(error.retry_after))  # RFC 9110 section 10.2.3
-        return response
+        answer = refusal(error, challenge)
+        return Response(answer.body, answer.status, list(answer.headers))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -15,8 +15,9 @@ from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.settings import MeshSettings
+from serving import wsgi
 from serving.certificate import Certificate, FileCertificate, SvidCertificate
-from serving.gthread import threaded_server
+from serving.gthread import InThreads, threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
 from serving.options import (
@@ -124,7 +125,7 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
     serve_in_threads(address(options.metrics_listen, "--metrics-listen"), health_app(deps))
     log.info("serving", listen=options.listen, revision=config.revision)
     # The watches end with the process; waiting for a silent one would only delay that.
-    return Running(create_app(deps), certificate.context, certificate.close)
+    return Running(InThreads(partial(wsgi.run, create_app(deps))), certificate.context, certificate.close)
 
 
 class Asking:

@@ -13,7 +13,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from mesh.errors import HeddleError, InvalidInput
+from mesh.errors import HeddleError
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
@@ -50,14 +50,14 @@ def create_app(deps: Deps) -> Flask:
 
     @app.post("/inject")
     def inject() -> Response:
-        outcome = _review(deps, _body())
+        outcome = _review(deps, request.get_data(cache=False))
         deps.metrics.counted(outcome.result)
         log.info(outcome.result.value, pod=outcome.about, reason=outcome.reason)
         return Response(outcome.body, mimetype=_JSON)
 
     @app.post("/validate")
     def check() -> Response:
-        outcome = _validate(deps, _body())
+        outcome = _validate(deps, request.get_data(cache=False))
         deps.metrics.validated(outcome)
         if outcome.verdict is not Verdict.PASSED or outcome.warnings:
             log.info(outcome.verdict.value, object=outcome.about, reason=outcome.reason, warnings=outcome.warnings)
@@ -78,13 +78,6 @@ def create_app(deps: Deps) -> Flask:
 def health_app(deps: Deps) -> Flask:
     """`/healthz`, `/readyz` and `/metrics` alone."""
     return create_health_app("webhook", deps.metrics.text, deps.not_ready)
-
-
-def _body() -> bytes:
-    try:
-        return request.get_data(cache=False)
-    except OSError as error:  # a timeout, or the connection is gone
-        raise InvalidInput(f"the body did not arrive: {error}", field="body") from None
 
 
 def _validate(deps: Deps, body: bytes) -> Validated:

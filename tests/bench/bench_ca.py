@@ -6,8 +6,10 @@
    core. With tokens signed by ES256 (as `heddle local` does) and by RS256 (as Kubernetes mostly does). Beside it: each
    token sent to the API server (TokenReview), as istiod does; there the stand-in for that server costs the other core.
 
-3. The same at a real API server and etcd (which share the cores, so look at the CPU time each): the root in a Secret,
-   tokens by its keys, and each certificate told of in a WorkloadCertificate behind the requests.
+3. One replica and two side by side, each on a core of its own; the clients share those cores, so look at the CPU each.
+4. The same as 2 at a real API server and etcd (which share the cores): the root in a Secret, tokens by its keys, and
+   each pod's newest certificate told of in a WorkloadCertificate behind the requests, at most 100 a second; then what
+   one such object costs, ca and API server, when it is made and when it is renewed.
 
 On a busy machine look at the CPU time each: requests a second on one core are its inverse.
 """
@@ -15,8 +17,11 @@ On a busy machine look at the CPU time each: requests a second on one core are i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
+import re
 import selectors
 import socket
 import ssl
@@ -24,9 +29,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -36,18 +44,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ca.issue import pem
+from ca.ledger import Record
 from ca.policy import Grant
 from ca.profile import intermediate_certificate, root_certificate
 from ca.request import parse_request
 from ca.sign import issuer_of, prepare, sign
 from ca.trust import new_serial
+from ca.workload_certificate import essence, workload_certificate, write
 from mesh.identity import Identity
 from svid.request import new_key_request
 from svid.tls import client_context
 from tests.ca.harness import ISSUER, ApiServer, CaProcess, RunningCa, TokenMint
 from tests.cluster import builds, missing
 from tests.cluster.api_server import running
-from tests.cluster.ca_replicas import certificates_defined, place
+from tests.cluster.ca_replicas import Place, certificates_defined, place
 
 CONNECTIONS = 8
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -196,6 +206,95 @@ def service(label: str, count: int, algorithm: str, keys: str = "api", *more: st
             measure(label, ca, tokens)
 
 
+def replicas(count: int) -> None:
+    """What two issue beside what one does: they share nothing but an API server and, on a cluster, the root."""
+    mint = TokenMint("RS256")
+    options = ("--token-issuer-keys", "api", "--token-issuer", ISSUER, "--rate", "0", "--caller-rate", "0")
+    for number in (1, 2):
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            api = stack.enter_context(ApiServer(mint))
+            pods = [api.add_pod("default", f"reviews-{n}", f"uid-{n}", "bookinfo-reviews") for n in range(200)]
+            tokens = [mint.token("default", "bookinfo-reviews", pods[n % len(pods)], jti=str(n)) for n in range(count)]
+            orders = orders_by(tokens)
+            running_cas = [
+                stack.enter_context(CaProcess(Path(scratch) / f"state-{n}", api, *options)) for n in range(number)
+            ]
+            for core, ca in enumerate(running_cas):
+                pin(ca, core)
+            began, ended = multiprocessing.Barrier(number + 1), multiprocessing.Barrier(number + 1)
+            clients = [
+                multiprocessing.Process(target=ask, args=(ca.port, ca.roots, orders, began, ended), daemon=True)
+                for ca in running_cas
+            ]
+            for client in clients:
+                client.start()
+            began.wait()
+            before, started = sum(cpu_seconds(ca.process.pid) for ca in running_cas), time.perf_counter()
+            ended.wait()
+            wall = time.perf_counter() - started
+            cpu = sum(cpu_seconds(ca.process.pid) for ca in running_cas) - before
+            done = number * count
+            print(f"{number} replica{'s' * (number - 1):37}{done / wall:9,.0f}/s   {cpu / done * 1000:.2f} ms CPU each")
+
+
+def ask(port: int, roots: str, orders: list[bytes], began: Barrier, ended: Barrier) -> None:
+    """Some orders to warm up, and all of them between the two barriers."""
+    os.sched_setaffinity(0, {SERVER_CORE, CLIENT_CORE})
+    client = Client(port, client_context(roots))
+    client.run(orders[: len(orders) // 10])
+    began.wait()
+    client.run(orders)
+    ended.wait()
+
+
+def objects(own: Place, pods: list[dict[str, Any]]) -> None:
+    """What an object that tells of a certificate costs, one after the other."""
+    there: dict[str, Any] = {}
+
+    def tell(record: Record, known: Any = None) -> None:
+        body = workload_certificate(record, "heddle-ca-0")
+        there[record.pod_name] = essence(write(own.api.client, body, known))
+
+    records = [record_of(pod["metadata"]) for pod in pods]
+    tell(records[0])  # warms up
+    ways: dict[str, Callable[[Record], None]] = {
+        "made": tell,
+        "renewed, as it was left": lambda record: tell(record, there[record.pod_name]),
+        "renewed, after reading it": tell,
+    }
+    for way, work in ways.items():
+        before, started = api_server_seconds(own), time.thread_time()
+        for record in records[1:]:
+            work(record)
+        ours = (time.thread_time() - started) / (len(records) - 1) * 1000
+        theirs = (api_server_seconds(own) - before) / (len(records) - 1) * 1000
+        print(f"    an object that is {way:27}{ours:.2f} ms CPU for the ca, {theirs:.2f} for the API server")
+        records = [replace(each, caller="certificate", serial=f"{new_serial():x}", prepared_at=time.time())
+                   for each in records]  # fmt: skip
+
+
+def record_of(pod: Mapping[str, Any]) -> Record:
+    """A certificate of this pod (its metadata)."""
+    now = time.time()
+    return Record(
+        serial=f"{new_serial():x}",
+        identity=f"spiffe://cluster.local/ns/{pod['namespace']}/sa/reviews",
+        caller="token",
+        pod_namespace=pod["namespace"],
+        pod_name=pod["name"],
+        pod_uid=pod["uid"],
+        node="node-1",
+        key_kind="P-256",
+        key_fingerprint="ab" * 32,
+        issuer="12" * 16,
+        root="34" * 16,
+        prepared_at=now,
+        not_before=int(now),
+        not_after=int(now) + 86400,
+    )
+
+
 def at_an_api_server(count: int) -> None:
     """With each way to judge tokens, and what it costs the API server."""
     with (
@@ -208,37 +307,40 @@ def at_an_api_server(count: int) -> None:
         for way in ("local", "review"):
             options = ("--token-verification", way, "--state", f"{scratch}/{way}", "--rate", "0", "--caller-rate", "0")
             with own.replica(f"heddle-ca-{way}", *options) as ca:
-                before = cpu_of_program("kube-apiserver")
+                before = api_server_seconds(own)
                 measure(f"  at an API server, {way}", ca, [tokens[n % len(tokens)] for n in range(count)])
-                spent = (cpu_of_program("kube-apiserver") - before) / count * 1000
-                print(f"    API server: {spent:.2f} ms CPU each, with the objects that tell of them")
+                spent = (api_server_seconds(own) - before) / count * 1000
+                print(f"    API server: {spent:.2f} ms CPU each, with the {written(ca)} objects that tell of them")
+        objects(own, [own.add_pod(f"object-{n}") for n in range(200)])
 
 
-def cpu_of_program(word: str) -> float:
-    """CPU time so far of all processes with `word` in the command line."""
+def written(ca: RunningCa) -> int:
+    """How many WorkloadCertificates it has written."""
+    found = re.search(r'write_behind_total{outcome="written",what="certificates"} (\S+)', ca.plain("/metrics")[1])
+    return int(float(found[1])) if found else 0
+
+
+def api_server_seconds(own: Place) -> float:
+    """CPU time so far of this very API server: another may run on this machine."""
+    assert own.api.control_plane is not None
+    words = ("kube-apiserver", str(own.api.control_plane.directory))
     total = 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if word in (entry / "cmdline").read_bytes().decode("utf-8", "replace"):
+            command = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            if all(word in command for word in words):
                 stat = (entry / "stat").read_text().rpartition(")")[2].split()
                 total += int(stat[11]) + int(stat[12])
         except OSError:
             continue
+    assert total
     return total / os.sysconf("SC_CLK_TCK")
 
 
 def measure(label: str, ca: RunningCa, tokens: list[str]) -> None:
     """One request for each token, a tenth of them to warm up."""
-    for task in Path("/proc").glob(f"{ca.process.pid}/task/*/children"):
-        for child in [str(ca.process.pid), *task.read_text().split()]:
-            subprocess.run(["taskset", "-acp", str(SERVER_CORE), child], check=True, capture_output=True)
-    requests = []
-    for token in tokens:
-        body = json.dumps({"csr": new_key_request().csr_pem}).encode()
-        requests.append(
-            b"POST /v1/certificates HTTP/1.1\r\nHost: ca\r\nContent-Type: application/json\r\n"
-            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body)
-        )
+    pin(ca, SERVER_CORE)
+    requests = orders_by(tokens)
     client = Client(ca.port, client_context(ca.roots))
     client.run(requests[: len(requests) // 10])
     before = cpu_seconds(ca.process.pid)
@@ -252,6 +354,25 @@ def measure(label: str, ca: RunningCa, tokens: list[str]) -> None:
     )
 
 
+def pin(ca: RunningCa, core: int) -> None:
+    """To one core, with all of its threads."""
+    for task in Path("/proc").glob(f"{ca.process.pid}/task/*/children"):
+        for child in [str(ca.process.pid), *task.read_text().split()]:
+            subprocess.run(["taskset", "-acp", str(core), child], check=True, capture_output=True)
+
+
+def orders_by(tokens: list[str]) -> list[bytes]:
+    """One for each token, each with a key of its own."""
+    orders = []
+    for token in tokens:
+        body = json.dumps({"csr": new_key_request().csr_pem}).encode()
+        orders.append(
+            b"POST /v1/certificates HTTP/1.1\r\nHost: ca\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body)
+        )
+    return orders
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -262,6 +383,7 @@ def main() -> None:
     service("POST /v1/certificates, token ES256", options.count, "ES256")
     service("POST /v1/certificates, token RS256", options.count, "RS256")
     service("  beside it: by TokenReview", options.count // 5, "RS256", "")
+    replicas(options.count)
     at_an_api_server(options.count)
 
 

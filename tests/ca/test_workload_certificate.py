@@ -9,7 +9,9 @@ import pytest
 
 from ca.certificate_states import state_at
 from ca.ledger import Record
-from ca.workload_certificate import is_later, remembering, replacing, workload_certificate
+from ca.workload_certificate import essence, is_later, remembering, replacing, workload_certificate, write
+from kube.client import Refused
+from mesh.errors import NotFound
 from mesh.heddle.workload_certificate import WorkloadCertificate
 
 NOW = 1_800_000_000.25
@@ -65,6 +67,73 @@ def test_replacing_needs_what_was_read_and_says_renewed_for_the_same_pod() -> No
     assert patch["metadata"]["resourceVersion"] == "7"
     assert patch["spec"]["state"] == "Renewed"
     assert replacing(body(prepared_at=NOW + 1, pod_uid="another"), there)["spec"]["state"] == "Issued"
+
+
+class Place:
+    """One object as an API server has it: a stand-in, so that what is asked can be counted and others interfere."""
+
+    def __init__(self) -> None:
+        self.object: dict[str, Any] | None = None
+        self.asked: list[str] = []
+        self._version = 0
+
+    def post(self, _path: str, body: Any) -> Any:
+        self.asked.append("POST")
+        if self.object is not None:
+            raise Refused(409, "it exists")
+        return self.put(body)
+
+    def get(self, path: str) -> Any:
+        self.asked.append("GET")
+        if self.object is None:
+            raise NotFound(path)
+        return self.object
+
+    def merge(self, path: str, body: Any) -> Any:
+        self.asked.append("PATCH")
+        if self.object is None:
+            raise NotFound(path)
+        if body["metadata"]["resourceVersion"] != self.object["metadata"]["resourceVersion"]:
+            raise Refused(409, "it was changed")
+        return self.put({**self.object, **body, "spec": {**self.object["spec"], **body["spec"]}})
+
+    def put(self, body: Any) -> Any:
+        self._version += 1
+        self.object = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self._version)}}
+        return self.object
+
+
+def renewed(second: int, serial: str) -> dict[str, object]:
+    return body(prepared_at=NOW + second, serial=serial, caller="certificate")
+
+
+def test_a_renewal_is_one_request_where_the_object_is_as_it_was_left() -> None:
+    place = Place()
+    client: Any = place
+    there = essence(write(client, body()))
+    there = essence(write(client, renewed(1, "ac"), there))
+    there = essence(write(client, renewed(2, "ad"), there))
+    assert place.asked == ["POST", "PATCH", "PATCH"]
+    assert place.object is not None
+    assert place.object["spec"]["serial"] == "ad"
+    assert [each["serial"] for each in place.object["spec"]["earlier"]] == ["ac", "ab"]
+
+
+def test_what_was_remembered_is_read_again_where_it_no_longer_holds() -> None:
+    place = Place()
+    client: Any = place
+    there = essence(write(client, body()))
+    write(client, renewed(2, "ad"))  # another replica's
+    place.asked.clear()
+    write(client, renewed(1, "ac"), there)
+    assert place.asked == ["PATCH", "GET", "PATCH"]
+    assert place.object is not None
+    assert place.object["spec"]["serial"] == "ad", "it is later"
+    assert {each["serial"] for each in place.object["spec"]["earlier"]} == {"ab", "ac"}
+    for gone in (renewed(3, "ae"), renewed(0, "ab")):  # with its pod; and the same once more
+        place.object = None
+        write(client, gone, there)
+        assert place.object is not None
 
 
 @pytest.mark.parametrize(

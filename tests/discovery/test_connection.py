@@ -11,7 +11,8 @@ from gevent import socket
 from gevent.event import Event
 
 from discovery import connection
-from discovery.connection import Answer, Connection, Request, Waiting, json_answer
+from discovery.connection import Connection, Waiting
+from serving.http1 import Answer, Request, json_answer
 
 POST = b"POST /v1/config HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n"
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: d\r\n"

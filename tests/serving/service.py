@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 from flask import Flask, Response, request
 
 from mesh.errors import Forbidden
-from serving import gthread
+from serving import gthread, wsgi
 from serving.certificate import FileCertificate
+from serving.gthread import InThreads
 from serving.health import create_health_app, serve_in_threads
+from serving.http1 import Answer, Request, json_answer
 from serving.impatient import make_impatient
 from serving.json_http import handle_errors, json_response, read_json
 from serving.logs import configure
@@ -56,7 +59,7 @@ def create_app() -> Flask:
             yield b"x" * 10
             raise RuntimeError("in the middle")
 
-        return Response(parts(), headers={"Content-Length": "20"})  # type: ignore[arg-type]
+        return Response(parts())  # type: ignore[arg-type]
 
     @app.get("/large")
     def large() -> Response:
@@ -70,6 +73,17 @@ def create_app() -> Flask:
     return app
 
 
+class Quick(InThreads):
+    """`/quick` is answered by the poller's own thread, and `/quick-broken` fails there."""
+
+    def at_once(self, request: Request) -> Answer | None:
+        if request.path == "/quick":
+            return json_answer(200, {"quick": threading.current_thread() is threading.main_thread()})
+        if request.path == "/quick-broken":
+            raise RuntimeError("quick")
+        return None
+
+
 def load(seconds: float, certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -81,7 +95,7 @@ def start(health: int, seconds: float, files: tuple[Path, Path]) -> Running:
         os.open(os.devnull, os.O_RDONLY)
     certificate = FileCertificate(files, partial(load, seconds))
     serve_in_threads(("127.0.0.1", health), create_health_app("health", lambda: b"a 1\n", certificate.not_ready))
-    return Running(create_app(), certificate.context, certificate.close)
+    return Running(Quick(partial(wsgi.run, create_app())), certificate.context, certificate.close)
 
 
 def main(port: str, health: str, certificate: str, key: str, small: str = "") -> None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 
 from serving.gthread import DOOR_THREADS
+from serving.http1 import MOST_AHEAD
 from tests.serving.process import Service
 from tests.serving.service import LARGE, MAX_BODY, SMALL_CONNECTIONS, SMALL_HELD, THREADS
 
@@ -188,6 +189,44 @@ def test_requests_sent_ahead_are_all_answered(service: Service) -> None:
             data += part
 
 
+def test_at_most_so_many_requests_are_sent_ahead(service: Service) -> None:
+    """Each that is known is a kilobyte of ours, for a dozen bytes of theirs."""
+    for request in (GET, b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with service.connect() as sock:
+            sock.sendall(request * 10 * MOST_AHEAD)
+            assert everything(sock).count(b"HTTP/1.1 200") == MOST_AHEAD
+
+
+def test_what_needs_nobody_is_answered_by_the_poller(service: Service) -> None:
+    with service.connect() as sock:
+        for _ in range(3):
+            sock.sendall(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert json.loads(answer(sock)[1]) == {"quick": True}
+            sock.sendall(b"GET /quick-broken HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(sock)[0].startswith(b"HTTP/1.1 500")
+            sock.sendall(GET)
+            assert answer(sock)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_without_a_host(service: Service) -> None:
+    """As some write by hand; HTTP/1.0 has none."""
+    for request in (b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"):
+        assert exchange(service, request)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_half_of_the_next_request_behind_a_whole_one(service: Service) -> None:
+    quick = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
+    for request in (GET, quick):
+        with service.connect() as sock:
+            sock.sendall(request + GET[:10])
+            assert answer(sock)[0].startswith(b"HTTP/1.1 200")
+            sock.sendall(GET[10:])
+            assert answer(sock)[0].startswith(b"HTTP/1.1 200")
+        with service.connect() as sock:
+            sock.sendall(request + GET[:10])
+            assert b"HTTP/1.1 408 " in everything(sock)
+
+
 def test_an_answer_is_one_record(service: Service) -> None:
     with service.connect() as sock:
         sock.sendall(GET)
@@ -203,19 +242,14 @@ def test_head_has_a_length_and_no_body(service: Service) -> None:
     assert not body
 
 
-def test_an_answer_in_parts(service: Service) -> None:
-    with service.connect() as sock:
-        sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        head, _, body = everything(sock).partition(b"\r\n\r\n")
-    assert b"transfer-encoding: chunked" in head.lower()
-    assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
+def test_an_answer_in_parts_is_put_together(service: Service) -> None:
+    assert exchange(service, b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")[1] == b"onetwothree"
 
 
-def test_an_answer_that_breaks_off_closes_the_connection(service: Service) -> None:
-    with service.connect() as sock:
-        sock.sendall(b"GET /cut HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert everything(sock).endswith(b"\r\n\r\n" + b"x" * 10)
-    assert "failed in the middle of an answer" in [line["event"] for line in service.lines()]
+def test_an_answer_that_breaks_off_is_an_error(service: Service) -> None:
+    head, body = exchange(service, b"GET /cut HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (head.split()[1], json.loads(body)["error"]["code"]) == (b"500", "internal")
+    assert "in the middle" in [line for line in service.lines() if line["event"] == "failed"][-1]["exception"]
 
 
 def test_a_body_in_chunks_is_read_and_limited(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""A WSGI application (PEP 3333) as a handler of requests that are whole already: Flask's, for operators."""
+"""A WSGI application (PEP 3333) as a handler of requests that are whole already: Flask's."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from discovery.connection import Answer, Request
 from mesh.identity import Identity
+from serving.http1 import Answer, Peer, Request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 Environ = dict[str, Any]
 
-_CALLER = "heddle.caller"
+_PEER = "heddle.peer"
+
+
+def peer_of(environ: Environ) -> Peer | None:
+    """Who is at the other end; None where a request came otherwise than by `run`."""
+    return environ.get(_PEER)
 
 
 def caller_of(environ: Environ) -> Identity:
     """The verified identity of a request's caller; raises Unauthenticated."""
-    caller: Callable[[], Identity] = environ[_CALLER]
-    return caller()
+    peer: Peer = environ[_PEER]
+    return peer.identity()
 
 
 def run(app: WSGIApplication, request: Request) -> Answer:
-    """What `app` answers. Its parts are put together: operators' answers are not streams."""
+    """What `app` answers. Its parts are put together: no answer of ours is a stream."""
     said: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> Callable[[bytes], object]:
@@ -51,7 +56,8 @@ def environ_of(request: Request) -> Environ:
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote(path, "latin-1"),
         "QUERY_STRING": query,
-        "SERVER_NAME": "discovery",
+        "SERVER_NAME": "heddle",
+        "REMOTE_ADDR": request.peer.address,
         "SERVER_PORT": "",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "CONTENT_LENGTH": str(len(request.body)),
@@ -63,7 +69,7 @@ def environ_of(request: Request) -> Environ:
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        _CALLER: request.caller,
+        _PEER: request.peer,
     }
     for name, value in request.headers:
         if name not in ("content-length", "content-type") and "_" not in name:
