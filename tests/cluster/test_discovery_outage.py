@@ -61,16 +61,25 @@ class World:
         return {name: sorted(addresses) for name, addresses in sorted(found.items())}
 
 
-@pytest.fixture
-def world(own_api_server: ApiServer, tmp_path: Path) -> Iterator[World]:
-    with place(own_api_server, tmp_path) as own, DiscoveryProcess(own.kubeconfig, tmp_path) as discovery:
-        made = World(own, discovery, Follower(own.agent(discovery, own.pod("client")), own.namespace))
-        for number in range(5):
-            own.service(f"s{number}")
-            own.pod(f"s{number}-0", app=f"s{number}")
-        wait_for(lambda: len(made.seen()) == 5 and all(made.seen().values()))
-        wait_for(lambda: made.seen() == made.true())
+@pytest.fixture(scope="module")
+def defined(module_api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Istio's kinds and discovery's rights, for all tests of this file: each leaves the API server running."""
+    with place(module_api_server, tmp_path_factory.mktemp("kinds")) as made:
         yield made
+
+
+@pytest.fixture
+def world(defined: Place, tmp_path: Path) -> Iterator[World]:
+    with defined.api.namespace(prefix="discovered") as namespace:
+        own = Place(defined.api, defined.directory, namespace, defined.home)
+        with DiscoveryProcess(own.kubeconfig, tmp_path) as discovery:
+            made = World(own, discovery, Follower(own.agent(discovery, own.pod("client")), own.namespace))
+            for number in range(5):
+                own.service(f"s{number}")
+                own.pod(f"s{number}-0", app=f"s{number}")
+            wait_for(lambda: len(made.seen()) == 5 and all(made.seen().values()))
+            wait_for(lambda: made.seen() == made.true())
+            yield made
 
 
 def test_the_api_server_is_killed(world: World) -> None:
