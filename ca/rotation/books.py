@@ -22,7 +22,6 @@ from ca.rotation.decide import Member
 from ca.rotation.members import Seen
 from ca.rotation.state import Rotation
 from kube.client import Client
-from mesh.errors import NotFound
 
 BY_VOLUME = "pod"
 """Kind of caller of a certificate that was asked for by PodCertificateRequest."""
@@ -93,16 +92,13 @@ def of_ledger(ledger: Ledger, now: Callable[[], float]) -> Read:
 
 
 def of_objects(client: Client, now: Callable[[], float]) -> Read:
-    """The WorkloadCertificates, which all replicas write. Needs the right to `list` them; none where the kind is not
-    there."""
+    """The WorkloadCertificates, which all replicas write. Needs the right to `list` them. Where the kind is not served
+    they cannot be read: an API server that has just started says so of a kind that has objects."""
 
     def read(root: str) -> Iterator[Held]:
-        try:
-            for page in client.list(COLLECTION):
-                for item in page.items:
-                    yield from (one for one in held_of(item) if one.root == root and one.expires > now())
-        except NotFound:
-            return
+        for page in client.list(COLLECTION):
+            for item in page.items:
+                yield from (one for one in held_of(item) if one.root == root and one.expires > now())
 
     return read
 

@@ -44,7 +44,7 @@ def crd() -> dict[str, Any]:
 @contextmanager
 def certificates_defined(api: ApiServer) -> Iterator[None]:
     """The kind exists; it is removed again unless it was there before."""
-    if _exists(api):
+    if _stays(api):
         yield
         return
     define_certificates(api)
@@ -64,6 +64,13 @@ def define_certificates(api: ApiServer) -> None:
 def _served(api: ApiServer) -> bool:
     with suppress(NotFound):
         return bool(api.client.get("/apis/heddle.dev/v1/workloadcertificates"))
+    return False
+
+
+def _stays(api: ApiServer) -> bool:
+    """Whether it is there, and not about to go with the tests before these."""
+    with suppress(NotFound):
+        return "deletionTimestamp" not in api.client.get(f"{CRDS}/{CRD}")["metadata"]
     return False
 
 
