@@ -18,10 +18,11 @@ from install.inventory import Inventory, read_inventories
 from install.names import REVISION_LABEL
 from install.operator import DEFAULT_REVISION
 from install.readiness import state_of
-from install.resources import CONFIG_MAP, CRD, DAEMON_SET, DEPLOYMENT, MUTATING, NAMESPACE, POD, SERVICE
+from install.resources import CONFIG_MAP, CRD, DAEMON_SET, DEPLOYMENT, MUTATING, NAMESPACE, POD, SERVICE, VALIDATING
 from install.tags import TAG_LABEL
 from kube.client import Client
 from kube.source import list_path
+from mesh import admission
 from mesh.annotations import INJECT, NAMESPACE_INJECTION
 from mesh.kinds import KINDS
 from mesh.objects import SIDECAR_STATUS_ANNOTATION
@@ -73,6 +74,7 @@ class Facts:
     slices: Sequence[Raw] = ()
     definitions: Sequence[Raw] = ()
     roots: Sequence[Raw] = field(default_factory=tuple)
+    validators: Sequence[Raw] = ()
 
 
 def gather(client: Client) -> Facts:
@@ -101,6 +103,7 @@ def gather(client: Client) -> Facts:
         [raw for raw in everything(_SLICES) if raw["metadata"]["namespace"] in homes],
         everything(CRD.path()),
         everything(CONFIG_MAP.path(), {"fieldSelector": f"metadata.name={ROOTS}"}),
+        everything(VALIDATING.path(), {"labelSelector": f"app={admission.NAME}"}),
     )
 
 
@@ -113,6 +116,7 @@ def diagnose(facts: Facts, now: datetime) -> list[Finding]:
         *_unfinished(facts),
         *_control_plane(facts),
         *_webhooks(facts, now),
+        *_validators(facts, now),
         *_definitions(facts),
         *_roots(facts, now),
         *_not_injected(facts),
@@ -186,6 +190,33 @@ def _configuration(raw: Raw, facts: Facts, now: datetime) -> Iterator[Finding]:
         )
         logs = f"kubectl -n {service.get('namespace')} logs deployment/{service.get('name')}"
         yield Finding(Severity.ERROR, about, says, (logs,))
+    for entry in entries:
+        yield from _bundle(about, entry, now)
+
+
+def _validators(facts: Facts, now: datetime) -> Iterator[Finding]:
+    revisions = {inventory.revision for inventory in facts.inventories}
+    for raw in facts.validators:
+        if _label(raw, REVISION_LABEL) in revisions:
+            yield from _validator(raw, facts, now)
+
+
+def _validator(raw: Raw, facts: Facts, now: datetime) -> Iterator[Finding]:
+    name, entries = raw["metadata"]["name"], raw.get("webhooks") or []
+    about = f"ValidatingWebhookConfiguration {name}"
+    enforced = [entry for entry in entries if entry["name"] in admission.ENFORCED]
+    if not enforced:
+        return
+    service = enforced[0]["clientConfig"].get("service") or {}
+    if any(entry.get("failurePolicy", "Fail") == "Fail" for entry in enforced) and not _answers(service, facts):
+        says = (
+            f"no webhook answers behind Service {service.get('namespace')}/{service.get('name')}, and failurePolicy is "
+            "Fail: no object of Istio's kinds can be created or changed in the namespaces of applications"
+        )
+        pods = f"kubectl -n {service.get('namespace')} get pods -l app=heddle-webhook"
+        off = f"kubectl delete validatingwebhookconfiguration {name}"
+        back = "and `heddle install`, as before, brings it back"
+        yield Finding(Severity.ERROR, about, says, (f"look why: {pods}", f"until then, unchecked: {off}", back))
     for entry in entries:
         yield from _bundle(about, entry, now)
 

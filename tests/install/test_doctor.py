@@ -13,6 +13,7 @@ from install.doctor import Facts, Severity, diagnose
 from install.files import folder
 from install.inventory import BEGUN, COMPLETE, Inventory
 from install.names import REVISION_LABEL
+from mesh import admission
 from mesh.kinds import KINDS
 from tests.support.certificates import Authority
 
@@ -79,6 +80,29 @@ def test_no_webhook_answers() -> None:
     (found,) = [each for each in diagnose(replace(WELL, slices=[gone]), NOW) if each.severity is Severity.ERROR]
     assert "no pod can be created in labelled namespaces (a)" in found.message
     assert any("kubectl delete mutatingwebhookconfiguration heddle-sidecar-injector" in line for line in found.way_out)
+
+
+def validator(policy: str) -> dict[str, Any]:
+    raw = admission.configuration()
+    for entry in raw["webhooks"]:
+        entry["failurePolicy"] = policy
+        entry["clientConfig"]["caBundle"] = base64.b64encode(ROOT.encode()).decode()
+    return raw
+
+
+def test_nobody_validates() -> None:
+    gone = {**SLICE, "endpoints": [{"conditions": {"ready": False}}]}
+    about = "ValidatingWebhookConfiguration heddle-validator"
+    (found,) = [
+        each
+        for each in diagnose(replace(WELL, slices=[gone], validators=[validator("Fail")]), NOW)
+        if each.severity is Severity.ERROR and each.about == about
+    ]
+    assert "no object of Istio's kinds can be created or changed" in found.message
+    assert any("kubectl delete validatingwebhookconfiguration heddle-validator" in line for line in found.way_out)
+    for slices, policy in (([gone], "Ignore"), ([SLICE], "Fail")):
+        facts = replace(WELL, slices=slices, validators=[validator(policy)])
+        assert not any(message.startswith(f"error {about}") for message in messages(facts))
 
 
 def test_certificates_that_expired_are_named() -> None:

@@ -305,6 +305,7 @@ class WebhookProcess:
         return (context or self.context()).wrap_socket(plain, server_hostname=self.name)
 
     def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(60)
+        if self.process.poll() is None:  # a test may have ended it
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(60)
         self._directory.cleanup()

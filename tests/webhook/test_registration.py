@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from kube.source import Changed, Listed
+from mesh import admission
 from tests.support.certificates import Authority
-from webhook.registration import Trust, certificates, revisions_of
+from webhook.registration import MUTATING, VALIDATING, Registration, Trust, certificates, revisions_of
 from webhook.registration import patch_of as patch_for
 
 OLD, NEW = (certificates(Authority(name).root_pem)[0] for name in ("old", "new"))
@@ -123,3 +125,27 @@ def test_certificates_in_a_text() -> None:
     text = f"# old\r\n{OLD}\n\n{NEW}{OLD}\nnothing else"
     assert certificates(text) == (OLD, NEW)
     assert certificates("") == ()
+
+
+def test_the_entries_of_validation_trust_the_same_roots() -> None:
+    raw = admission.configuration()
+    raw["metadata"]["resourceVersion"] = "7"
+    patch = patch_of(raw, (OLD, NEW), 1)
+    assert patch is not None
+    assert [entry["name"] for entry in patch["webhooks"]] == [entry["name"] for entry in raw["webhooks"]]
+    for entry in patch["webhooks"]:
+        assert certificates(base64.b64decode(entry["clientConfig"]["caBundle"]).decode()) == (OLD, NEW)
+
+
+def test_configurations_of_both_kinds_are_known_side_by_side() -> None:
+    told: list[frozenset[str]] = []
+    registration = Registration(None, "default", lambda: "", told.append)  # type: ignore[arg-type]
+    named = {"webhooks": [{"name": ENTRY}], "metadata": {"name": "same", "resourceVersion": "1"}}
+    registration.on_event(Listed(MUTATING.kind, (named,), 1))
+    registration.on_event(Listed(VALIDATING.kind, (named,), 1))
+    registration.on_event(Listed(MUTATING.kind, (), 2))
+    assert registration.configurations(MUTATING) == []
+    assert registration.configurations(VALIDATING) == [named]
+    registration.on_event(Changed(VALIDATING.kind, named, deleted=True, resource_version=3))
+    assert registration.configurations(VALIDATING) == []
+    assert len(told) == 2, "revision tags are those of injection alone"
