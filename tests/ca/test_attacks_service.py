@@ -31,6 +31,7 @@ from svid.request import new_key_request
 from svid.tls import client_context
 from tests.ca.harness import ApiServer, CaProcess, TokenMint
 from tests.support.chains import DER, PEM, REVIEWS, URI, Chain, key_pem, odd_certificate, uris, usage
+from tests.support.waiting import wait_for
 
 UNKNOWN = x509.ObjectIdentifier("1.2.3.4.5")
 ROOM = 200  # descriptors for everything but the idle connections
@@ -159,6 +160,48 @@ def test_renewal_under_the_name_of_a_sibling(ca: CaProcess, api: ApiServer, mint
         with pytest.raises(Refused) as refused:
             fetch(ca.address, ca.roots, new_key_request(), held, pod=other)
         assert refused.value.status == 403
+
+
+def test_a_token_that_was_taken_to_another_node(ca: CaProcess, mint: TokenMint, pod: PodRef) -> None:
+    private = mint.claims("default", "reviews", pod)["kubernetes.io"]
+
+    def ask(node: str) -> SvidMaterial:
+        bound = {"kubernetes.io": {**private, "node": {"name": node, "uid": "n"}}}
+        return fetch(ca.address, ca.roots, new_key_request(), Token(mint.token("default", "reviews", pod, **bound)))
+
+    assert ask("node-1").identity == REVIEWS
+    with pytest.raises(Refused, match="runs on node node-1, and the token is of node node-2"):
+        ask("node-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("deleted", {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, "is being deleted"),
+        ("succeeded", {"status": {"phase": "Succeeded"}}, "has finished"),
+        ("failed", {"status": {"phase": "Failed"}}, "has finished"),
+    ],
+)
+def test_a_pod_at_its_end(ca: CaProcess, api: ApiServer, mint: TokenMint, name: str, change: Any, said: str) -> None:
+    """By its token, and by the certificate from before."""
+    ending = api.add_pod("default", name, f"uid-{name}", "reviews")
+    token = mint.token("default", "reviews", ending)
+    held = fetch(ca.address, ca.roots, new_key_request(), Token(token))
+    there = api.pods["default", name]
+    there["metadata"] |= change.get("metadata", {})
+    there["status"] = change.get("status", {})
+    api._tell("MODIFIED", there)
+    credentials: tuple[Token | SvidMaterial, ...] = (Token(token), held)
+    for credential in credentials:
+
+        def refused(credential: Token | SvidMaterial = credential) -> bool:
+            try:
+                fetch(ca.address, ca.roots, new_key_request(), credential, pod=ending)
+            except Refused as error:
+                return error.status == 403 and said in str(error)
+            return False
+
+        wait_for(refused)
 
 
 def test_a_pods_certificate_of_the_control_plane_is_not_renewed_without_the_pod(
