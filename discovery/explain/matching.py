@@ -43,15 +43,15 @@ def without_port(authority: str) -> str:
 
 def why_not(match: RequestMatch, request: Request, scheme: str) -> str:
     """What of the match the request does not have; "" when it has everything."""
-    path, _, query = request.path.partition("?")
-    path = normalised(path.partition("#")[0])
+    path, _, query = request.path.partition("#")[0].partition("?")
+    path = normalised(path)
     if not _takes(match.path, path):
         return f"the path is {path}, not {worded(match.path)}"
     headers = headers_of(request, scheme)
     for header in match.headers:
         if missing := _header_missing(header, headers):
             return missing
-    parameters = _parameters(query.partition("#")[0])
+    parameters = _parameters(query)
     for parameter in match.query:
         value = parameters.get(parameter.name)
         if value is None:

@@ -75,7 +75,10 @@ class Explained:
 
     def _disagreement(self, request: Request, order: Answer, answers: list[Answer]) -> str:
         with self._lock:
-            told = explain(self._current(), request, self._scopes)
+            snapshot = self._current()
+            if request.client not in snapshot.pods:
+                return f"{request.client} is no pod any more" if answers else ""
+            told = explain(snapshot, request, self._scopes)
         for answer in answers:
             if not any(_fits(told, branch, order, answer) for branch in told.branches):
                 return f"{order}\nanswered {answer}\nexplained as {told}"
