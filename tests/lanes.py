@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from local import linux
+from tests.cluster.fixtures import EXISTING
 
 # Of the fixtures that are there once a process: the lane of the files that use one. Others, of which each process may
 # well have one of its own, as an API server is there in seconds, say nothing about lanes.
@@ -48,7 +49,6 @@ MACHINE = pytest.mark.xdist_group("machine")
 # Tests wait about as much as they compute. With one process more, everything takes longer than tests wait for it.
 PROCESSES_BESIDES = 1
 MOST_PROCESSES = 8
-
 
 SHARED = pytest.StashKey[dict[str, set[str]]]()
 """The shared fixtures of each file."""
@@ -127,6 +127,8 @@ def _shared_fixtures(item: pytest.Item) -> set[str]:
 
 def _lane(file: str, fixtures: set[str]) -> str:
     """That of a file without a mark, whose tests use these."""
+    if EXISTING in os.environ and (file.startswith("tests/cluster/") or "api_server" in fixtures):
+        return "cluster"  # all of them have the same API server then
     return next((LANES_OF_FIXTURES[name] for name in sorted(fixtures & LANES_OF_FIXTURES.keys())), file)
 
 
