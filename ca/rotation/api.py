@@ -145,7 +145,7 @@ def rotation_json(trust: Trust, state: Rotation, members: tuple[Member, ...], no
         "leaves": {"old": old, "new": new},
         "window": {"from": _moment(order.begin), "until": _moment(order.until)} if in_window else None,
         "estimateSeconds": max(0, round(order.until - now)) if state.phase is Phase.RENEW else None,
-        "waitingFor": sentence(state, found, now),
+        "waitingFor": sentence(state, found),
         "history": [
             {"phase": step.phase, "direction": _direction(step.back), "at": _moment(step.at)} for step in state.history
         ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ca.issue import rfc3339
 from ca.rotation.state import Phase, Rotation, entered
 
 NAMED = 20
@@ -100,15 +101,15 @@ def count_leaves(state: Rotation, members: tuple[Member, ...]) -> tuple[int, int
     return leaving, sum(member.leaf == state.stays for member in members)
 
 
-def sentence(state: Rotation, found: Waiting, now: float) -> str:
+def sentence(state: Rotation, found: Waiting) -> str:
     """What is waited for, in words."""
     if state.phase is Phase.IDLE:
         return ""
     if state.paused:
         return f"paused in phase {state.phase}: `resume` goes on"
     if state.phase is Phase.RENEW and found.missing:
-        left = max(0, round(state.order.until - now))
-        return f"{len(found.missing)} of {found.of} to renew their certificates, spread over the next {left} s"
+        until = rfc3339(int(state.order.until))  # not the seconds left: what changes nothing is no news to anybody
+        return f"{len(found.missing)} of {found.of} to renew their certificates, spread until {until}"
     if not found.of:
         return "the pods and components of the mesh to be known"
     if not found.missing:

@@ -111,7 +111,7 @@ def test_drain_waits_for_who_is_in_the_books() -> None:
     assert advanced(state, members, NOW) is state
     found = waiting(state, members)
     assert (found.names, found.of) == (["apps/web", "apps/silent"], 3)
-    told = sentence(state, found, NOW)
+    told = sentence(state, found)
     assert "apps/web (its podCertificate volume has one of the root that leaves until 2027-01-15T08:01:40Z" in told
     assert "apps/silent (it has one, of which no agent tells," in told
     without = replace(state, excluded=("apps/web", "apps/silent"))
@@ -127,7 +127,7 @@ def test_books_that_lack_something_are_waited_for() -> None:
     members = with_holders(members_of(late), behind(state, late))
     found = waiting(state, members)
     assert (found.names, found.of) == (["ca/1"], 2)
-    assert "ca/1 (it has 3 certificates to write down)" in sentence(state, found, NOW)
+    assert "ca/1 (it has 3 certificates to write down)" in sentence(state, found)
 
 
 def test_the_ledger_as_books() -> None:

@@ -149,7 +149,7 @@ def test_who_is_missing_is_named_and_who_is_excluded_is_not_waited_for() -> None
     members = (Member("a/1", 2), Member("a/2", 1), Member("a/3", trouble="its agent is away"))
     found = waiting(state, members)
     assert (found.have, found.of, found.names) == (1, 3, ["a/2", "a/3"])
-    assert sentence(state, found, 0).startswith("a/2, a/3 (its agent is away) to acknowledge bundle 2")
+    assert sentence(state, found).startswith("a/2, a/3 (its agent is away) to acknowledge bundle 2")
     without = waiting(Rotation(**{**_fields(state), "excluded": ("a/2", "a/3")}), members)
     assert (without.have, without.of, without.excluded) == (1, 1, ("a/2", "a/3"))
 
