@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh import ports
-from mesh.workloads import PEER_METADATA
+from mesh.workloads import PEER_METADATA, Workload
 from mesh.xds import AGENT_CLUSTER, PROMETHEUS_CLUSTER, STATS_TAGS, config_source
 
 MANY = 1_000_000
@@ -22,8 +22,7 @@ def bootstrap(
     namespace: str,
     pod: str,
     ips: Sequence[str],
-    service_account: str,
-    workload: str,
+    workload: Workload,
     socket: str,
     admin_port: int = ports.ENVOY_ADMIN,
     stats_port: int = ports.ENVOY_STATS,
@@ -33,8 +32,8 @@ def bootstrap(
     """The bootstrap of one sidecar or gateway, as the JSON that `envoy -c` reads. The node's id is of Istio's form.
 
     `ips` are the pod's addresses, the first of them its own in the node's id; `buckets` are bounds of histograms by the
-    prefix of their names, `runtime` Envoy's runtime flags. `workload` is what metrics call the
-    pod, packed. (Istio's proxy calls its metrics `istiocustom.istio_...`, and people write buckets for that.)
+    prefix of their names, `runtime` Envoy's runtime flags. `workload` is what telemetry calls
+    the pod. (Istio's proxy calls its metrics `istiocustom.istio_...`, and people write buckets for that.)
     """
     stats: dict[str, Any] = {"use_all_default_tags": True, "stats_tags": list(STATS_TAGS)}
     if buckets:
@@ -47,8 +46,8 @@ def bootstrap(
         **({"layered_runtime": layers} if layers else {}),
         "node": {
             "id": f"sidecar~{ips[0]}~{pod}.{namespace}~{namespace}.svc.cluster.local",
-            "cluster": f"{service_account}.{namespace}",
-            "metadata": {PEER_METADATA: workload},
+            "cluster": traced_service(workload),
+            "metadata": {PEER_METADATA: workload.packed},
         },
         "admin": {"address": _address("127.0.0.1", admin_port)},
         "dynamic_resources": {"cds_config": config_source(), "lds_config": config_source()},
@@ -67,6 +66,21 @@ def bootstrap(
             "listeners": [_stats_listener(any(":" in ip for ip in ips), stats_port)],
         },
     }
+
+
+def traced_service(workload: Workload) -> str:
+    """The name of the service of a workload's spans, as Istio's `tracingServiceName` has it by default."""
+    return f"{workload.service}.{workload.namespace}"
+
+
+def environment(workload: Workload, given: Mapping[str, str]) -> dict[str, str]:
+    """Envoy's environment: the one `given` to the agent, and what OpenTelemetry says in it of the source of spans.
+
+    Source: https://opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable
+    """
+    said = f"service.name={traced_service(workload)},k8s.namespace.name={workload.namespace}"
+    own = given.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return {**given, "OTEL_RESOURCE_ATTRIBUTES": f"{said},{own}" if own else said}
 
 
 def _static_cluster(name: str, address: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import orjson
@@ -49,6 +49,7 @@ class Envoy:
         children: Children,
         command: list[str],
         admin_port: int,
+        environment: Mapping[str, str],
         *,
         on_start: Callable[[], None],
         on_refusal: Callable[[ResourceType, str], None],
@@ -57,6 +58,7 @@ class Envoy:
         self._children = children
         self._command = command
         self._admin_port = admin_port
+        self._environment = environment
         self._on_start = on_start
         self._on_refusal = on_refusal
         self._on_acceptance = on_acceptance
@@ -110,7 +112,7 @@ class Envoy:
         ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(theirs, True)
         try:
-            child = self._children.spawn(self._command, {2: theirs}, environment=os.environ)
+            child = self._children.spawn(self._command, {2: theirs}, environment=self._environment)
         finally:
             os.close(theirs)
         self._log_end, self._rest = ours, b""

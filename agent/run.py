@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from agent import VERSION
-from agent.bootstrap import bootstrap
+from agent.bootstrap import bootstrap, environment
 from agent.bundle import Part
 from agent.children import Children
 from agent.client import DiscoveryClient
@@ -67,6 +67,7 @@ class Agent:
             self._children,
             self._envoy_command(),
             settings.admin_port,
+            environment(self._workload, os.environ),
             on_start=self._relay.envoy_started,
             on_refusal=self._relay.heard_refusal,
             on_acceptance=self._heard_acceptance,
@@ -337,8 +338,7 @@ class Agent:
             namespace=settings.pod_namespace,
             pod=settings.pod_name,
             ips=settings.instance_ips,
-            service_account=settings.identity.service_account,
-            workload=self._workload.packed,
+            workload=self._workload,
             socket=settings.socket,
             admin_port=settings.admin_port,
             stats_port=settings.stats_port,

@@ -39,12 +39,26 @@ class FileLog(_Settings):
     log_format: LogFormat = LogFormat()
 
 
+class HttpExport(_Settings):
+    path: str = Field(pattern="^/")
+
+
+class ProxyTracing(_Settings):
+    """`defaultConfig.tracing`: percentage of requests that are traced when nothing else says so."""
+
+    sampling: float = Field(default=1.0, ge=0, le=100)
+
+
 class Collector(_Settings):
     """A service that takes spans: `service` is `namespace/host` or a host, by name."""
 
     service: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
     max_tag_length: int | None = Field(default=None, ge=1)
+    path: str = ""
+    """Of Zipkin: `/api/v2/spans` when empty."""
+    http: HttpExport | None = None
+    """Of OpenTelemetry: by HTTP; by gRPC without it."""
 
 
 class ExtensionProvider(_Settings):

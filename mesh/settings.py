@@ -17,7 +17,7 @@ from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, check_trust_d
 from mesh.istio.durations import parse_duration
 from mesh.istio.rules import is_dns_label
 from mesh.problems import show
-from mesh.providers import DefaultProviders, ExtensionProvider, json_fields
+from mesh.providers import DefaultProviders, ExtensionProvider, ProxyTracing, json_fields
 from mesh.yaml_values import Unreadable, load
 
 CLUSTER_DOMAIN = "cluster.local"
@@ -78,6 +78,7 @@ class ProxyConfig(_Settings):
     runtime_values: dict[str, str] | None = None
     proxy_stats_matcher: dict[str, Any] | None = Field(default=None, exclude=True)  # Envoy's statistics are all there
     interception_mode: Literal["REDIRECT"] | None = Field(default=None, exclude=True)
+    tracing: ProxyTracing | None = Field(default=None, exclude=True)  # of the mesh, by discovery
 
 
 class CaCertificate(_Settings):
@@ -127,6 +128,7 @@ class MeshSettings(_Settings):
     access_log_file: str = ""
     access_log_format: str = ""
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    enable_tracing: bool = True
     extension_providers: tuple[ExtensionProvider, ...] = ()
     default_providers: DefaultProviders = DefaultProviders()
     enable_prometheus_merge: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from discovery.envoy.access_log import CONNECTION_END, file_log, refused
 from discovery.envoy.context import Context
 from discovery.envoy.metrics import Reporter, http_metrics, tcp_metrics
+from discovery.envoy.tracing import tracing
 from discovery.envoy.values import Json
 from discovery.plan.model import AccessLog, Metric
 
@@ -12,7 +13,9 @@ from discovery.plan.model import AccessLog, Metric
 def http_reports(context: Context, reporter: Reporter) -> Json:
     """Of a connection manager."""
     logs = [file_log(each) for each in _logs(context, reporter)]
-    return _field([*logs, *http_metrics(_metrics(context, reporter), reporter)])
+    reporting = context.reporting
+    traces = reporting.client_tracing if reporter is Reporter.SOURCE else reporting.server_tracing
+    return {**_field([*logs, *http_metrics(_metrics(context, reporter), reporter)]), **tracing(traces)}
 
 
 def tcp_reports(context: Context, reporter: Reporter) -> Json:

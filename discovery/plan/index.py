@@ -70,7 +70,9 @@ def _index(snapshot: Snapshot, scopes: Scopes) -> Index:
 
     telemetry_objects = snapshot.of("Telemetry")
     reports = scopes.build(
-        "telemetry", (telemetry_objects, settings), lambda *_: telemetries(telemetry_objects.values(), settings)
+        "telemetry",
+        (telemetry_objects, settings, services),
+        lambda *_: telemetries(telemetry_objects.values(), settings, services),
     )
 
     def backends(_: Memo, before: AllBackends | None) -> AllBackends:

@@ -442,6 +442,46 @@ class AccessLog:
     expression: str = ""
 
 
+class Tracer(StrEnum):
+    """What a collector speaks. OpenTelemetry passes traces on by W3C's headers, Zipkin by B3's and W3C's."""
+
+    OPENTELEMETRY = "opentelemetry"
+    OPENTELEMETRY_HTTP = "opentelemetry-http"
+    ZIPKIN = "zipkin"
+
+
+class TagSource(StrEnum):
+    LITERAL = "literal"
+    ENVIRONMENT = "environment"
+    HEADER = "header"
+    FORMAT = "format"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceTag:
+    """`value`: the text itself, the name of the variable or header, or Envoy's format."""
+
+    name: str
+    source: TagSource
+    value: str
+    default: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Spans go to the destination of that name, `host` for short. `sampling`: percentage of the requests whose caller
+    has not decided. `reported` False: none are sent, and the caller's context is passed on."""
+
+    kind: Tracer
+    destination: str
+    host: str
+    path: str = ""
+    sampling: float = 1.0
+    reported: bool = True
+    tags: tuple[TraceTag, ...] = ()
+    max_tag_length: int = 256
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reporting:
     """What a proxy reports of what it sends (`client`) and of what it takes in (`server`).
@@ -453,6 +493,8 @@ class Reporting:
     server_metrics: tuple[Metric, ...] = ()
     client_logs: tuple[AccessLog, ...] = ()
     server_logs: tuple[AccessLog, ...] = ()
+    client_tracing: Tracing | None = None
+    server_tracing: Tracing | None = None
     origins: tuple[Origin, ...] = ()
 
 

@@ -37,6 +37,7 @@ from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listen
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
+from discovery.plan.telemetry import reachable
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
@@ -91,6 +92,7 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     default = _modes(found, proxy).default
     mode = snapshot.settings.outbound_traffic_policy.mode
     reporting = found.telemetries.of_workload(proxy.namespace, proxy.labels)
+    reporting = reachable(reporting, seen.names)
     other_domains = snapshot.settings.other_trust_domains
     parts = (arriving, entering, default, mode, reporting, other_domains, problems, endpoints)
     last = clusters.plans.get(proxy)
@@ -126,6 +128,8 @@ class _Seen:
     clusters: Clusters
     shared: _Shared
     problems: tuple[Problem, ...]
+    names: frozenset[str]
+    """Of all destinations."""
 
 
 def _seen(scopes: Scopes, found: Index, view: View, auto_mtls: bool) -> _Seen:
@@ -135,7 +139,8 @@ def _seen(scopes: Scopes, found: Index, view: View, auto_mtls: bool) -> _Seen:
         routes = _routing(scopes, found, view)
         clusters = _clusters(scopes, found, routes, view, auto_mtls)
         shared = _shared(scopes, routes, clusters, view, auto_mtls)
-        return _Seen(routes, clusters, shared, _problems(scopes, found, routes, clusters, view))
+        names = frozenset(each.name for each in clusters.destinations)
+        return _Seen(routes, clusters, shared, _problems(scopes, found, routes, clusters, view), names)
 
     return scopes.build(("seen", view), (found, auto_mtls), make)
 

@@ -1,4 +1,4 @@
-"""What a proxy reports: metrics and access logs, by the mesh's settings and its Telemetry objects.
+"""What a proxy reports: metrics, access logs and traces, by the mesh's settings and its Telemetry objects.
 
 Of the objects that are for a workload, that of the root namespace is applied first, then the namespace's, then the one
 that selects the workload; of several of one width the oldest counts.
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from discovery.plan.model import AccessLog, Metric, MetricName, Origin, Problem, Reporting
+from discovery.plan.model import AccessLog, Metric, MetricName, Origin, Problem, Reporting, Tracing
 from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.services import Services
+from discovery.plan.tracing import missing_collector, tracing_of
 from mesh.istio.base import IstioObject, age
 from mesh.istio.cel import parse_cel
 from mesh.istio.telemetry import (
@@ -53,6 +55,7 @@ class Telemetries:
     workloads: Mapping[str, tuple[Policy, ...]]
     problems: tuple[Problem, ...]
     _settings: MeshSettings
+    _services: Services
     _wide: Mapping[str, tuple[Policy, ...]]
     """Namespace -> the policies that are for all of it, the mesh's first; "" for those without one of their own."""
     _selected: dict[Policy, Reporting] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class Telemetries:
             return self.namespaces.get(namespace, self.mesh)
         if found not in self._selected:
             policies = (*self._wide.get(namespace, self._wide[""]), found)
-            self._selected[found] = _reporting(self._settings, policies)
+            self._selected[found] = _reporting(self._settings, policies, self._services)
         return self._selected[found]
 
 
@@ -75,12 +78,12 @@ def _selects(policy: Policy, labels: Mapping[str, str]) -> bool:
     return selector is not None and selector.match_labels.items() <= labels.items()
 
 
-def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings) -> Telemetries:
+def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings, services: Services) -> Telemetries:
     wide: dict[str, Policy] = {}
     workloads: dict[str, list[Policy]] = {}
     problems: list[Problem] = []
     for policy in sorted(objects, key=age):
-        problems.extend(_unknown_providers(policy, settings))
+        problems.extend(_unknown_providers(policy, settings, services))
         if policy.spec.target_refs or policy.spec.target_ref is not None:
             continue  # for gateways and waypoints of another API; the field is reported as not acted upon
         if policy.spec.selector is not None and policy.spec.selector.match_labels:
@@ -97,18 +100,22 @@ def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings) -> 
     everywhere = (root,) if root is not None else ()
     by_namespace = {"": everywhere} | {namespace: (*everywhere, policy) for namespace, policy in wide.items()}
     return Telemetries(
-        mesh=_reporting(settings, everywhere),
-        namespaces={namespace: _reporting(settings, by_namespace[namespace]) for namespace in wide},
+        mesh=_reporting(settings, everywhere, services),
+        namespaces={namespace: _reporting(settings, by_namespace[namespace], services) for namespace in wide},
         workloads={namespace: tuple(found) for namespace, found in workloads.items()},
         problems=tuple(problems),
         _settings=settings,
+        _services=services,
         _wide=by_namespace,
     )
 
 
-def _reporting(settings: MeshSettings, policies: tuple[Policy, ...]) -> Reporting:
-    client, server = (_side(settings, policies, side) for side in _SIDES)
-    return _made(client[0], server[0], client[1], server[1], tuple(map(origin_of, policies)))
+def _reporting(settings: MeshSettings, policies: tuple[Policy, ...], services: Services) -> Reporting:
+    specs = [policy.spec for policy in policies]
+    metrics = [tuple(_metrics(settings, specs, side)) for side in _SIDES]
+    logs = [tuple(_logs(settings, specs, side)) for side in _SIDES]
+    traces = [_tracing(settings, specs, side, services) for side in _SIDES]
+    return _made(*metrics, *logs, *traces, tuple(map(origin_of, policies)))
 
 
 @lru_cache(maxsize=_MOST)
@@ -117,17 +124,21 @@ def _made(
     server_metrics: tuple[Metric, ...],
     client_logs: tuple[AccessLog, ...],
     server_logs: tuple[AccessLog, ...],
+    client_tracing: Tracing | None,
+    server_tracing: Tracing | None,
     origins: tuple[Origin, ...],
 ) -> Reporting:
     """The same object for the same values: what is rendered with it is found again by it."""
-    return Reporting(client_metrics, server_metrics, client_logs, server_logs, origins)
+    return Reporting(client_metrics, server_metrics, client_logs, server_logs, client_tracing, server_tracing, origins)
 
 
-def _side(
-    settings: MeshSettings, policies: tuple[Policy, ...], side: WorkloadMode
-) -> tuple[tuple[Metric, ...], tuple[AccessLog, ...]]:
-    specs = [policy.spec for policy in policies]
-    return tuple(_metrics(settings, specs, side)), tuple(_logs(settings, specs, side))
+def reachable(reporting: Reporting, destinations: frozenset[str]) -> Reporting:
+    """The same, without traces to a collector that is not among `destinations`: Envoy would refuse the listener."""
+    to = {each.destination for each in (reporting.client_tracing, reporting.server_tracing) if each is not None}
+    if to <= destinations:
+        return reporting
+    metrics, logs = (reporting.client_metrics, reporting.server_metrics), (reporting.client_logs, reporting.server_logs)
+    return _made(*metrics, *logs, None, None, reporting.origins)
 
 
 # ---- metrics
@@ -253,7 +264,14 @@ def _provider(settings: MeshSettings, name: str) -> ExtensionProvider | None:
     return next((each for each in settings.extension_providers if each.name == name), None)
 
 
-def _unknown_providers(policy: Policy, settings: MeshSettings) -> Iterator[Problem]:
+def _tracing(settings: MeshSettings, specs: list[Telemetry], side: WorkloadMode, services: Services) -> Tracing | None:
+    entries = (
+        each for spec in specs for each in spec.tracing if _is_for(each.match.mode if each.match else None, side)
+    )
+    return tracing_of(settings, entries, services)
+
+
+def _unknown_providers(policy: Policy, settings: MeshSettings, services: Services) -> Iterator[Problem]:
     known = {BUILT_IN_LOG, BUILT_IN_METRICS, *(each.name for each in settings.extension_providers)}
     spec = policy.spec
     parts: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -265,6 +283,11 @@ def _unknown_providers(policy: Policy, settings: MeshSettings) -> Iterator[Probl
         for number, entry in enumerate(entries):
             refs: tuple[ProviderRef, ...] = entry.providers
             for index, ref in enumerate(refs):
+                provider = _provider(settings, ref.name)
+                says = missing_collector(provider, services) if provider is not None else ""
+                if says:
+                    hint = "no spans are sent until that service is there: correct extensionProviders, or deploy it"
+                    yield problem_with(policy, f"spec.{part}[{number}].providers[{index}].name", says, hint)
                 if ref.name not in known:
                     yield problem_with(
                         policy,

@@ -132,11 +132,11 @@ class Tracing(Model):
     """Report no spans, and keep passing the caller's context on."""
     custom_tags: Map[CustomTag] = EMPTY
     """Tags to add to each span, by name."""
-    use_request_id_for_trace_sampling: Flag | None = None
+    use_request_id_for_trace_sampling: Flag | None = planned()
     """Decide on sampling by the request's id."""
-    enable_istio_tags: Flag | None = None
+    enable_istio_tags: Flag | None = planned()
     """Add Istio's own tags, such as the mesh's and the service's name."""
-    disable_context_propagation: Flag | None = None
+    disable_context_propagation: Flag | None = planned()
     """Neither read nor pass on the caller's trace context."""
 
     def rules(self) -> Rules:
@@ -273,7 +273,7 @@ class Telemetry(Model):
     """The Gateway or Service that it is for; use targetRefs."""
     target_refs: TargetRefs = planned(())
     """Gateways or services that it is for, instead of selector."""
-    tracing: tuple[Tracing, ...] = planned(())
+    tracing: tuple[Tracing, ...] = ()
     """Traces."""
     metrics: tuple[Metrics, ...] = ()
     """Metrics."""
@@ -282,5 +282,3 @@ class Telemetry(Model):
 
     def rules(self) -> Rules:
         yield from check_one_way_to_select(self.selector, self.target_ref, self.target_refs)
-        if len(self.tracing) > 1:
-            yield problem("tracing", says="only the first entry has an effect", hint="merge them", warning=True)

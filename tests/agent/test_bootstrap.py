@@ -8,9 +8,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agent.bootstrap import bootstrap
+from agent.bootstrap import bootstrap, environment
 from mesh.envoy_binary import find_envoy
 from mesh.errors import MissingPrerequisite
+from mesh.workloads import workload_of
 from tests.support.ports import free_port
 from tests.support.protos import parse
 
@@ -18,8 +19,8 @@ from tests.support.protos import parse
 @pytest.mark.parametrize("ips", [["10.1.2.3"], ["fd00::5"], ["10.1.2.3", "fd00::5"]])
 def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
     made = bootstrap(
-        namespace="default", pod="reviews-v1", ips=ips, service_account="reviews", socket=str(tmp_path / "a.sock"),
-        workload="reviews-v1~default~reviews~v1~~",
+        namespace="default", pod="reviews-v1", ips=ips, socket=str(tmp_path / "a.sock"),
+        workload=workload_of("reviews-v1", "default", {}),
         admin_port=free_port(), stats_port=free_port(), buckets={"istiocustom": [0.5, 1, 10]},
         runtime={"re2.max_program_size.error_level": "200", "envoy.features.x": "true"},
     )  # fmt: skip
@@ -28,6 +29,13 @@ def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
     path = tmp_path / "envoy.json"
     path.write_bytes(orjson.dumps(made))
     subprocess.run([find_envoy(""), "--mode", "validate", "-c", str(path)], check=True, capture_output=True, timeout=30)
+
+
+def test_what_spans_say_of_their_source_stands_beside_what_the_pod_says() -> None:
+    workload = workload_of("reviews-v1", "default", {"app": "reviews"})
+    said = "service.name=reviews.default,k8s.namespace.name=default"
+    assert environment(workload, {"A": "b"}) == {"A": "b", "OTEL_RESOURCE_ATTRIBUTES": said}
+    assert environment(workload, {"OTEL_RESOURCE_ATTRIBUTES": "c=d"}) == {"OTEL_RESOURCE_ATTRIBUTES": f"{said},c=d"}
 
 
 def test_a_missing_envoy_is_named() -> None:

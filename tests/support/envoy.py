@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,9 +126,16 @@ class RunningEnvoy:
     """
 
     def __init__(
-        self, bootstrap: Json, directory: Path, *, prefix: Sequence[str] = (), inside: Callable[..., Any] | None = None
+        self,
+        bootstrap: Json,
+        directory: Path,
+        *,
+        prefix: Sequence[str] = (),
+        inside: Callable[..., Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._inside = inside or _here
+        self._environment = environment
         self.admin_port = int(bootstrap["admin"]["address"]["socket_address"]["port_value"])
         self.log = directory / "envoy.log"
         path = directory / "bootstrap.json"
@@ -139,7 +146,11 @@ class RunningEnvoy:
 
     def __enter__(self) -> RunningEnvoy:
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            preexec_fn=die_with_parent,
         )
         end = time.monotonic() + START_SECONDS
         while not self._ready():
