@@ -7,7 +7,6 @@ or only those who know the models (`heddle validate` and the validating webhook)
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,60 +21,29 @@ from mesh.kinds import Kind, find_kind, parse_istio
 from mesh.manifest import read_manifest
 from mesh.problems import ObjectErrors
 from tests.cluster.api_server import ApiServer
+from tests.cluster.crds import DEFINITIONS, conditions, defined
+from tests.cluster.kubectl import kubectl
 from tests.mesh import refused
 from tests.support.waiting import wait_for
 
 CASES = Path(__file__).parent / "cases" / "crds"
 VALIDATION = Path(__file__).parents[1] / "mesh" / "cases" / "validation"
 BY_CRD, BY_MODELS = "the CRD refuses it", "only heddle validate and the webhook refuse it"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 STRICT = {"fieldValidation": "Strict"}
 
 Raw = dict[str, Any]
 
 
-def kubectl(server: ApiServer, *arguments: str, text: str = "") -> str:
-    command = ["kubectl", f"--kubeconfig={server.kubeconfig}", *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
-
-
 @pytest.fixture(scope="module")
 def server(api_server: ApiServer) -> Iterator[ApiServer]:
-    """With the CRDs of manifests/crds/, applied as people would. A cluster that was there before is left as it was."""
-    before = definitions(api_server)
-    ours = {kind.definition for kind in crd.defined()}
-    somebodys = [name for name in before.keys() & ours if before[name] != "heddle"]
-    assert not somebodys, f"the cluster that the tests were told to use has somebody else's {', '.join(somebodys)}"
-    kubectl(api_server, "apply", "--server-side", "--force-conflicts", "-k", str(crd.DIRECTORY))
-    for kind in crd.defined():
-        wait_for(lambda kind=kind: is_established(api_server, kind))
-    yield api_server
-    if api_server.control_plane is None:
-        for name in ours - before.keys():
-            api_server.client.delete(f"{DEFINITIONS}/{name}")
-        wait_for(lambda: definitions(api_server).keys() == before.keys())
-
-
-def definitions(server: ApiServer) -> dict[str, str]:
-    """Name of each CRD, and which project it says that it is part of."""
-    found = server.client.get(DEFINITIONS)["items"]
-    part_of = "app.kubernetes.io/part-of"
-    return {each["metadata"]["name"]: each["metadata"].get("labels", {}).get(part_of, "") for each in found}
+    with defined(api_server):
+        yield api_server
 
 
 @pytest.fixture
 def namespace(server: ApiServer) -> Iterator[str]:
     with server.namespace() as name:
         yield name
-
-
-def conditions(server: ApiServer, kind: Kind) -> dict[str, str]:
-    status = server.client.get(f"{DEFINITIONS}/{kind.definition}").get("status") or {}
-    return {each["type"]: each["status"] for each in status.get("conditions") or ()}
-
-
-def is_established(server: ApiServer, kind: Kind) -> bool:
-    return conditions(server, kind).get("Established") == "True"
 
 
 def path_of(kind: Kind, version: str, namespace: str) -> str:
@@ -133,7 +101,7 @@ VIRTUAL_SERVICE = EXAMPLES["virtualservice"]
 
 @pytest.mark.parametrize("kind", crd.defined(), ids=lambda kind: kind.kind)
 def test_every_definition_is_established_and_structural(server: ApiServer, kind: Kind) -> None:
-    assert conditions(server, kind) == {"NamesAccepted": "True", "Established": "True"}
+    assert conditions(server.client, kind) == {"NamesAccepted": "True", "Established": "True"}
     stored = server.client.get(f"{DEFINITIONS}/{kind.definition}")["spec"]["versions"]
     assert [each["name"] for each in stored if each["served"]] == list(kind.versions)
     assert [each["name"] for each in stored if each["storage"]] == [crd.stored_version(kind)]
@@ -277,7 +245,7 @@ def test_a_definition_of_istios_own_can_be_replaced(own_api_server: ApiServer) -
         anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         version["schema"]["openAPIV3Schema"]["properties"]["spec"] = anything
     own_api_server.client.post(DEFINITIONS, theirs)
-    wait_for(lambda: is_established(own_api_server, kind))
+    wait_for(lambda: conditions(own_api_server.client, kind).get("Established") == "True")
     raw = EXAMPLES["peerauthentication"]
     wait_for(lambda: is_served(own_api_server, kind))
     create(own_api_server, raw, "default", dry_run=False)

@@ -18,6 +18,7 @@ import yaml
 
 from install.names import with_revision
 from kube.client import Refused
+from mesh import admission
 from mesh.errors import NotFound
 from mesh.rbac import access
 from tests.agent.control_plane import eventually
@@ -28,6 +29,7 @@ from tests.webhook.harness import ROOT, WebhookProcess
 CONTROL = "istio-system"
 HOST = "localhost"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+VALIDATORS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 MANIFEST = ROOT / "manifests" / "base" / "webhook" / "sidecar-injector.yaml"
 _PATHS = {
     "ServiceAccount": f"/api/v1/namespaces/{CONTROL}/serviceaccounts",
@@ -62,6 +64,23 @@ class Place:
         raw = configuration(self.revision, self.configuration, port, failure_policy)
         self.api.client.post(CONFIGURATIONS, raw | changes)
 
+    @property
+    def validator(self) -> str:
+        """The name of its ValidatingWebhookConfiguration."""
+        return f"{admission.NAME}-{self.revision}"
+
+    def register_validator(self, port: int) -> None:
+        """That of the manifests, as this revision has it, for a webhook at `port`."""
+        raw = with_revision(copy.deepcopy(admission.configuration()), self.revision)
+        for entry in raw["webhooks"]:
+            entry["clientConfig"] = {"url": f"https://{HOST}:{port}/validate"}
+        self.api.client.post(VALIDATORS, raw)
+
+    def policies(self) -> dict[str, str]:
+        """failurePolicy of each entry of the validator."""
+        found = self.api.client.get(f"{VALIDATORS}/{self.validator}")
+        return {entry["name"]: entry["failurePolicy"] for entry in found["webhooks"]}
+
     def trusted(self) -> bool:
         """Whether every entry has a caBundle."""
         found = self.api.client.get(f"{CONFIGURATIONS}/{self.configuration}")
@@ -89,6 +108,7 @@ def place(api: ApiServer, directory: Path) -> Iterator[Place]:
     with suppress(Refused):  # it is there already
         api.client.post("/api/v1/namespaces", {"metadata": {"name": CONTROL}})
     made: list[str] = [f"{CONFIGURATIONS}/heddle-sidecar-injector-{revision}"]
+    made.append(f"{VALIDATORS}/{admission.NAME}-{revision}")
     try:
         for raw in access("webhook"):
             named = with_revision(raw, revision)
