@@ -45,7 +45,7 @@ def leader(own: Place) -> str:
 
 
 def eventually(desk: Desk, holds: Callable[[Rotation], bool]) -> Rotation:
-    wait_for(lambda: holds(desk.current()[1]))
+    wait_for(lambda: holds(desk.current()[1]), looks=4000)
     return desk.current()[1]
 
 
@@ -59,7 +59,8 @@ def test_a_rotation_outlives_the_replica_that_drives_it(api_server: ApiServer, t
             desk = desk_of(own)
             first = desk.current()[1].stays
             members = 2
-            held = replicas[NAMES[0]].enrol(own.token(own.add_pod("holds")))
+            pod = own.add_pod("holds")
+            held = replicas[NAMES[0]].enrol(own.token(pod))
             desk.carry_out(Wish("start", window=WINDOW), members)
             eventually(desk, lambda state: state.phase is not Phase.DISTRIBUTE)
             led = leader(own)
@@ -69,6 +70,9 @@ def test_a_rotation_outlives_the_replica_that_drives_it(api_server: ApiServer, t
             (left,) = set(NAMES) - {led}
             stood = eventually(desk, lambda state: state.phase in (Phase.SIGN, Phase.RENEW, Phase.DRAIN))
             assert stood.running  # the dead one's pod is still there, and nobody can say what it would do
+            # Another certificate does not say that the first one is out of use.
+            wait_for(lambda: replicas[left].enrol(own.token(pod)).root != first)
+            wait_for(lambda: len(own.certificates()["holds"]["spec"].get("earlier", ())) > 0)
             delete(own, led)
             wait_for(lambda: asked(sockets[left])["missing"] == [f"{own.workloads}/holds"], looks=4000)
             assert desk.current()[1].phase is Phase.DRAIN
