@@ -5,19 +5,27 @@ No interception here: listeners are bound to loopback ports.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from agent.http_server import serve_tcp
 from agent.istio_metrics import IstioMetrics
+from agent.metrics import Metrics
 from discovery.envoy.render import render
 from mesh import sds
 from mesh.workloads import PEER_HEADER, PEER_METADATA, Workload
-from tests.support import envoy, http, plans
+from tests.support import envoy, http, plans, scraper
 from tests.support.certificates import Authority
 from tests.support.echo import EchoApp
 from tests.support.ports import free_port
@@ -245,3 +253,40 @@ def test_both_ends_report_a_connection(pair: Pair) -> None:
         assert {name: pair.eventually(side, name) for name in values} == {
             name: (expected, value) for name, value in values.items()
         }
+
+
+@contextmanager
+def agent(running: envoy.RunningEnvoy, own: Workload) -> Iterator[int]:
+    """The port of an agent's metrics, of an Envoy with `own` for its workload."""
+    metrics = Metrics(lambda: "", running.admin_port, None, "127.0.0.1", own)
+    port, loop = free_port(), asyncio.new_event_loop()
+    server = loop.run_until_complete(serve_tcp(("127.0.0.1",), port, metrics.answer))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def test_prometheus_reads_both_ends(pair: Pair) -> None:
+    """That of Debian's package."""
+    assert http.get(pair.ports["web"]).status == 200
+    edge = 'source_workload="client-v2",destination_workload="server-v1",source_principal!="unknown"'
+    queries = {side: f'istio_requests_total{{reporter="{side}",{edge}}}' for side in ("source", "destination")}
+    bucket = f'istio_request_duration_milliseconds_bucket{{reporter="destination",{edge}}}'
+    queries["p50"] = f"histogram_quantile(0.5, sum({bucket}) by (le))"
+    with agent(pair.client, CLIENT) as client, agent(pair.server, SERVER) as server:
+        targets = [(f"127.0.0.1:{port}", "/stats/prometheus") for port in (client, server)]
+        order = json.dumps({"targets": targets, "queries": queries})
+        command = [sys.executable, "-m", scraper.__name__, order]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = json.loads(done.stdout)
+    for side, policy in (("source", "unknown"), ("destination", "mutual_tls")):
+        ((labels, (_, count)),) = [(each["metric"], each["value"]) for each in found[side]]
+        assert int(count) >= 1
+        assert labels["connection_security_policy"] == policy
+        assert labels.items() >= {**_labels("source", CLIENT), **_labels("destination", SERVER), **SERVICE}.items()
+    assert float(found["p50"][0]["value"][1]) > 0
