@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,14 @@ class Place:
         self.passphrase_file = directory / "passphrase"
         self.passphrase_file.write_text(PASSPHRASE)
         self._objects: list[str] = []
-        self._give_rights()
+        self.give([*access("ca"), *yaml.safe_load_all(LOCAL_VERIFICATION.read_text())])
         api.client.post("/api/v1/nodes", {"metadata": {"name": self.node}})
         api.as_service_account(namespace, "heddle-ca", directory)
         self.kubeconfig = directory / f"{namespace}.heddle-ca.kubeconfig"
 
-    def _give_rights(self) -> None:
+    def give(self, rights: Iterable[Mapping[str, Any]]) -> None:
         """What is installed, with other names: the objects of the cluster are shared with other tests."""
-        for given in [*access("ca"), *yaml.safe_load_all(LOCAL_VERIFICATION.read_text())]:
+        for given in rights:
             if given["kind"] == "ServiceAccount":
                 continue
             body = json.loads(json.dumps(given).replace('"istio-system"', f'"{self.namespace}"'))
