@@ -24,18 +24,22 @@ def drain_seconds(wanted: float, grace_period: float) -> float:
     return max(0.0, min(wanted, grace_period - RESERVE))
 
 
-async def drain(envoy: Envoy, seconds: float, hurry: asyncio.Event, *, now: Callable[[], float]) -> None:
-    """Returns when no connection is open any more, after `seconds`, or as soon as `hurry` is set."""
+async def drain(
+    envoy: Envoy, seconds: float, hurry: asyncio.Event, *, now: Callable[[], float], least: float = 0.0
+) -> None:
+    """Returns when no connection is open any more, though not within `least` seconds, after `seconds`, or as soon as
+    `hurry` is set. Those who still open connections, because they have not heard yet that this pod is going, are why
+    there is a least."""
     if not envoy.running:
         return
-    deadline = now() + seconds
+    deadline, soonest = now() + seconds, now() + min(least, seconds)
     try:
         await envoy.admin("POST", "/drain_listeners?graceful&skip_exit")
     except Unavailable as error:
         log.warning("Envoy does not drain: %s", error)
         return
     while now() < deadline and not hurry.is_set():
-        if not await envoy.active_connections():
+        if now() >= soonest and not await envoy.active_connections():
             log.info("drained: no connection is open")
             return
         try:

@@ -154,7 +154,7 @@ class Agent:
     async def _drain(self) -> None:
         self._draining = True
         seconds = drain_seconds(self._settings.proxy.drain, self._settings.grace_period)
-        await drain(self._envoy, seconds, self._hurry, now=time.monotonic)
+        await drain(self._envoy, seconds, self._hurry, now=time.monotonic, least=self._settings.minimum_drain)
 
     # ---- what happens
 

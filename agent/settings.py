@@ -76,6 +76,7 @@ class Settings:
     proxy: ProxyConfig
     app_probers: Mapping[str, Any]
     grace_period: float
+    minimum_drain: float
     certificate_ttl: float | None
     key_kind: str
     envoy_path: str
@@ -116,6 +117,7 @@ _OPTIONS: tuple[tuple[str, str, str | None, str], ...] = (
     ("proxy-config", "PROXY_CONFIG", "{}", "JSON of Istio's ProxyConfig"),
     ("app-probers", "ISTIO_KUBE_APP_PROBERS", "{}", "JSON of the app's own probes"),
     ("grace-period", "TERMINATION_GRACE_PERIOD_SECONDS", "30", "the pod's terminationGracePeriodSeconds"),
+    ("minimum-drain", "MINIMUM_DRAIN_DURATION", "0s", "how long the drain lasts at least, also without connections"),
     ("ecc-signature-algorithm", "ECC_SIGNATURE_ALGORITHM", "", "ECDSA: also where an RSA key size is set"),
     ("ecc-curve", "ECC_CURVE", "", "curve of the key: P256 (default) or P384"),
     ("workload-rsa-key-size", "WORKLOAD_RSA_KEY_SIZE", "", "an RSA key of 2048, 3072 or 4096 bits instead"),
@@ -176,6 +178,7 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
         proxy=proxy,
         app_probers=_json_object(given["ISTIO_KUBE_APP_PROBERS"], "ISTIO_KUBE_APP_PROBERS"),
         grace_period=_seconds(given["TERMINATION_GRACE_PERIOD_SECONDS"] + "s", "TERMINATION_GRACE_PERIOD_SECONDS"),
+        minimum_drain=_seconds(given["MINIMUM_DRAIN_DURATION"], "MINIMUM_DRAIN_DURATION"),
         certificate_ttl=_seconds(given["CERTIFICATE_TTL"], "CERTIFICATE_TTL") if given["CERTIFICATE_TTL"] else None,
         key_kind=key_kind(given["ECC_SIGNATURE_ALGORITHM"], given["ECC_CURVE"], given["WORKLOAD_RSA_KEY_SIZE"]),
         envoy_path=given["ENVOY_PATH"],

@@ -19,11 +19,12 @@ from mesh.interception import InterceptionSpec, arguments
 from webhook.config import InjectionConfig
 from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
 from webhook.gate import SECCOMP, as_gate
-from webhook.injector import SIDECAR
+from webhook.injector import GATEWAY, SIDECAR
 from webhook.templates import Template
 
 INIT_CONTAINER = "istio-init"
 DEFAULT_TYPE = "default"
+MINIMUM_DRAIN = "MINIMUM_DRAIN_DURATION"
 READY_PATH = "/healthz/ready"
 TOKEN_AUDIENCE = "istio-ca"  # noqa: S105 (a name, not a secret)
 TOKEN_SECONDS = 43200
@@ -253,6 +254,7 @@ def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str, workload
     ]
     home = config.control_namespace
     optional = {
+        MINIMUM_DRAIN: _least_drain(wanted),
         "CONTROL_NAMESPACE": home if home != CONTROL_NAMESPACE else None,
         "ENVOY_LOG_LEVEL": options.proxy_log_level,
         "ENVOY_COMPONENT_LOG_LEVEL": options.component_log_level,
@@ -271,6 +273,14 @@ def _environment(wanted: Wanted, asked: Mapping[str, Any], scrape: str, workload
         if name not in taken  # identity and addresses are not for a pod to choose
     )
     return environment
+
+
+def _least_drain(wanted: Wanted) -> str | None:
+    """A gateway is reached through kube-proxies and load balancers, which hear later than the mesh that it goes."""
+    asked: Mapping[str, str] = wanted.proxy["proxyMetadata"]
+    if wanted.template != GATEWAY or MINIMUM_DRAIN in asked:
+        return None
+    return str(wanted.proxy["terminationDrainDuration"])
 
 
 def _from_pod(name: str, path: str) -> Raw:

@@ -94,6 +94,19 @@ def test_a_request_in_flight_finishes_and_then_it_ends(tmp_path: Path) -> None:
         assert "drained" in made.log
 
 
+def test_who_has_not_heard_yet_is_served_for_a_while(tmp_path: Path) -> None:
+    """Though no connection is open."""
+    with serving(tmp_path, "60s", MINIMUM_DRAIN_DURATION="60s") as (made, _app, port):
+        assert made.process is not None
+        made.process.send_signal(signal.SIGTERM)
+        eventually(lambda: made.get(made.health_port, "/healthz/ready") == (503, b"draining"))
+        for _ in range(5):
+            time.sleep(0.3)
+            assert says_close(port)
+        assert made.stop(signal.SIGINT) == 0
+        assert "drain ends" in made.log
+
+
 def test_the_drain_is_bounded(tmp_path: Path) -> None:
     with serving(tmp_path, "300s", TERMINATION_GRACE_PERIOD_SECONDS="3") as (made, _app, port):
         slow = Slow(port)
