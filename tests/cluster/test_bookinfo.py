@@ -6,10 +6,13 @@ may fail, whatever is done to the pods of the app or of the control plane.
 from __future__ import annotations
 
 import base64
+import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -185,6 +188,52 @@ def test_the_loss_of_each_pod_of_the_control_plane(bookinfo: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("nothing_fails")
+def test_a_rotation_of_the_root_by_the_scripts_for_people(bookinfo: Cluster) -> None:
+    """Held in the middle, where hardly anybody has renewed, and where everybody has."""
+    old = rotation(bookinfo)["roots"][0]["fingerprint"]
+    ready = script(bookinfo, "rotate-root", "--dry-run")
+    assert ready.returncode == 0, ready.stdout + ready.stderr
+    begun = script(bookinfo, "rotate-root", "-y", "--window=10m", "--wait=0s")
+    assert begun.returncode == 3, begun.stderr
+    eventually(lambda: rotation(bookinfo)["phase"] == "renew", "everyone trusts the new root")
+    early = script(bookinfo, "check-trust")
+    assert early.returncode == 3, early.stdout + early.stderr
+    assert "leads to the root that would go: every peer would refuse it" in early.stdout
+    assert "a handshake with what would be left is refused" in early.stdout
+    carrier = bookinfo.client.get(f"/api/v1/namespaces/{APP}/configmaps/istio-ca-root-cert")
+    assert carrier["data"]["root-cert.pem"].count("BEGIN CERTIFICATE") == 2
+
+    assert heddle(bookinfo, "rotate", "pause").code == 0
+    assert heddle(bookinfo, "rotate", "finish", "-y").code == 0
+    eventually(lambda: rotation(bookinfo)["leaves"]["old"] == 0, "everyone has renewed")
+    late = script(bookinfo, "check-trust")
+    assert late.returncode == 0, late.stdout + late.stderr
+    columns = ("get", "trustdomains", "--no-headers")
+    eventually(lambda: "renew" in bookinfo.kubectl(*columns), "kubectl tells of it")
+
+    ended = heddle(bookinfo, "rotate", "resume", "--wait=180s")
+    assert ended.code == 0, ended.out + ended.err
+    (root,) = rotation(bookinfo)["roots"]
+    assert root["fingerprint"] != old
+    exported = script(bookinfo, "export-bundle").stdout
+    carrier = bookinfo.client.get(f"/api/v1/namespaces/{APP}/configmaps/istio-ca-root-cert")
+    assert carrier["data"]["root-cert.pem"] == exported
+    again = script(bookinfo, "rotate-root", "-y")
+    assert (again.returncode, "nothing is started" in again.stderr) == (0, True)
+
+
+@pytest.mark.usefixtures("nothing_fails")
+def test_a_rotation_that_is_rolled_back(bookinfo: Cluster) -> None:
+    old = rotation(bookinfo)["roots"][0]["fingerprint"]
+    assert heddle(bookinfo, "rotate", "start", "--again", "-y", "--window=5s").code == 0
+    eventually(lambda: rotation(bookinfo)["phase"] == "renew", "everyone trusts the new root")
+    back = heddle(bookinfo, "rotate", "rollback", "-y", "--wait=180s")
+    assert back.code == 0, back.out + back.err
+    (root,) = rotation(bookinfo)["roots"]
+    assert root["fingerprint"] == old
+
+
+@pytest.mark.usefixtures("nothing_fails")
 def test_a_drain(bookinfo: Cluster) -> None:
     """What a drain does to each pod, by the same API; there is one node, so it stays open for the next pods."""
     deployments = names(bookinfo, "deployment", APP)
@@ -197,6 +246,19 @@ def test_a_drain(bookinfo: Cluster) -> None:
         for pod in names(bookinfo, "pod", namespace):
             eventually(lambda at=namespace, pod=pod: evicted(bookinfo, at, pod), f"{pod} is evicted")
     rolled_out(bookinfo)
+
+
+def script(cluster: Cluster, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(PROJECT / "scripts" / name), *words, f"--kubeconfig={cluster.kubeconfig}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+
+def rotation(cluster: Cluster) -> dict[str, Any]:
+    """Where it stands, as a program asks."""
+    asked = heddle(cluster, "rotate", "status", "--output=json")
+    assert asked.code == 0, asked.err
+    found: dict[str, Any] = json.loads(asked.out)
+    return found
 
 
 def names(cluster: Cluster, kind: str, namespace: str, selector: str = "") -> list[str]:
