@@ -106,14 +106,15 @@ class Node:
 
     def start(self, control_plane: ControlPlane, client: Client) -> None:
         """Everything else; returns when the node is ready for pods and DNS answers."""
-        self._start_kubelet(control_plane)
+        self.start_kubelet(control_plane)
         for name, user in (("kube-proxy", "system:kube-proxy"), ("kube-scheduler", "system:kube-scheduler")):
             config = self._config(name, COMPONENTS[name], kubeconfig=control_plane.component_kubeconfig(name, user))
             self.processes.start(name, [self._kubernetes, name, f"--config={config}", *FLAGS[name]])
         self._start_dns(control_plane, client)
         control_plane.wait_until("kubelet", lambda: _is_ready(client.get(f"/api/v1/nodes/{NODE}")))
 
-    def _start_kubelet(self, control_plane: ControlPlane) -> None:
+    def start_kubelet(self, control_plane: ControlPlane) -> None:
+        """Again, too, after it has ended: containers outlive it."""
         resolver = self.directory / "resolv.conf"
         resolver.write_text("")  # what pods with dnsPolicy Default get: nothing outside is known
         settings = KUBELET | {"resolvConf": str(resolver), "podLogsDir": str(self.directory / "pod-logs")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ca.pod_certificates import BUNDLE, SIGNER
+from ca.rotation.desk import Wish
 from mesh.rbac import CA_POD_CERTIFICATES, access
 from svid.leaf import leaf_identity
 from tests.cluster.ca_replicas import Place, certificates_defined, place
 from tests.cluster.cluster import Cluster
 from tests.cluster.gated import RESTRICTED
 from tests.cluster.images import TOOLS
+from tests.cluster.test_ca_rotation import desk_of
 from tests.support.waiting import wait_for
 
 BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
@@ -71,7 +75,11 @@ def leaf_in(cluster: Cluster, namespace: str, pod: str) -> x509.Certificate:
     return x509.load_pem_x509_certificates(held.encode())[0]
 
 
-def test_a_pod_has_its_svid_from_a_volume(cluster: Cluster, own: Place) -> None:
+def roots_in(cluster: Cluster, namespace: str, pod: str) -> int:
+    return len(x509.load_pem_x509_certificates(cluster.execute(namespace, pod, "cat", f"{FILES}/roots.pem").encode()))
+
+
+def test_a_pod_has_its_svid_and_its_next_one(cluster: Cluster, own: Place) -> None:
     namespace = own.workloads
     cluster.client.post(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "reviews"}})
     pods = f"/api/v1/namespaces/{namespace}/pods"
@@ -97,7 +105,38 @@ def test_a_pod_has_its_svid_from_a_volume(cluster: Cluster, own: Place) -> None:
     # A key that Envoy could not use: the pod does not start, and its events say what to ask for.
     wait_for(lambda: "use P-256" in json.dumps(events(cluster, namespace, "reviews-2")), looks=3000)
 
+    # A root rotation begins; and the kubelet, which keeps no keys, asks for another certificate when it comes back.
+    assert roots_in(cluster, namespace, "reviews-1") == 1
+    desk_of(own).carry_out(Wish("start", window=1.0), 1)
+    restart_kubelet(cluster, namespace, "reviews-1")
+    wait_for(lambda: leaf_in(cluster, namespace, "reviews-1") != first, looks=300)
+    wait_for(lambda: roots_in(cluster, namespace, "reviews-1") == 2, looks=300)
+    second = check()
+    assert second.public_key() != first.public_key()
+    (status,) = cluster.client.get(f"{pods}/reviews-1")["status"]["containerStatuses"]
+    assert status["restartCount"] == 0
+
 
 def events(cluster: Cluster, namespace: str, pod: str) -> list[dict[str, Any]]:
     found = cluster.client.get(f"/api/v1/namespaces/{namespace}/events")["items"]
     return [event for event in found if event["involvedObject"]["name"] == pod]
+
+
+def restart_kubelet(cluster: Cluster, namespace: str, pod: str) -> None:
+    assert cluster.node is not None, "the kubelet of a cluster that is not ours is not ours to end"
+    assert cluster.control_plane is not None
+    processes = cluster.node.processes
+    processes.signal("kubelet", signal.SIGTERM)
+    while processes.exit_code("kubelet") is None:
+        time.sleep(0.02)
+    cluster.node.start_kubelet(cluster.control_plane)
+    wait_for(lambda: runs(cluster, namespace, pod), looks=600)
+
+
+def runs(cluster: Cluster, namespace: str, pod: str) -> bool:
+    """Whether commands in the pod are carried out, which takes its kubelet."""
+    try:
+        cluster.execute(namespace, pod, "true")
+    except AssertionError:
+        return False
+    return True
