@@ -91,7 +91,9 @@ def essence(there: Mapping[str, Any]) -> dict[str, Any]:
     metadata, spec = there["metadata"], there.get("spec") or {}
     return {
         "metadata": {name: metadata[name] for name in ("resourceVersion", "ownerReferences") if name in metadata},
-        "spec": {name: spec[name] for name in ("serial", "issued", "expires", "earlier") if name in spec},
+        "spec": {
+            name: spec[name] for name in ("serial", "issued", "expires", "root", "caller", "earlier") if name in spec
+        },
     }
 
 

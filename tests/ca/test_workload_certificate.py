@@ -168,6 +168,7 @@ def test_it_knows_the_pods_earlier_certificates_until_they_expire() -> None:
     (kept,) = second["spec"]["earlier"]
     assert kept == {"serial": "aa", "expires": first["spec"]["expires"], "root": "2", "caller": "token", "uid": "u"}
     assert WorkloadCertificate.model_validate(second["spec"]).earlier[0].uid == "u"
+    assert replacing(told("bb", 50), essence(there(first["spec"])))["spec"]["earlier"] == [kept]
     third = replacing(told("cc", 90), there(second["spec"]))
     assert [one["serial"] for one in third["spec"]["earlier"]] == ["bb", "aa"]
     fourth = replacing(told("dd", 120), there(third["spec"]))
