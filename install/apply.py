@@ -26,6 +26,7 @@ from install.resources import (
     NAMESPACE,
     POD,
     SECRET,
+    VALIDATING,
     Reference,
     reference_of,
 )
@@ -146,16 +147,32 @@ def _wait(
 def _apply_one(client: Client, raw: Raw, counts: Counts) -> None:
     path = reference_of(raw).path
     try:
-        before = client.get(path)["metadata"]["resourceVersion"]
+        found = client.get(path)
+        before = found["metadata"]["resourceVersion"]
     except NotFound:
-        before = ""
-    after = client.apply(path, raw)["metadata"]["resourceVersion"]
+        found, before = {}, ""
+    after = client.apply(path, leaving_enforced(raw, found))["metadata"]["resourceVersion"]
     if not before:
         counts.created += 1
     elif before != after:
         counts.changed += 1
     else:
         counts.unchanged += 1
+
+
+def leaving_enforced(raw: Raw, found: Raw) -> Raw:
+    """`raw` without the `failurePolicy: Ignore` of entries that the webhook has turned to Fail in what is `found`.
+
+    The field is the webhook's then (webhook/enforcement.py), and Fail is also what an entry has that nobody gives one.
+    """
+    if raw["kind"] != VALIDATING.kind:
+        return raw
+    enforced = {entry["name"] for entry in found.get("webhooks") or () if entry.get("failurePolicy") == "Fail"}
+    entries = [
+        {key: value for key, value in entry.items() if key != "failurePolicy" or entry["name"] not in enforced}
+        for entry in raw["webhooks"]
+    ]
+    return {**raw, "webhooks": entries}
 
 
 def _state(client: Client, part: Part, namespace: str) -> State:
