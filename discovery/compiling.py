@@ -10,7 +10,8 @@ import structlog
 
 from discovery.findings import Finding, of_plan
 from discovery.layers import Entries
-from discovery.plan.model import Plan, Problem
+from discovery.plan.model import Plan
+from discovery.plan.origins import Problem
 from discovery.secrets import secrets_of
 from discovery.versions import Resources, entries_of, set_version
 from mesh.objects import Pod

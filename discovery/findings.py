@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from discovery.plan.model import Origin, Problem
+from discovery.plan.origins import Origin, Problem
 from mesh.errors import HeddleError
 from mesh.problems import FieldProblem, ObjectErrors
 

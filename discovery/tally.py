@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from discovery.plan.model import Layer, Origin, Plan
+from discovery.plan.model import Layer, Plan
+from discovery.plan.origins import Origin
 from mesh.kinds import KINDS
 from mesh.wire import Applied, ResourceType
 

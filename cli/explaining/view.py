@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from discovery.explain.model import Branch, Explanation, Outcome, Part, Result, Step
-from discovery.plan.model import Origin
+from discovery.plan.origins import Origin
 from mesh.objects import Key
 
 WIDTH = max(len(part.value) for part in Part) + 2  # `passed over` is as long as the longest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from discovery.plan.model import Origin
+from discovery.plan.origins import Origin
 from mesh.objects import Key
 
 

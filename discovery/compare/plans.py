@@ -25,15 +25,14 @@ from discovery.plan.model import (
     GatewayListener,
     InboundPort,
     Layer,
-    Origin,
     OutboundListener,
     Plan,
-    Problem,
-    Reporting,
     Resolution,
     Role,
 )
+from discovery.plan.origins import Origin, Problem
 from discovery.plan.plan import plan, proxy_of
+from discovery.plan.reporting import Reporting
 from discovery.plan.workloads import is_gateway
 from mesh.objects import Key
 from mesh.snapshot import Snapshot

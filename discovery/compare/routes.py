@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from discovery.compare.model import Change
 from discovery.compare.words import said, short, short_host
 from discovery.explain.objects import destination_field
-from discovery.plan.model import Origin, RequestMatch, Route, RouteTable, Target, VirtualHost
+from discovery.plan.model import RequestMatch, Route, RouteTable, Target, VirtualHost
+from discovery.plan.origins import Origin
 from mesh.snapshot import Snapshot
 
 _FIELDS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from discovery.envoy.values import Json
-from discovery.plan.model import AccessLog
+from discovery.plan.reporting import AccessLog
 
 _FIELDS = (
     "[%START_TIME%]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from discovery.envoy.values import WILDCARD, Json, socket_address
-from discovery.plan.model import NOTHING, Reporting
+from discovery.plan.reporting import NOTHING, Reporting
 
 
 @dataclass(frozen=True, slots=True)

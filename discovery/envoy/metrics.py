@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from discovery.envoy.access_log import CONNECTION_END
 from discovery.envoy.values import Json
-from discovery.plan.model import Metric, MetricName
+from discovery.plan.reporting import Metric, MetricName
 from mesh.reported import GRPC_STATUS, REPORTER, SERVICE, TAG, packed
 from mesh.workloads import METADATA, PEER_HEADER
 

@@ -7,7 +7,7 @@ from discovery.envoy.context import Context
 from discovery.envoy.metrics import Reporter, http_metrics, tcp_metrics
 from discovery.envoy.tracing import tracing
 from discovery.envoy.values import Json
-from discovery.plan.model import AccessLog, Metric
+from discovery.plan.reporting import AccessLog, Metric
 
 
 def http_reports(context: Context, reporter: Reporter) -> Json:

@@ -7,7 +7,7 @@ it in Envoy's environment (OpenTelemetry) and as the node's cluster (Zipkin).
 from __future__ import annotations
 
 from discovery.envoy.values import Json, format_text
-from discovery.plan.model import TagSource, Tracer, TraceTag, Tracing
+from discovery.plan.reporting import TagSource, Tracer, TraceTag, Tracing
 
 _TRACE = "type.googleapis.com/envoy.config.trace.v3."
 _DETECTOR = "envoy.tracers.opentelemetry.resource_detectors.environment"

@@ -18,16 +18,8 @@ from discovery.explain.names import dialled
 from discovery.explain.routing import Routed, routed
 from discovery.plan.index import index
 from discovery.plan.memo import Scopes
-from discovery.plan.model import (
-    GatewayListener,
-    GatewayServer,
-    Origin,
-    OutboundListener,
-    Plan,
-    Role,
-    RouteTable,
-    Target,
-)
+from discovery.plan.model import GatewayListener, GatewayServer, OutboundListener, Plan, Role, RouteTable, Target
+from discovery.plan.origins import Origin
 from discovery.plan.outbound import WILDCARD
 from discovery.plan.plan import plan, proxy_of
 from discovery.plan.workloads import container_ports, is_gateway

@@ -11,17 +11,8 @@ from discovery.explain.objects import subset_origin, tls_origin
 from discovery.explain.server import Arrival, arrived, pod_at
 from discovery.plan.index import Index
 from discovery.plan.memo import Scopes
-from discovery.plan.model import (
-    Balance,
-    Destination,
-    Endpoint,
-    Origin,
-    Plan,
-    Problem,
-    Protocol,
-    Resolution,
-    TlsMode,
-)
+from discovery.plan.model import Balance, Destination, Endpoint, Plan, Protocol, Resolution, TlsMode
+from discovery.plan.origins import Origin, Problem
 from discovery.plan.rules import DEFAULT_LIMITS
 from mesh.objects import Pod
 from mesh.snapshot import Snapshot

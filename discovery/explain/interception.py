@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from discovery.plan.model import Origin
+from discovery.plan.origins import Origin
 from mesh.annotations import PodOptions, parse_options
 from mesh.interception import PROXY_PORTS
 from mesh.objects import Pod

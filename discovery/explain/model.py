@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from discovery.plan.model import Origin, Role
+from discovery.plan.model import Role
+from discovery.plan.origins import Origin
 from mesh.objects import Key
 
 HTTP_PORT, HTTPS_PORT = 80, 443

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from discovery.plan.hosts import qualify
-from discovery.plan.model import Destination, Origin, Route, VirtualHost
+from discovery.plan.model import Destination, Route, VirtualHost
+from discovery.plan.origins import Origin
 from mesh.istio.destination_rule import DestinationRule, TrafficPolicy
 from mesh.objects import Key
 from mesh.settings import CLUSTER_DOMAIN

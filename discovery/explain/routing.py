@@ -13,13 +13,13 @@ from discovery.plan.model import (
     Fault,
     GatewayServer,
     HeaderChanges,
-    Origin,
     Redirect,
     RequestMatch,
     Route,
     RouteTable,
     VirtualHost,
 )
+from discovery.plan.origins import Origin
 from mesh.objects import Key
 
 ALLOW_ANY, BLOCK_ALL = "allow_any", "block_all"

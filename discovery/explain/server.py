@@ -11,7 +11,8 @@ from discovery.explain.interception import bypassed_inbound
 from discovery.explain.model import Outcome, Part, Result, Step, Transport
 from discovery.plan.index import index
 from discovery.plan.memo import Scopes
-from discovery.plan.model import Endpoint, InboundPort, Origin, PeerTls, Plan, Protocol, Proxy
+from discovery.plan.model import Endpoint, InboundPort, PeerTls, Plan, Protocol, Proxy
+from discovery.plan.origins import Origin
 from discovery.plan.plan import plan, proxy_of
 from discovery.plan.workloads import is_gateway
 from mesh.istio.peer_authentication import MutualTLSMode

@@ -12,17 +12,8 @@ from typing import NamedTuple
 
 from discovery.plan.endpoints import NOBODY, Backends, chosen
 from discovery.plan.hosts import default_sni, destination_name
-from discovery.plan.model import (
-    Balance,
-    ClientTls,
-    Destination,
-    EndpointSet,
-    Origin,
-    Problem,
-    Resolution,
-    Role,
-    TlsMode,
-)
+from discovery.plan.model import Balance, ClientTls, Destination, EndpointSet, Resolution, Role, TlsMode
+from discovery.plan.origins import Origin, Problem
 from discovery.plan.rules import Policy, Rule, policy_for
 from discovery.plan.services import Entry, Port
 from mesh.istio.destination_rule import ClientTLSMode, ClientTLSSettings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from discovery.plan.memo import Memo
-from discovery.plan.model import Problem, Target
-from discovery.plan.origins import problem_with
+from discovery.plan.model import Target
+from discovery.plan.origins import Problem, problem_with
 from discovery.plan.routes import Routed, Side, applicable, routes_of
 from discovery.plan.targets import Catalogue
 from discovery.plan.virtual_services import Bound

@@ -20,8 +20,6 @@ from discovery.plan.model import (
     GatewayListener,
     GatewayServer,
     GatewayTls,
-    Origin,
-    Problem,
     Protocol,
     Proxy,
     Role,
@@ -30,7 +28,7 @@ from discovery.plan.model import (
     Target,
     VirtualHost,
 )
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from discovery.plan.outbound import Routing, nowhere, same_table
 from discovery.plan.routes import ANY_REQUEST, Routed, Side
 from discovery.plan.services import Entry

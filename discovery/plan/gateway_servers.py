@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from discovery.plan.model import Problem
-from discovery.plan.origins import problem_with
+from discovery.plan.origins import Problem, problem_with
 from mesh.istio.base import IstioObject
 from mesh.istio.gateway import HTTP_PROTOCOLS, TLS_PROTOCOLS, Gateway, Server
 

@@ -11,18 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from discovery.plan.model import (
-    Destination,
-    InboundPort,
-    Origin,
-    Problem,
-    Protocol,
-    Resolution,
-    Route,
-    RouteTable,
-    Target,
-    VirtualHost,
-)
+from discovery.plan.model import Destination, InboundPort, Protocol, Resolution, Route, RouteTable, Target, VirtualHost
+from discovery.plan.origins import Origin, Problem
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.routes import ANY_REQUEST, INBOUND_RETRIES
 from discovery.plan.rules import DEFAULT_LIMITS

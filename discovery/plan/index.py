@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from discovery.plan.endpoints import AllBackends, all_backends
 from discovery.plan.memo import Memo, Scopes
-from discovery.plan.model import Problem
+from discovery.plan.origins import Problem
 from discovery.plan.peer_authentication import PeerPolicies, peer_policies
 from discovery.plan.places import Regions, regions_of
 from discovery.plan.rules import Rules, rules_of

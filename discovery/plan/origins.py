@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from discovery.plan.model import Origin, Problem
 from mesh.istio.base import IstioObject
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Origin:
+    """The object (and the field in it) that an element of the plan comes from."""
+
+    kind: str
+    namespace: str
+    name: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that an object asks for and that cannot be done as written; the rest of the plan stands."""
+
+    origin: Origin
+    message: str
+    hint: str
 
 
 def origin_of(thing: IstioObject[Any], field: str = "") -> Origin:

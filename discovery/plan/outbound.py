@@ -20,9 +20,7 @@ from discovery.plan.hosts import bracketed, covers, spellings, with_port
 from discovery.plan.memo import Memo
 from discovery.plan.model import (
     Destination,
-    Origin,
     OutboundListener,
-    Problem,
     Protocol,
     Resolution,
     Role,
@@ -30,7 +28,7 @@ from discovery.plan.model import (
     Target,
     VirtualHost,
 )
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from discovery.plan.routes import Routed, Side, default_route
 from discovery.plan.rules import Rule, Rules
 from discovery.plan.services import Entry, Port, Services, visible

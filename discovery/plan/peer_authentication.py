@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from discovery.plan.model import Origin, PeerTls, Problem
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.model import PeerTls
+from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from mesh.istio.base import IstioObject, age
 from mesh.istio.peer_authentication import MutualTLSMode, PeerAuthentication
 

@@ -21,18 +21,8 @@ from discovery.plan.gateway import Opened, opened
 from discovery.plan.inbound import MOST_PODS, Inbound, inbound
 from discovery.plan.index import Index, index
 from discovery.plan.memo import Memo, Scopes, kept
-from discovery.plan.model import (
-    Destination,
-    EndpointSet,
-    Layer,
-    OutboundListener,
-    Plan,
-    Problem,
-    Proxy,
-    Role,
-    RouteTable,
-)
-from discovery.plan.origins import unique
+from discovery.plan.model import Destination, EndpointSet, Layer, OutboundListener, Plan, Proxy, Role, RouteTable
+from discovery.plan.origins import Problem, unique
 from discovery.plan.outbound import Headless, Routing, View, routing, tcp_listener
 from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from

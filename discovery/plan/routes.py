@@ -18,7 +18,6 @@ from discovery.plan.model import (
     HeaderChanges,
     MatchKind,
     NamedMatch,
-    Problem,
     Redirect,
     RequestMatch,
     Retries,
@@ -27,7 +26,7 @@ from discovery.plan.model import (
     Target,
     TextMatch,
 )
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.origins import Problem, origin_of, problem_with
 from discovery.plan.targets import Resolved
 from discovery.plan.virtual_services import Bound
 from mesh.istio.destination import HeaderOperations, Headers, HTTPRouteDestination, StringMatch

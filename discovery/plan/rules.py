@@ -15,15 +15,8 @@ from typing import Any
 
 from discovery.plan.hosts import by_specificity, covers, is_visible, qualify
 from discovery.plan.memo import Memo
-from discovery.plan.model import (
-    Balance,
-    ConnectionLimits,
-    HashBy,
-    Origin,
-    OutlierDetection,
-    Problem,
-)
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.model import Balance, ConnectionLimits, HashBy, OutlierDetection
+from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from mesh.istio.base import IstioObject, age
 from mesh.istio.destination_rule import (
     ClientTLSSettings,

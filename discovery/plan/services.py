@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from discovery.plan.hosts import is_visible
 from discovery.plan.memo import Memo
-from discovery.plan.model import Origin, Protocol
+from discovery.plan.model import Protocol
+from discovery.plan.origins import Origin
 from discovery.plan.protocol import protocol_of
 from mesh.objects import Key, Namespace, Pod, Service
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from discovery.plan.model import AccessLog, Metric, MetricName, Origin, Problem, Reporting, Tracing
-from discovery.plan.origins import origin_of, problem_with
+from discovery.plan.origins import Origin, Problem, origin_of, problem_with
+from discovery.plan.reporting import AccessLog, Metric, MetricName, Reporting, Tracing
 from discovery.plan.services import Services
 from discovery.plan.tracing import missing_collector, tracing_of
 from mesh.istio.base import IstioObject, age

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from discovery.plan.hosts import destination_name
-from discovery.plan.model import TagSource, Tracer, TraceTag, Tracing
+from discovery.plan.reporting import TagSource, Tracer, TraceTag, Tracing
 from discovery.plan.services import Services
 from mesh.istio import telemetry as objects
 from mesh.providers import Collector, ExtensionProvider

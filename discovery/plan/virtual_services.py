@@ -13,8 +13,7 @@ from typing import Any
 
 from discovery.plan.hosts import by_specificity, covers, is_visible, qualify
 from discovery.plan.memo import Memo
-from discovery.plan.model import Problem
-from discovery.plan.origins import problem_with
+from discovery.plan.origins import Problem, problem_with
 from mesh.istio.base import IstioObject, age
 from mesh.istio.virtual_service import MESH_GATEWAY, VirtualService
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from discovery.envoy.render import render
 from discovery.plan.memo import Scopes
-from discovery.plan.model import Origin, Plan, VirtualHost
+from discovery.plan.model import Plan, VirtualHost
+from discovery.plan.origins import Origin
 from discovery.plan.plan import plan, proxy_of
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.kinds import find_kind, parse_istio

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from discovery.plan.model import Origin
+from discovery.plan.origins import Origin
 from discovery.preflight.trials import Element, Trial
 
 _LOG_HEAD = re.compile(r"^(\[[^]]*\] ?)+")

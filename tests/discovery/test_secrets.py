@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from discovery.plan.model import GatewayListener, GatewayServer, GatewayTls, Origin, PeerTls, Plan, Proxy, Role
+from discovery.plan.model import GatewayListener, GatewayServer, GatewayTls, PeerTls, Plan, Proxy, Role
+from discovery.plan.origins import Origin
 from discovery.secrets import secrets_of
 from mesh.identity import Identity
 from mesh.objects import Key, Meta, Secret

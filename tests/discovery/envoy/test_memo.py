@@ -8,7 +8,8 @@ from typing import Any
 
 from discovery.envoy.memo import Memo, rendered
 from discovery.envoy.render import Resources, render
-from discovery.plan.model import AccessLog, Plan, Reporting
+from discovery.plan.model import Plan
+from discovery.plan.reporting import AccessLog, Reporting
 from mesh.wire import ResourceType
 from tests.support import plans
 

@@ -17,7 +17,7 @@ import yaml
 
 from discovery.explain.explain import explain
 from discovery.explain.model import Branch, Explanation, Request, Step
-from discovery.plan.model import Origin
+from discovery.plan.origins import Origin
 from mesh.objects import Key
 from tests.support.snapshots import snapshot_of
 

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from discovery.plan.memo import Scopes
-from discovery.plan.model import Origin, Plan, TextMatch
+from discovery.plan.model import Plan, TextMatch
+from discovery.plan.origins import Origin
 from discovery.plan.plan import plan, proxy_of
 from mesh.identity import Identity
 from mesh.objects import Key
