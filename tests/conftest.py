@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
+import structlog
+
 from tests.cluster.fixtures import (
     api_server,
     cluster,
@@ -41,3 +45,6 @@ __all__ = [
     "pytest_xdist_make_scheduler",
     "softhsm",
 ]
+
+# A thread of one test's may speak while another looks at what a command has printed.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

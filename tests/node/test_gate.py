@@ -54,7 +54,7 @@ def test_without_rules_the_pod_does_not_start(start: Start) -> None:
     assert message.startswith("the pod does not start after 1 s, it is not intercepted: IPv4 (")
     assert "IPv6 (" in message
     assert "heddle-node of node node-1 has not come" in message
-    assert "kubectl -n istio-system get pods -l app=heddle-node" in message
+    assert "kubectl get pods -A -l app=heddle-node" in message
     assert message in gate.log
     assert "still waiting" in gate.log
 
