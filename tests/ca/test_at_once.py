@@ -26,7 +26,6 @@ from tests.ca.harness import ISSUER, CaProcess, TokenMint
 from tests.support.chains import DER, Chain
 
 POD = PodRef("default", "reviews-1", "uid-1")
-NOW = time.time()
 
 
 def manifest(**change: Any) -> dict[str, Any]:
@@ -38,7 +37,7 @@ class Place:
     """Callers as the ca has them, with a watch that is fed by hand and nobody to ask."""
 
     def __init__(self, mint: TokenMint) -> None:
-        self.clock, self.asked = 0.0, 0
+        self.clock, self.asked, self.now = 0.0, 0, time.time()
         self.pods = PodWatch(self._ask, lambda: self.clock)
         self.pods.take(Listed("Pod", (manifest(),), 1))
         self.keys = KeysVerifier(lambda: json.dumps(mint.jwks()), issuer=ISSUER, audience="istio-ca")
@@ -51,7 +50,7 @@ class Place:
 @pytest.fixture
 def place(mint: TokenMint) -> Place:
     made = Place(mint)
-    made.keys.verify(mint.token("default", "reviews", POD), NOW)  # its keys are read
+    made.keys.verify(mint.token("default", "reviews", POD), made.now)  # its keys are read
     return made
 
 
@@ -63,23 +62,23 @@ def test_who_is_known_here_is_told_at_once(place: Place, mint: TokenMint) -> Non
     serial = leaf_serial(POD.uid, b"r" * RANDOM_BYTES)
     leaf = Chain().odd_leaf(ec.generate_private_key(ec.SECP256R1()), {"serial": serial}).public_bytes(DER)
     for credentials in (bearer(mint), Credentials(pod="default/reviews-1/uid-1", certificate=leaf)):
-        found = place.callers.at_once(credentials, NOW)
+        found = place.callers.at_once(credentials, place.now)
         assert found is not None
-        assert found == place.callers.authenticate(credentials, NOW)
+        assert found == place.callers.authenticate(credentials, place.now)
     assert place.asked == 0
 
 
 def test_who_would_have_to_be_asked_about_is_not(place: Place, mint: TokenMint) -> None:
-    assert Place(mint).callers.at_once(bearer(mint), NOW) is None, "no keys have been read"
-    assert place.callers.at_once(bearer(mint), NOW + 1000) is None, "keys are old"
-    assert place.callers.at_once(bearer(TokenMint("RS256")), NOW) is None, "another key"
-    assert place.callers.at_once(bearer(mint, replace(POD, name="other")), NOW) is None
-    assert place.callers.at_once(bearer(mint, replace(POD, uid="other")), NOW) is None
+    assert Place(mint).callers.at_once(bearer(mint), place.now) is None, "no keys have been read"
+    assert place.callers.at_once(bearer(mint), place.now + 1000) is None, "keys are old"
+    assert place.callers.at_once(bearer(TokenMint("RS256")), place.now) is None, "another key"
+    assert place.callers.at_once(bearer(mint, replace(POD, name="other")), place.now) is None
+    assert place.callers.at_once(bearer(mint, replace(POD, uid="other")), place.now) is None
     place.clock = STALE
-    assert place.callers.at_once(bearer(mint), NOW) is None, "the watch is silent"
+    assert place.callers.at_once(bearer(mint), place.now) is None, "the watch is silent"
     review = ReviewVerifier(nobody_asks, audience="istio-ca")
-    assert Callers(CaSettings(), review, place.pods, place.pods.known).at_once(bearer(mint), NOW) is None
-    assert Callers(CaSettings(), place.keys, place.pods).at_once(bearer(mint), NOW) is None
+    assert Callers(CaSettings(), review, place.pods, place.pods.known).at_once(bearer(mint), place.now) is None
+    assert Callers(CaSettings(), place.keys, place.pods).at_once(bearer(mint), place.now) is None
 
 
 def nobody_asks(*_question: object) -> None:
@@ -94,14 +93,14 @@ def test_refusals_are_the_same(place: Place, mint: TokenMint) -> None:
         (Credentials("Bearer x.y.z"), Unauthenticated),
         (Credentials(bearer(mint).authorization[:-4] + "AAAA"), Unauthenticated),
         (bearer(mint, aud=["other"]), Unauthenticated),
-        (bearer(mint, exp=int(NOW) - 100), Unauthenticated),
+        (bearer(mint, exp=int(place.now) - 100), Unauthenticated),
         (bearer(mint, None), Forbidden),
         (bearer(mint), Forbidden),  # its pod is being deleted
     ]
     for credentials, kind in wrong:
         for judge in (place.callers.at_once, place.callers.authenticate):
             with pytest.raises(kind):
-                judge(credentials, NOW)
+                judge(credentials, place.now)
     assert place.asked == 0
 
 
