@@ -25,6 +25,10 @@ COMMANDS = {
         "cli.commands.demo",
         "Start the mesh on samples/bookinfo, drive traffic, tell what happens, and take everything down again.",
     ),
+    "dashboard": (
+        "cli.commands.dashboard",
+        "Draw the live mesh in a browser: workloads and what flows between them, certificates, rotation, changes.",
+    ),
     "diff": (
         "cli.commands.diff",
         "What applying manifests would change in the proxies' configuration, before it is done.",
@@ -54,6 +58,10 @@ COMMANDS = {
     "tag": (
         "cli.commands.tag",
         "Names, such as prod, that namespaces use in istio.io/rev and that are pointed at a revision.",
+    ),
+    "top": (
+        "cli.commands.top",
+        "What flows between workloads now: requests a second, errors, p50 and p99, and whether by mutual TLS.",
     ),
     "trust": (
         "cli.commands.trust",

@@ -17,6 +17,7 @@ from local.network import NODE_ADDRESS
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
 from mesh.ports import CA, DISCOVERY, WEBHOOK
+from mesh.workloads import Workload, workload_name, workload_of
 
 PROXY = "istio-proxy"
 _PORTS = {"heddle-ca": CA, "heddle-discovery": DISCOVERY, "heddle-webhook": WEBHOOK}
@@ -24,11 +25,13 @@ _PORTS = {"heddle-ca": CA, "heddle-discovery": DISCOVERY, "heddle-webhook": WEBH
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A pod with a sidecar or a gateway that runs. `port`: one that peers reach by mutual TLS; 0 for none."""
+    """A pod with a sidecar or a gateway that runs. `port`: one that peers reach by mutual TLS; 0 for none. `workload`:
+    what metrics call it."""
 
     pod: Key
     ip: str
     port: int
+    workload: Workload
 
 
 class Proxies(Protocol):
@@ -91,7 +94,11 @@ def reach_proxies(kubeconfig: str) -> Proxies:
 
 def _running(pods: list[dict[str, Any]]) -> list[Proxy]:
     found = [raw for raw in pods if _has_proxy(raw) and _runs(raw)]
-    return [Proxy(_key(raw), raw["status"]["podIP"], _port(raw["spec"])) for raw in found]
+    return [Proxy(_key(raw), raw["status"]["podIP"], _port(raw["spec"]), _workload(raw)) for raw in found]
+
+
+def _workload(raw: Mapping[str, Any]) -> Workload:
+    return workload_of(workload_name(raw), raw["metadata"]["namespace"], raw["metadata"].get("labels") or {})
 
 
 def _key(raw: Mapping[str, Any]) -> Key:

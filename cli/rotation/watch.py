@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -11,11 +10,11 @@ from typing import Any
 import click
 
 from cli.rotation import view
+from cli.screen import Screen
 from mesh.errors import Unavailable
 
 POLL_SECONDS = 1.0
 SILENCE_SECONDS = 120.0  # that the ca may be away, as while it is restarted, before that is an error
-_UP_AND_CLEAR = "\x1b[{}F\x1b[J"  # ECMA-48: cursor to the beginning of the line so many up, erase below
 
 
 def follow(
@@ -33,7 +32,7 @@ def follow(
     answered for two minutes.
     """
     began = heard = monotonic()
-    screen = _Screen() if terminal else None
+    screen = Screen() if terminal else None
     shown, body = "", None
     while True:
         try:
@@ -53,16 +52,3 @@ def follow(
         if body is not None and (view.is_idle(body) or over):
             return body
         sleep(POLL_SECONDS if seconds is None else min(POLL_SECONDS, max(0.0, began + seconds - monotonic())))
-
-
-class _Screen:
-    """Draws a text over the one before."""
-
-    def __init__(self) -> None:
-        self._lines = 0
-
-    def draw(self, text: str) -> None:
-        width = max(20, shutil.get_terminal_size().columns)
-        lines = [line[: width - 1] for line in text.splitlines()]  # a wrapped line would be counted as one
-        click.echo((_UP_AND_CLEAR.format(self._lines) if self._lines else "") + "\n".join(lines), color=True)
-        self._lines = len(lines)

@@ -1,0 +1,1 @@
+"""What a mesh does at this moment, for the eye: `heddle top` and `heddle dashboard` are two views of one picture."""
