@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 import yaml
 
 from cli.load import Load
-from tests.support.local_mesh import LocalMesh
+from tests.support.local_mesh import HEDDLE, LocalMesh
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 PRODUCT = "/api/v1/products/0"
@@ -92,6 +96,46 @@ def test_plain_text_is_refused_under_strict(bookinfo: LocalMesh) -> None:
 def test_a_request_without_host_entry_in_the_mesh_finds_services_by_name(bookinfo: LocalMesh) -> None:
     script = "import socket; print(socket.gethostbyname('reviews'))"
     assert bookinfo.inside("productpage", sys.executable, "-c", script).startswith("10.96.")
+
+
+def test_top_and_dashboard_see_what_flows(bookinfo: LocalMesh) -> None:
+    argv = [HEDDLE, "dashboard", "--port", "0"]
+    with (
+        load(bookinfo) as stream,
+        subprocess.Popen(
+            argv, env={**os.environ, "HEDDLE_STATE": str(bookinfo.state)}, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdout
+        url = process.stdout.readline().split()[0]
+        picture = bookinfo.json("top")
+        table = bookinfo.run("top", "--once").stdout
+        with urllib.request.urlopen(f"{url}v1/picture", timeout=15) as answer:
+            on_page = json.load(answer)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert not stream.stop().failures
+    for found in (picture, on_page):
+        edges = {(each["source"], each["destination"]): each for each in found["edges"]}
+        for ends in (
+            ("istio-ingressgateway", "productpage-v1"),
+            ("productpage-v1", "details-v1"),
+            ("productpage-v1", "reviews-v1"),
+        ):
+            edge = edges["bookinfo/" + ends[0], "bookinfo/" + ends[1]]
+            assert edge["requestsPerSecond"] > 0
+            assert (edge["errors"], edge["lock"]) == (0, "mutual")
+            assert 0 < edge["p50Milliseconds"] <= edge["p99Milliseconds"]
+        kinds = {each["id"]: each["kind"] for each in found["workloads"] if each["pods"]}
+        assert len(kinds) == 7
+        assert kinds["bookinfo/istio-ingressgateway"] == "gateway"
+        assert not any(pod["silent"] for each in found["workloads"] for pod in each["pods"])
+        assert len([each for each in found["certificates"] if each["holder"].startswith("bookinfo/")]) == 7
+        assert found["rotation"]["phases"] == []
+        assert found["convergence"]["current"] == found["convergence"]["proxies"] == 7
+        assert found["changes"]
+        assert found["problems"] == []
+    assert re.search(r"bookinfo/productpage-v1 +bookinfo/reviews-v1 .* mTLS", table)
 
 
 def test_a_weight_changes_without_a_failed_request(bookinfo: LocalMesh) -> None:
