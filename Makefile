@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For tests on a real Kubernetes, beside Go.
 CLUSTER_PACKAGES := etcd-server runc containernetworking-plugins conntrack buildah debootstrap
 
-.PHONY: help demo test lint bench clean system cluster system-cluster system-prometheus
+.PHONY: help demo test lint bench clean system cluster system-cluster system-prometheus system-browser
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,13 +28,16 @@ system: # iptables and iproute2, from Debian's or Ubuntu's packages
 system-cluster: # as root; otherwise, and without Go, the tests that need a cluster are skipped, and say so at the end
 	@[ "$$(id -u)" -ne 0 ] || sh scripts/install-packages $(CLUSTER_PACKAGES) || true
 
+system-browser: # as root; otherwise, and where there is none, the tests of the dashboard's page are skipped, and say so at the end
+	@[ "$$(id -u)" -ne 0 ] || sh scripts/install-packages chromium || true
+
 system-prometheus: # as root; otherwise the test of metrics fails, and names the program
 	@[ "$$(id -u)" -ne 0 ] || sh scripts/install-packages prometheus
 
 demo: $(VENV)/.ready system ## the mesh on bookinfo, told in the terminal, in about two minutes
 	@$(BIN)/heddle demo
 
-test: $(VENV)/.ready system system-cluster system-prometheus ## lint, types, import rules and every test
+test: $(VENV)/.ready system system-cluster system-prometheus system-browser ## lint, types, import rules and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

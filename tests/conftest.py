@@ -8,6 +8,7 @@ import structlog
 
 from tests.cluster.fixtures import (
     api_server,
+    chromium,
     cluster,
     fuzzer,
     go_federation,
@@ -29,6 +30,7 @@ from tests.lanes import (
 
 __all__ = [
     "api_server",
+    "chromium",
     "cluster",
     "fuzzer",
     "go_federation",

@@ -1,4 +1,4 @@
-"""The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe`, `go_federation` and `fuzzer`, for all tests.
+"""The fixtures `api_server`, `own_api_server`, `cluster`, `go_spiffe`, `go_federation`, `fuzzer` and others.
 
 What takes minutes (Go builds, images) is made before the first test that needs it, and outside of that test's time
 limit; other processes of the same run go on meanwhile. Where a level cannot run its tests are skipped and the end of
@@ -60,11 +60,12 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
     "go_spiffe": lambda: builds.built(builds.SPIFFE),
     "fuzzer": prepare_fuzzer,
     "softhsm": softhsm_module,
+    "chromium": lambda: missing.program("chromium", "chromium"),
     "go_federation": lambda: builds.built(builds.FEDERATION),
 }
 
 
-HERE = ("own_api_server", "go_spiffe", "go_federation", "fuzzer", "softhsm")
+HERE = ("own_api_server", "go_spiffe", "go_federation", "fuzzer", "softhsm", "chromium")
 """What is started here although the tests use a cluster that exists."""
 
 
@@ -184,6 +185,12 @@ def cluster() -> Iterator[Cluster]:
 def go_federation() -> Path:
     """The program of go/federation: go-spiffe as a judge of bundles and their endpoints."""
     return builds.built(builds.FEDERATION) / "federation"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser."""
+    return missing.program("chromium", "chromium")
 
 
 @pytest.fixture(scope="session")
