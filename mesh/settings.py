@@ -81,6 +81,10 @@ class ProxyConfig(_Settings):
     tracing: ProxyTracing | None = Field(default=None, exclude=True)  # of the mesh, by discovery
 
 
+OF_THE_MESH = frozenset({"tracing"})
+"""What of a ProxyConfig counts in meshConfig's `defaultConfig` alone, not in a pod's annotation."""
+
+
 class CaCertificate(_Settings):
     """Roots of other trust domains: as PEM, or from a SPIFFE bundle endpoint.
 

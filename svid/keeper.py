@@ -210,14 +210,14 @@ def enrolment(
         request = new_key_request(key_kind)
         if current is not None:
             try:
-                known = trusted(roots, current)
-                return fetch(ca, known, request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)
+                proven_by = trusted(roots, current)
+                return fetch(ca, proven_by, request, current, pod=pod, ttl_seconds=ttl_seconds, timeout=timeout)
             except (Refused, Unreachable) as error:
                 if isinstance(error, Refused) and error.status not in (401, 403):
                     raise
                 log.warning("renewal by certificate failed, trying the token: %s", error)
-        token = _read_token(token_file)
-        return fetch(ca, trusted(roots, current), request, token, ttl_seconds=ttl_seconds, timeout=timeout)
+        proven_by = trusted(roots, current)
+        return fetch(ca, proven_by, request, _read_token(token_file), ttl_seconds=ttl_seconds, timeout=timeout)
 
     return obtain
 
