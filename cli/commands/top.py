@@ -20,6 +20,9 @@ EVERY_SECONDS = 2.0
 ONCE_SECONDS = 6.0
 """Between the two readings of a single picture: Envoy adds up its histograms every 5 s."""
 
+ONCE_ANSWER_SECONDS = 15.0
+"""That a single picture waits for proxies: no later one will have what comes late."""
+
 
 @click.command("top")
 @click.option("--once", is_flag=True, help="Print one picture and end. Its rates are over six seconds or more.")
@@ -41,12 +44,14 @@ def command(once: bool, seconds: float, kubeconfig: str, output: str) -> None:
     the last changes took from the first proxy to the last. Every proxy is asked in its own pod; on a cluster that takes
     the right to `pods/exec`. Ctrl-C ends it. `-o json` and `-o yaml` print one picture, as --once does.
     """
-    collector = Collector(reach(kubeconfig))
+    source = reach(kubeconfig)
     if once or output != "table":
+        collector = Collector(source, answer_seconds=ONCE_ANSWER_SECONDS)
         collector.refresh()
         time.sleep(max(seconds, ONCE_SECONDS))
         show(collector.refresh(), output, screen)
         return
+    collector = Collector(source)
     terminal = Screen() if sys.stdout.isatty() else None
     while True:
         began = time.monotonic()

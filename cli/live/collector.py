@@ -23,6 +23,8 @@ from mesh.objects import Key
 
 WINDOW_SECONDS = 10.0
 """Rates are over the samples of a proxy that are no further apart. Envoy adds up its histograms every 5 s."""
+STALE_SECONDS = 15.0
+"""After which what a proxy counted says nothing of now; a busy one may well answer late."""
 ANSWER_SECONDS = 3.0
 """That a round waits for proxies; what comes later is in the next picture."""
 AT_ONCE = 8
@@ -135,9 +137,11 @@ class Collector:
         with self._lock:
             now = self._monotonic()
             asked = [Asked(each.pod, _name(each), self._silent(each.pod, now)) for each in self._proxies]
-            # What one counted who is silent now says nothing of now.
-            told = {each.pod for each in asked if not each.silent}
-            windows = [Window(samples) for pod, samples in self._samples.items() if pod in told]
+            windows = [
+                Window(samples)
+                for pod, samples in self._samples.items()
+                if not self._failures.get(pod) and now - samples[-1][0] <= STALE_SECONDS
+            ]
         found = picture(
             Read(
                 at=self._clock(),
