@@ -102,12 +102,21 @@ def silent(picture: Any) -> list[str]:
     return [pod["silent"] for each in picture["workloads"] for pod in each["pods"] if pod["silent"]]
 
 
+def hear_ctrl_c() -> None:
+    """Also when these tests were started to ignore it, as by nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_top_and_dashboard_see_what_flows(bookinfo: LocalMesh) -> None:
     argv = [HEDDLE, "dashboard", "--port", "0"]
     with (
         load(bookinfo) as stream,
         subprocess.Popen(
-            argv, env={**os.environ, "HEDDLE_STATE": str(bookinfo.state)}, stdout=subprocess.PIPE, text=True
+            argv,
+            env={**os.environ, "HEDDLE_STATE": str(bookinfo.state)},
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_ctrl_c,
         ) as process,
     ):
         try:

@@ -23,6 +23,7 @@ from agent.http_server import serve_tcp
 from agent.istio_metrics import IstioMetrics
 from agent.metrics import Metrics
 from discovery.envoy.render import render
+from discovery.plan.reporting import MetricName
 from mesh import sds
 from mesh.workloads import PEER_HEADER, PEER_METADATA, Workload
 from tests.support import envoy, http, plans, scraper
@@ -35,7 +36,7 @@ TRUST = "spiffe://cluster.local/ns/default/sa/"
 CLIENT = Workload("client-v2", "default", "client", "v2", "client", "v2")
 SERVER = Workload("server-v1", "default", "server", "v1", "server", "v1")
 HOST = "server.default.svc.cluster.local"
-ALL = [{"name": name} for name in plans.model.MetricName]
+ALL = [{"name": name} for name in MetricName]
 REPORTING = {"client_metrics": ALL, "server_metrics": ALL}
 SERVICE = {
     "destination_service": HOST,

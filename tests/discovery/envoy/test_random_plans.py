@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from discovery.envoy.render import render
-from discovery.plan import model
+from discovery.plan import model, reporting
 from mesh.wire import ResourceType
 from tests.support import envoy, plans, protos
 
@@ -116,22 +116,22 @@ def _tuples(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ..
 
 METRICS = _tuples(
     st.builds(
-        model.Metric,
-        st.sampled_from(model.MetricName),
+        reporting.Metric,
+        st.sampled_from(reporting.MetricName),
         st.sampled_from([(), (("request_host", "request.host"),)]),
         st.sampled_from([(), ("response_flags", "source_app")]),
     )
 )
 LOGS = _tuples(
     st.builds(
-        model.AccessLog,
+        reporting.AccessLog,
         st.just("/dev/stdout"),
         st.sampled_from(["", "%REQ(:PATH)%"]),
         st.sampled_from([(), (("path", "%REQ(:PATH)%"),)]),
         st.sampled_from(["", "response.code >= 400"]),
     )
 )
-REPORTING = st.builds(model.Reporting, METRICS, METRICS, LOGS, LOGS)
+REPORTING = st.builds(reporting.Reporting, METRICS, METRICS, LOGS, LOGS)
 PLANS = st.builds(
     model.Plan,
     proxy=st.sampled_from([plans.plan({"proxy": {"role": role}}).proxy for role in ("sidecar", "gateway")]),
