@@ -1,14 +1,17 @@
 """`heddle analyze` of 1,000 Services with their Deployments and 500 objects of Istio's, from one file.
 
-python -m tests.bench.bench_analyze
+`python tests/bench/bench_analyze.py`
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.local_mesh import HEDDLE
 

@@ -1,14 +1,17 @@
 """The dashboard's first picture of 200 workloads in headless Chromium, from navigation to paint.
 
-python -m tests.bench.bench_dashboard
+`python tests/bench/bench_dashboard.py`
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from cli.live.collector import Collector
 from cli.live.server import Server
