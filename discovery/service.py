@@ -37,7 +37,7 @@ from discovery.sessions import Sessions, Tools
 from discovery.snapshots import DEFAULT_REVISION, SnapshotBuilder, settings_of, watches
 from discovery.status_writer import StatusWriter, Tallies
 from discovery.tally import Member
-from discovery.tls import Rotating, client_context_from, context_from
+from discovery.tls import Rotating, context_from
 from discovery.trust import TrustDesk
 from discovery.views import member_of
 from kube.client import connect
@@ -50,7 +50,7 @@ from mesh.ports import DISCOVERY
 from mesh.rbac import STATUS_LEASE
 from mesh.snapshot import Snapshot
 from serving import wsgi
-from serving.certificate import Certificate, FileCertificate, SvidCertificate
+from serving.certificate import Certificate, FileCertificate, SvidCertificate, client_context_from
 from serving.health import create_health_app
 from serving.logs import configure
 from serving.operator_socket import SOCKET

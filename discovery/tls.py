@@ -33,16 +33,6 @@ def context_from(certificate: Path, key: Path, roots: Path) -> ssl.SSLContext:
     return context
 
 
-def client_context_from(certificate: Path, key: Path, roots: Path) -> ssl.SSLContext:
-    """The same files, to connect with. The caller checks who answers."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(roots)
-    return context
-
-
 class Rotating:
     """What gevent's StreamServer needs of an `ssl.SSLContext`."""
 

@@ -121,3 +121,13 @@ class FileCertificate:
 
     def close(self) -> None:
         return None
+
+
+def client_context_from(certificate: Path, key: Path, roots: Path) -> ssl.SSLContext:
+    """A context to connect with, from PEM files. The caller checks who answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(roots)
+    return context

@@ -16,7 +16,7 @@ from mesh.identity import Identity
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.settings import MeshSettings
 from serving import wsgi
-from serving.certificate import Certificate, FileCertificate, SvidCertificate
+from serving.certificate import Certificate, FileCertificate, SvidCertificate, client_context_from
 from serving.gthread import InThreads, threaded_server
 from serving.health import serve_in_threads
 from serving.logs import configure
@@ -41,7 +41,7 @@ from webhook.metrics import Metrics
 from webhook.preflight import Asks, Preflight, not_asked
 from webhook.registration import SETTLE_SECONDS, VALIDATING, Registration
 from webhook.registration import watched as registered
-from webhook.tls import client_context_from, context_from, context_of
+from webhook.tls import context_from, context_of
 
 THREADS = 2  # docs/adr/0073 says why
 KEEPALIVE = 75  # seconds; API servers keep their connections

@@ -30,16 +30,6 @@ def context_from(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def client_context_from(certificate: Path, key: Path, roots: Path) -> ssl.SSLContext:
-    """A context to connect with, from PEM files. The caller checks who answers."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(roots)
-    return context
-
-
 def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
