@@ -279,8 +279,10 @@ def _verifier(options: argparse.Namespace, settings: CaSettings, client: Client)
             lambda: read_keys(where, client.get), issuer=options.token_issuer, audience=settings.audience
         )
     review = ReviewVerifier(partial(client.post, timeout=REVIEW_SECONDS), audience=settings.audience)
-    judged_here = options.token_verification == JUDGED_HERE
-    return local_verifier(client, review, settings.audience) if judged_here else review
+    if options.token_verification != JUDGED_HERE:
+        return review
+    verifier, _ = local_verifier(client, review, settings.audience)
+    return verifier
 
 
 def _metrics_address(options: argparse.Namespace) -> tuple[str, int]:

@@ -67,14 +67,16 @@ class LocalVerifier:
         )
 
 
-def local_verifier(client: Client, review: TokenVerifier, audience: str) -> LocalVerifier:
-    """With its watch started. Needs the right to `list` and `watch` service accounts; without it, all is reviewed."""
+def local_verifier(client: Client, review: TokenVerifier, audience: str) -> tuple[LocalVerifier, Source]:
+    """And its watch, which has started. Needs the right to `list` and `watch` service accounts; without it, all is
+    reviewed."""
     accounts = AccountWatch()
-    Source([WATCHED], client).start(accounts.take)
+    source = Source([WATCHED], client)
+    source.start(accounts.take)
     keys = KeysVerifier(
         lambda: read_keys("api", client.get), issuer=lambda: discovered_issuer(client.get), audience=audience
     )
-    return LocalVerifier(keys, accounts, review)
+    return LocalVerifier(keys, accounts, review), source
 
 
 def _key(account: Mapping[str, Any]) -> tuple[str, str]:

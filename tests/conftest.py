@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from typing import TextIO
 
 import structlog
 
@@ -48,5 +50,12 @@ __all__ = [
     "softhsm",
 ]
 
-# A thread of one test's may speak while another looks at what a command has printed.
-structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+def _standard_error() -> TextIO:
+    """That of this moment for the test itself, which may look at it; that of the run for a thread of another's."""
+    if threading.current_thread() is threading.main_thread():
+        return sys.stderr
+    return sys.__stderr__ or sys.stderr
+
+
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(_standard_error()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.admission import ENFORCED
 from tests.cli.run import heddle as command
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as HOME
@@ -77,7 +78,7 @@ def test_every_component_is_ready_and_nothing_is_wrong(installed: Cluster) -> No
 
 
 def test_again_changes_nothing(installed: Cluster) -> None:
-    _eventually(lambda: _trusted(installed))
+    _eventually(lambda: _settled(installed))
     before = versions(installed.client, inventory(installed.client))
     ran = heddle(installed, "install", "-y", "--timeout=60")
     assert ran.code == 0, ran.err
@@ -186,14 +187,18 @@ def test_no_component_lacks_a_right_or_has_one_that_it_does_not_use(installed: C
         assert not left, f"{component} has rights that nothing used"
 
 
-def _trusted(cluster: Cluster) -> bool:
-    """Whether the webhook has written all that it writes when it starts: whom the API server is to trust."""
+def _settled(cluster: Cluster) -> bool:
+    """Whether the webhook has written all that it writes when it starts: whom the API server is to trust, and that it
+    does not go on without an answer."""
     registered = "/apis/admissionregistration.k8s.io/v1"
-    found = [
-        *cluster.client.get(f"{registered}/mutatingwebhookconfigurations")["items"],
-        *cluster.client.get(f"{registered}/validatingwebhookconfigurations")["items"],
+    entries = [
+        entry
+        for plural in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+        for raw in cluster.client.get(f"{registered}/{plural}")["items"]
+        for entry in raw["webhooks"]
     ]
-    return all(entry["clientConfig"].get("caBundle") for raw in found for entry in raw["webhooks"])
+    trusted = all(entry["clientConfig"].get("caBundle") for entry in entries)
+    return trusted and all(entry["failurePolicy"] == "Fail" for entry in entries if entry["name"] in ENFORCED)
 
 
 def _create(cluster: Cluster, path: str, body: dict[str, Any]) -> None:

@@ -53,11 +53,11 @@ class Judges:
         client = own.api.client
         self.review = ReviewVerifier(client.post, audience=AUDIENCE)
         self.second = Counting(self.review)
-        self.local = local_verifier(client, self.second, AUDIENCE)
-        self.pods = PodWatch(ask_api(client))
-        self.pods.start(client)
         if own.api.control_plane is None:
             pytest.skip("needs the key by which the cluster signs tokens, and this cluster is not ours")
+        self.local, accounts = local_verifier(client, self.second, AUDIENCE)
+        self.pods = PodWatch(ask_api(client))
+        self.watches = [accounts, self.pods.start(client)]
         self.key = (own.api.control_plane.directory / "service-accounts.key").read_text()
 
     def says(self, verifier: TokenVerifier, token: str) -> str:
@@ -88,6 +88,10 @@ class Judges:
         change(claims)
         return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": kid} | header)
 
+    def end(self) -> None:
+        for watch in self.watches:
+            watch.stop()
+
 
 @pytest.fixture(scope="module")
 def judges(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judges]:
@@ -96,6 +100,7 @@ def judges(api_server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> I
         token = own.token(own.add_pod("first"))
         wait_for(lambda: not _asks(made, token))
         yield made
+        made.end()
 
 
 def _asks(judges: Judges, token: str) -> bool:
