@@ -23,7 +23,7 @@ from local.images import Images, parse_entry
 from local.kubelet import Kubelet
 from local.network import Network
 
-LONGEST = 60
+LONGEST = 150
 
 # A server that answers with its host name and the caller's address, for readiness and for who reached whom.
 SERVER = """

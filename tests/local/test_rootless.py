@@ -92,7 +92,7 @@ def run_as(user: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
             continue
         if usable:
             return subprocess.run(
-                [*become, python, *arguments], env=env, cwd=folder, capture_output=True, text=True, timeout=100
+                [*become, python, *arguments], env=env, cwd=folder, capture_output=True, text=True, timeout=200
             )
     pytest.skip("no Python 3.11 or newer outside private directories for another user to execute")
 
