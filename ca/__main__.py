@@ -36,6 +36,7 @@ from ca.revoking import Revoking
 from ca.rotation.api import current_json
 from ca.rotation.books import of_ledger, of_objects
 from ca.rotation.desk import RootKeys
+from ca.rotation.documents import rotation_of
 from ca.rotation.service import LeadsInTurn, Shared, rotation_service
 from ca.secret_store import SecretStore
 from ca.settings import CaSettings
@@ -118,6 +119,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     certificate.obtain_now()
     certificate.start()
     metrics.ends(ends)
+    metrics.rotation(lambda: rotation_of(authority.trust))
     metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()), lambda: len(authority.bundle.crls))
     pods = PodWatch(ask_api(client))
     lease = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None

@@ -1,18 +1,22 @@
-"""Counters of the ca."""
+"""The ca's metrics, under istiod's names where istiod has one.
+
+Source: Istio, security/pkg/server/ca/monitoring.go.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ca.rotation.state import Rotation
 from kube.write_behind import Counts
 from mesh.errors import HeddleError
+from serving.counters import PlainCounter, exposition
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -47,49 +51,42 @@ _CITADEL_COUNTS = {
 }
 
 
-class _Citadel(Collector):
-    """What istiod calls the same, so that dashboards and alerts written for it work.
+class _Ends(Collector):
+    """When each certificate of the ca's own ends, as it is when somebody asks; of root and intermediate also what is
+    left, as istiod says it."""
 
-    Its counters have no `_total` (Istio, security/pkg/server/ca/monitoring.go), which the client library would add, so
-    they go out untyped.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._lock = threading.Lock()
-        self._counts = dict.fromkeys(_CITADEL_COUNTS, 0)
-        self.ends: Callable[[], Mapping[str, float]] = dict
-
-    def count(self, name: str) -> None:
-        with self._lock:
-            self._counts[name] += 1
+    def __init__(self, ends: Callable[[], Mapping[str, float]], now: Callable[[], float]) -> None:
+        self._ends, self._now = ends, now
 
     def collect(self) -> Iterator[Metric]:
-        for name, meaning in _CITADEL_COUNTS.items():
-            counter = Metric(f"citadel_server_{name}", meaning, "unknown")
-            counter.add_sample(f"citadel_server_{name}", {}, self._counts[name])
-            yield counter
-        ends = self.ends()
+        ends = self._ends()
         for certificate, name in (("root", "root_cert"), ("intermediate", "cert_chain")):
-            if certificate in ends:
-                meaning = f"the {certificate} certificate ends"
-                yield GaugeMetricFamily(f"citadel_server_{name}_expiry_timestamp", f"When {meaning}", ends[certificate])
-                left = ends[certificate] - self._now()
-                yield GaugeMetricFamily(f"citadel_server_{name}_expiry_seconds", f"Seconds until {meaning}", left)
+            prefix, meaning = f"citadel_server_{name}_expiry", f"the {certificate} certificate ends"
+            left = ends[certificate] - self._now()
+            yield GaugeMetricFamily(f"{prefix}_timestamp", f"When {meaning} (Unix seconds)", ends[certificate])
+            yield GaugeMetricFamily(f"{prefix}_seconds", f"Seconds until {meaning}", left)
+        yield GaugeMetricFamily(
+            "heddle_ca_certificate_expiry_timestamp_seconds", "When the serving certificate ends", ends["serving"]
+        )
 
 
-class _Ends(Collector):
-    """When each certificate of the ca's own ends, as it is when somebody asks."""
+class _Rotation(Collector):
+    """Where the rotation of the root stands, as this replica has read it."""
 
-    def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
-        self._ends = ends
+    def __init__(self, rotation: Callable[[], Rotation]) -> None:
+        self._rotation = rotation
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
-            "heddle_ca_certificate_expiry_timestamp_seconds", "When the certificate ends", labels=["certificate"]
+            "heddle_ca_rotation_phase_since_timestamp_seconds",
+            "When the phase of the root's rotation began; 0 where there was none",
+            labels=["phase", "paused"],
         )
-        for certificate, at in self._ends().items():
-            family.add_metric([certificate], at)
+        try:
+            state = self._rotation()
+        except HeddleError:  # it is damaged, which `heddle rotate status` tells; everything else is to be seen
+            return
+        family.add_metric([str(state.phase), str(state.paused).lower()], state.since)
         yield family
 
 
@@ -97,9 +94,11 @@ class Metrics:
     """The ca's metrics, in a registry of their own."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._registry = CollectorRegistry()
-        self._citadel = _Citadel(now)
-        self._registry.register(self._citadel)
+        self._registry, self._now = CollectorRegistry(), now
+        self._citadel = {
+            name: PlainCounter(f"citadel_server_{name}", meaning, registry=self._registry)
+            for name, meaning in _CITADEL_COUNTS.items()
+        }
         issued = Counter(
             "heddle_ca_certificates_issued",
             "Certificates issued, by how the caller proved itself",
@@ -128,11 +127,11 @@ class Metrics:
 
     def asked(self) -> None:
         """One request for a certificate came."""
-        self._citadel.count("csr_count")
+        self._citadel["csr_count"].inc()
 
     def issued(self, caller: str, seconds: float) -> None:
         """One certificate went out."""
-        self._citadel.count("success_cert_issuance_count")
+        self._citadel["success_cert_issuance_count"].inc()
         self._issued[caller].inc()
         self._seconds.observe(seconds)
 
@@ -143,16 +142,19 @@ class Metrics:
     def certificate_refused(self, error: HeddleError) -> None:
         """One request for a certificate failed; it is counted by its code too, when it is answered."""
         if error.status == 401:
-            self._citadel.count("authentication_failure_count")
+            self._citadel["authentication_failure_count"].inc()
         elif error.status in (400, 413) and error.field == "csr":
-            self._citadel.count("csr_parsing_err_count")
+            self._citadel["csr_parsing_err_count"].inc()
         elif error.status >= 500:
-            self._citadel.count("csr_sign_err_count")
+            self._citadel["csr_sign_err_count"].inc()
 
     def ends(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Show when `root`, `intermediate` and `serving` end (Unix seconds), as `ends` says whenever it is asked."""
-        self._citadel.ends = ends
-        self._registry.register(_Ends(ends))
+        self._registry.register(_Ends(ends, self._now))
+
+    def rotation(self, rotation: Callable[[], Rotation]) -> None:
+        """Show where the rotation of the root stands, as `rotation` says whenever it is asked."""
+        self._registry.register(_Rotation(rotation))
 
     def revoked(self, count: Callable[[], float], lists: Callable[[], float]) -> None:
         """Show how many certificates are revoked, and how many lists tell proxies so."""
@@ -165,4 +167,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(self._registry)
+        return exposition(self._registry)

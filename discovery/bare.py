@@ -87,6 +87,8 @@ class BareProxy:
 
     # ---- as a member of the hub
 
+    version = ""
+
     @property
     def connected(self) -> bool:
         return self._held > 0 or self._tools.hub.clock() - self._seen < BETWEEN_POLLS_SECONDS
@@ -101,8 +103,7 @@ class BareProxy:
         return self._applied
 
     def refresh(self, moment: Moment) -> None:
-        compiler = self._tools.compiler
-        self.compiled = compiler.compile(moment.snapshot, moment.snapshot.pods[self.key], self.compiled)
+        self.compiled = self._tools.compile(moment, self.key, self.compiled)
         if not self.compiled.failed:
             self._moment = moment
             self._news.notify()

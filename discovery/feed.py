@@ -41,6 +41,7 @@ class Feed:
         self._secrets = secrets(self._take)
         self._news = GeventEvent()
         self._events = 0
+        self._kinds: set[str] = set()
         self._arrived = 0.0
 
     @property
@@ -70,8 +71,9 @@ class Feed:
         if not self._news.is_set():
             self._arrived = self._clock()
         self._builder.apply(event)
-        self._metrics.event(event.kind)
+        self._metrics.event(event)
         self._events += 1
+        self._kinds.add(event.kind)
         self._news.set()
 
     def _run(self) -> None:
@@ -84,7 +86,10 @@ class Feed:
 
     def _publish(self) -> None:
         """Whoever is served first by this process must not take Secrets that are on their way for missing."""
+        began, kinds = self._clock(), frozenset(self._kinds)
+        self._kinds.clear()
         snapshot = self._builder.build()
+        self._metrics.published(kinds, began - self._arrived, self._clock() - began)
         self._secrets.follow(snapshot)
         if not self.synced:
             until = self._clock() + SECRETS_SECONDS

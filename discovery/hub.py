@@ -59,6 +59,10 @@ class Member(Protocol):
     pod_uid: str
 
     @property
+    def version(self) -> str:
+        """Its agent's; empty where there is none."""
+
+    @property
     def connected(self) -> bool:
         """Whether it counts for what is applied by all."""
 
@@ -94,14 +98,16 @@ class Signal:
 
 
 class Hub:
-    """`clock`: monotonic seconds."""
+    """`clock`: monotonic seconds. `dequeued` hears for how long a member waited for its turn."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], dequeued: Callable[[float], None] = lambda _waited: None) -> None:
         self.clock = clock
+        self._dequeued = dequeued
         self.moment: Moment | None = None
         self.closing = False
         self.members: dict[Member, None] = {}
-        self._behind: dict[Member, None] = {}
+        self._behind: dict[Member, float] = {}
+        """Since when."""
         self._history: deque[Moment] = deque(maxlen=HISTORY)
         self._last: Member | None = None
         """Had applied the least when all were looked at."""
@@ -132,7 +138,9 @@ class Hub:
                 if member not in self._behind:
                     member.unchanged(moment)
         else:
-            self._behind.update(self.members)
+            now = self.clock()
+            for member in self.members:
+                self._behind.setdefault(member, now)
             self._work.set()
         self._published.notify()
         self.progressed()
@@ -233,7 +241,7 @@ class Hub:
             self._work.clear()
             while self._behind:
                 member = next(iter(self._behind))
-                del self._behind[member]
+                self._dequeued(self.clock() - self._behind.pop(member))
                 assert self.moment is not None
                 try:
                     member.refresh(self.moment)

@@ -95,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(options: argparse.Namespace) -> Running:
     """In the worker: connect, read, follow."""
-    metrics, hub = Metrics(), Hub(time.monotonic)
+    metrics = Metrics()
+    hub = Hub(time.monotonic, metrics.dequeued)
     home = control_namespace()
     settings = settings_of(options.revision, home)
     client = connect(options.kube_api)
@@ -118,7 +119,8 @@ def _start(options: argparse.Namespace) -> Running:
     if pod is not None:  # on a cluster; the engine of `heddle local` shows the same by `heddle status`
         leader = Leader(client, pod.namespace, STATUS_LEASE, pod.name)
         writer = StatusWriter(hub, feed, tallies, Peers(pod, context), client, leader, _now)
-    metrics.connected(lambda: sum(member.connected for member in hub.members))
+    metrics.connected(lambda: [member.version for member in hub.members if member.connected])
+    metrics.known(lambda: hub.moment.snapshot if hub.moment else None)
 
     def not_ready() -> str:
         if not feed.synced:

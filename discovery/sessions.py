@@ -61,6 +61,13 @@ class Tools:
     new_id: Callable[[], str]
     trust: Callable[[TrustReport | None], bytes] = lambda _report: b""
 
+    def compile(self, moment: Moment, key: Key, last: Compiled) -> Compiled:
+        """What the proxy `key` should have as of `moment`; `last` where that cannot be computed."""
+        began = self.hub.clock()
+        compiled = self.compiler.compile(moment.snapshot, moment.snapshot.pods[key], last)
+        self.metrics.compiled(self.hub.clock() - began, failed=compiled.failed)
+        return compiled
+
 
 class Session:
     """One agent's session. Lives until the pod goes, the agent starts another, or nothing is heard of it."""
@@ -85,13 +92,17 @@ class Session:
         self.last_seen_text = self.since
         self.ledger = Ledger.new(request.versions, request.applied)
         self.compiled = Compiled()
-        self._seen = self._told = tools.hub.clock()
+        self._began = self._seen = self._told = tools.hub.clock()
         self._moment: Moment | None = None
         self._turn = 0
         self._held: Event | None = None
         self._ended: HeddleError | None = None
 
     # ---- as a member of the hub
+
+    @property
+    def version(self) -> str:
+        return self.proxy.agent_version
 
     @property
     def connected(self) -> bool:
@@ -102,8 +113,7 @@ class Session:
         return self.ledger.generation
 
     def refresh(self, moment: Moment) -> None:
-        last = self.compiled
-        self.compiled = self._tools.compiler.compile(moment.snapshot, moment.snapshot.pods[self.key], last)
+        self.compiled = self._tools.compile(moment, self.key, self.compiled)
         if self.compiled.failed:
             return
         self._moment = moment
@@ -182,8 +192,10 @@ class Session:
         self._tools.hub.progressed()
 
     def _answer(self, delta: Delta, moment: Moment, trust: bytes) -> Reply:
-        self.ledger = self.ledger.answered(self.compiled.resources, delta, moment.generation, moment.arrived)
-        self._tools.metrics.pushed(delta.types)
+        # A proxy that begins now is not late for what changed long ago.
+        arrived = max(moment.arrived, self._began)
+        self.ledger = self.ledger.answered(self.compiled.resources, delta, moment.generation, arrived)
+        self._tools.metrics.pushed(delta)
         assert self.ledger.pending is not None
         return Reply(self.id, self.ledger.pending.sequence, delta, trust)
 

@@ -32,12 +32,23 @@ def profile(name: str) -> Raw:
 
 
 def _objects(place: Path, deep: bool) -> Iterator[Raw]:
-    for name in load(_text(place / KUSTOMIZATION))["resources"]:
+    said = load(_text(place / KUSTOMIZATION))
+    for name in said["resources"]:
         part = (place / name).resolve()
         if not part.is_dir():
             yield from _read(part)
         elif deep:
             yield from _objects(part, deep)
+    for generator in said.get("configMapGenerator", ()):
+        yield _config_map(place, generator)
+
+
+def _config_map(place: Path, generator: Raw) -> Raw:
+    """What kustomize makes of files that other programs read as they are, with the options that manifests/ uses."""
+    meta = {name: generator[name] for name in ("name", "namespace")}
+    labels = dict(generator["options"]["labels"])
+    data = {Path(name).name: _text(place / name) for name in generator["files"]}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**meta, "labels": labels}, "data": data}
 
 
 def _read(file: Path) -> list[Raw]:

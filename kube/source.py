@@ -66,6 +66,7 @@ class Changed:
     object: Mapping[str, Any]
     deleted: bool
     resource_version: int
+    created: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +214,8 @@ class Source:
         what = raw.get("object") or {}
         version = number(_version(raw))
         match raw.get("type"):
-            case "ADDED" | "MODIFIED":
-                return Changed(watched.kind, what, deleted=False, resource_version=version)
+            case "ADDED" | "MODIFIED" as said:
+                return Changed(watched.kind, what, False, version, created=said == "ADDED")
             case "DELETED":
                 return Changed(watched.kind, what, deleted=True, resource_version=version)
             case "BOOKMARK":

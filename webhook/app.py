@@ -105,6 +105,6 @@ def _refused(deps: Deps, status: int, error: dict[str, str]) -> Response:
         deps.metrics.counted(Result.DENIED)
         log.warning("request refused", status=status, error=error["message"])
     elif request.path == "/validate":
-        deps.metrics.not_validated(error["code"])
+        deps.metrics.not_validated(status)
         log.warning("request refused", status=status, error=error["message"])
     return Response(orjson.dumps({"error": error}), status, mimetype=_JSON)

@@ -1,9 +1,13 @@
-"""Counters of the webhook, under Istio's names."""
+"""Counters of the webhook, under Istio's names where Istio has one.
+
+Source: Istio, pkg/kube/inject/monitoring.go, pkg/webhooks/validation/server/monitoring.go.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from serving.counters import PlainCounter, exposition
 from webhook.preflight import Came
 from webhook.review import Result
 from webhook.validate import Validated, Verdict
@@ -29,17 +33,22 @@ class Metrics:
             registry=self._registry,
         )
 
-        # Istio's names, which end without `_total`; a Counter would add that.
-        self._passed = Gauge(
+        self._passed = PlainCounter(
             "galley_validation_passed",
             "Objects that were admitted after they were checked",
             ["group", "version", "resource"],
             registry=self._registry,
         )
-        self._failed = Gauge(
+        self._failed = PlainCounter(
             "galley_validation_failed",
-            "Objects that were refused, and requests that could not be read",
+            "Objects that were refused",
             ["group", "version", "resource", "reason"],
+            registry=self._registry,
+        )
+        self._unread = PlainCounter(
+            "galley_validation_http_error",
+            "Requests that were no review to be answered, by the status that they got",
+            ["status"],
             registry=self._registry,
         )
         self._warnings = Counter(
@@ -61,17 +70,17 @@ class Metrics:
         """One object was checked, or let through unchecked, which is not counted."""
         about = (outcome.group, outcome.version, outcome.resource)
         if outcome.verdict is Verdict.PASSED:
-            self._passed.labels(*about).inc()
+            self._passed.inc(*about)
         elif outcome.verdict is Verdict.REFUSED:
-            self._failed.labels(*about, "invalid_resource").inc()
+            self._failed.inc(*about, "invalid_resource")
         if outcome.overridden:
             self.preflight(Came.OVERRIDDEN)
         if outcome.warnings:
             self._warnings.labels(outcome.resource).inc(outcome.warnings)
 
-    def not_validated(self, reason: str) -> None:
-        """One request was no review that could be answered."""
-        self._failed.labels("", "", "", reason).inc()
+    def not_validated(self, status: int) -> None:
+        """One request was no review that could be answered; it got this status."""
+        self._unread.inc(str(status))
 
     def preflight(self, came: Came) -> None:
         """One object was to be tried."""
@@ -96,7 +105,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition format of Prometheus."""
-        return generate_latest(self._registry)
+        return exposition(self._registry)
 
     def _counter(self, name: str, doc: str) -> Counter:
         return Counter(f"sidecar_injection_{name}", doc, registry=self._registry)

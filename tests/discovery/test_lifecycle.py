@@ -113,6 +113,13 @@ def test_health_and_metrics(cluster: Cluster, discovery: DiscoveryProcess) -> No
     assert discovery.health("/healthz") == (200, "ok\n")
     assert discovery.health("/nothing")[0] == 404
     text = discovery.health("/metrics")[1]
-    assert "pilot_xds 1.0" in text
-    assert 'pilot_xds_pushes_total{type="clusters"} 2.0' in text
+    assert 'pilot_xds{version="test"} 1.0' in text
+    assert "# TYPE pilot_xds_pushes counter" in text
+    assert 'pilot_xds_pushes{type="cds"} 2.0' in text
+    assert 'pilot_total_xds_rejects{type="cds"} 0.0' in text
     assert "pilot_proxy_convergence_time_count 2.0" in text
+    assert "pilot_xds_push_time_count 2.0" in text
+    assert "pilot_proxy_queue_time_count 1.0" in text
+    assert 'pilot_k8s_reg_events{event="add",type="Services"} 1.0' in text
+    assert 'pilot_push_triggers{type="service"}' in text
+    assert "pilot_services 3.0" in text

@@ -35,7 +35,8 @@ class World:
         self.base = snapshot(TEXT)
         self.hub = Hub(time.monotonic)
         numbers = itertools.count()
-        tools = Tools(self.hub, Compiler(make, self.render), Metrics(), lambda: "now", lambda: f"s{next(numbers)}")
+        self.metrics = Metrics()
+        tools = Tools(self.hub, Compiler(make, self.render), self.metrics, lambda: "now", lambda: f"s{next(numbers)}")
         self.sessions = Sessions(tools)
         self.pod = self.base.pods[KEY]
         self.hub.start()
@@ -44,14 +45,14 @@ class World:
     def render(self, _plan: object) -> Resources:
         return {ResourceType.CLUSTERS: {"a": (self.content, self.content.encode())}}
 
-    def publish(self, content: str = "", **change: Any) -> None:
-        """A change of what is wanted; without `content`, one of the version alone."""
+    def publish(self, content: str = "", *, ago: float = 0.0, **change: Any) -> None:
+        """A change of what is wanted, which arrived `ago` seconds before; without `content`, of the version alone."""
         self.content = content or self.content
         before = self.hub.moment.snapshot if self.hub.moment else self.base
         now = before.replacing(resource_version=before.resource_version + 1, **change)
         if content:
             now = now.replacing(services=dict(now.services))
-        self.hub.publish(now, {}, time.monotonic())
+        self.hub.publish(now, {}, time.monotonic() - ago)
 
     def ask(self, session: str = "", sequence: int = 0, *, applied: int = 0, hold: float = 20.0) -> Any:
         took = {"clusters": Applied(applied, "")} if applied else {}
@@ -119,6 +120,23 @@ def test_applied_by_all_is_when_the_agent_says_so(world: World) -> None:
     found = world.hub.applied_by_all(newest.snapshot.resource_version, "", 20)
     assert found is newest
     assert found.applied is not None
+
+
+def test_a_proxy_that_begins_is_not_late_for_what_changed_before(world: World) -> None:
+    world.publish("long ago", ago=3600)
+    first = world.ask()
+    waiting = held(world, first.session, 1)
+    assert converged(world) == (1, pytest.approx(0, abs=600))
+    world.publish("slow", ago=1800)
+    held(world, first.session, waiting.get(timeout=20).sequence)
+    assert converged(world) == (2, pytest.approx(0, abs=600)), "it began after that, too"
+
+
+def converged(world: World) -> tuple[float, float]:
+    """How many changes proxies have applied, and the seconds that this took them in all."""
+    lines = dict(line.rsplit(" ", 1) for line in world.metrics.text().decode().splitlines())
+    name = "pilot_proxy_convergence_time"
+    return float(lines[f"{name}_count"]), float(lines[f"{name}_sum"])
 
 
 def test_a_pod_that_is_replaced_ends_the_session(world: World) -> None:

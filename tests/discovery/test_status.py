@@ -75,7 +75,7 @@ def test_what_is_on_its_way_and_what_is_refused(
     found = discovery.status()
     assert not found["ready"]
     assert proxy(found, "a-0")["types"]["virtualHosts"]["rejected"][0]["message"] == words
-    assert 'pilot_total_xds_rejects_total{type="virtualHosts"}' in discovery.health("/metrics")[1]
+    assert 'pilot_total_xds_rejects{type="rds"} 1.0' in discovery.health("/metrics")[1]
     cluster.delete("VirtualService", "default", "v")
     assert agent.poll()[0] == 200
     agent.poll(0)

@@ -36,7 +36,8 @@ def test_every_file_belongs_to_a_kustomization() -> None:
     used = {files.ROOT / "profiles" / profile / "profile.yaml" for profile in PROFILES}
     for kustomization in files.ROOT.rglob(files.KUSTOMIZATION):
         said = yaml.safe_load(kustomization.read_text())
-        named = [*said["resources"], *(patch["path"] for patch in said.get("patches", ()))]
+        generated = [name for generator in said.get("configMapGenerator", ()) for name in generator["files"]]
+        named = [*said["resources"], *(patch["path"] for patch in said.get("patches", ())), *generated]
         used |= {kustomization, *((kustomization.parent / name).resolve() for name in named)}
     assert {file for file in files.ROOT.rglob("*") if file.is_file()} - used == set()
 
