@@ -18,6 +18,9 @@ from kube.write_behind import Counts
 from mesh.errors import HeddleError
 from serving.counters import PlainCounter, exposition
 
+_REFUSALS = ("busy", "forbidden", "invalid", "revoked", "unauthenticated")
+"""Codes that are counted from 0 on, so that Prometheus sees the first refusal as an increase."""
+
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -112,6 +115,8 @@ class Metrics:
             ["code"],
             registry=self._registry,
         )
+        for code in _REFUSALS:
+            self._refused.labels(code)
         self._seconds = Histogram(
             "heddle_ca_issue_seconds",
             "Time from the request read to the certificate signed",

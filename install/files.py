@@ -33,14 +33,14 @@ def profile(name: str) -> Raw:
 
 def _objects(place: Path, deep: bool) -> Iterator[Raw]:
     said = load(_text(place / KUSTOMIZATION))
+    for generator in said.get("configMapGenerator", ()):  # before the pods that have them for volumes
+        yield _config_map(place, generator)
     for name in said["resources"]:
         part = (place / name).resolve()
         if not part.is_dir():
             yield from _read(part)
         elif deep:
             yield from _objects(part, deep)
-    for generator in said.get("configMapGenerator", ()):
-        yield _config_map(place, generator)
 
 
 def _config_map(place: Path, generator: Raw) -> Raw:

@@ -50,6 +50,7 @@ class Metrics:
             "Requests that were no review to be answered, by the status that they got",
             ["status"],
             registry=self._registry,
+            known=[("400",)],
         )
         self._warnings = Counter(
             "heddle_validation_warnings", "Warnings given at admission", ["resource"], registry=self._registry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,10 @@ from agent import run
 from ca.metrics import Metrics as CaMetrics
 from ca.rotation.state import Rotation
 from discovery.metrics import Metrics as DiscoveryMetrics
-from install import files
+from tests.install.alert_rules import FILES, named, rules
 from webhook.metrics import Metrics as WebhookMetrics
 
-FOLDER = files.ROOT / "addons" / "rules"
-FILES = sorted(FOLDER.glob("*.yml"))
 CASES: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())
-_NAME = re.compile(r"\b(?:heddle|citadel|pilot|sidecar|galley)_[a-z_]+")
-
-
-@cache
-def rules() -> dict[str, dict[str, Any]]:
-    """By the alert's name."""
-    groups = (group for file in FILES for group in yaml.safe_load(file.read_text())["groups"])
-    return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
 
 
 def promtool(*arguments: str) -> str:
@@ -78,7 +67,7 @@ def judged(alert: str, case: dict[str, Any], *, fires: bool) -> dict[str, Any]:
 
 
 def test_alerts_ask_for_what_there_is() -> None:
-    asked = {name for rule in rules().values() for name in _NAME.findall(rule["expr"])}
+    asked = {name for rule in rules().values() for name in named(rule["expr"])}
     made = "".join(metrics.text().decode() for metrics in (DiscoveryMetrics(), ca(), WebhookMetrics()))
     made += Path(run.__file__).read_text()
     assert asked

@@ -71,7 +71,7 @@ def test_first_list_comes_whole_then_changes(api: ApiServer) -> None:
         api.events.put({"type": "DELETED", "object": thing("t0", 11)})
         api.events.put({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "15"}}})
         added, deleted, progress = followed.next(), followed.next(), followed.next()
-        assert added == Changed("Thing", thing("new", 10), False, 10)
+        assert added == Changed("Thing", thing("new", 10), False, 10, created=True)
         assert deleted == Changed("Thing", thing("t0", 11), True, 11)
         assert progress == Progress("Thing", 15)
         assert followed.source.synced()
@@ -88,7 +88,7 @@ def test_a_watch_that_ends_goes_on_where_it_was(api: ApiServer, ending: str) -> 
         followed.next()
         api.events.put(ending)
         api.events.put({"type": "ADDED", "object": thing("late", 41)})
-        assert followed.next() == Changed("Thing", thing("late", 41), False, 41)
+        assert followed.next() == Changed("Thing", thing("late", 41), False, 41, created=True)
     assert [watch["resourceVersion"] for watch in api.watches()] == ["1", "40"]
     assert len(api.lists()) == 1
 
