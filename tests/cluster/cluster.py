@@ -74,11 +74,14 @@ def running(archives: Sequence[Path] | None = None) -> Iterator[Cluster]:
         one = Node(processes)
         one.start_network()
         one.start_containerd()
-        control_plane = ControlPlane(processes, listen="0.0.0.0", advertise=node.ADDRESS, outside_port=processes.port)
+        control_plane = ControlPlane(
+            processes, listen="0.0.0.0", advertise=one.place.address, outside_port=processes.port
+        )
         one.start_forwarding(control_plane.port)
         control_plane.launch()
         for archive in images.all_archives() if archives is None else archives:
             one.import_image(archive)
+        one.keep_images()
         control_plane.wait_working()
         one.start(control_plane, connect(kubeconfig=str(control_plane.kubeconfig)))
         yield Cluster(control_plane.kubeconfig, control_plane, one)

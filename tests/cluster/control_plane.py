@@ -6,7 +6,6 @@ import base64
 import secrets
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kube.client import connect
-from mesh.errors import HeddleError
 from tests.cluster import builds, missing
 from tests.cluster.certificates import ClusterAuthority
 from tests.cluster.processes import Processes
@@ -24,7 +22,6 @@ from tests.support.ports import free_port
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 CLUSTER_ADDRESS = "10.96.0.1"  # the first of the service range, which the API server gives to `kubernetes`
-READY_SECONDS = 120.0
 NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 # Memory for time, as each is there for minutes (https://pkg.go.dev/runtime, GOGC): a fifth less for the API server.
@@ -57,6 +54,7 @@ class ControlPlane:
         self._etcd = missing.program("etcd", "etcd-server")
         self._kubernetes = str(builds.built(builds.KUBERNETES) / "kubernetes")
         self._listen, self._advertise = listen, advertise
+        self._among_components = "127.0.0.1" if listen == "127.0.0.1" else advertise  # from another node, too
         etcd, peer, self.port = (2379, 2380, 6443) if outside_port else (free_port() for _ in range(3))
         self.etcd_address = f"http://127.0.0.1:{etcd}"
         self._peer_address = f"http://127.0.0.1:{peer}"
@@ -79,7 +77,7 @@ class ControlPlane:
         self.wait_ready()
         self.start_controllers()
         client = connect(kubeconfig=str(self.kubeconfig))
-        self.wait_until(
+        self.processes.wait_until(
             "kube-controller-manager",
             lambda: bool(
                 client.get("/api/v1/namespaces/default/serviceaccounts/default")
@@ -187,7 +185,7 @@ class ControlPlane:
             except urllib3.exceptions.HTTPError:
                 return False
 
-        self.wait_until("kube-apiserver", ready)
+        self.processes.wait_until("kube-apiserver", ready)
 
     def compact(self) -> int:
         """Make etcd forget every version before now, as it does every 5 minutes; the version now."""
@@ -199,21 +197,6 @@ class ControlPlane:
         """Take an object out of etcd behind the API server's back."""
         answer = self._ask_etcd("/v3/kv/deleterange", {"key": base64.b64encode(key.encode()).decode()})
         assert int(answer.get("deleted", 0)) == 1, key
-
-    def wait_until(self, name: str, condition: Callable[[], bool]) -> None:
-        """Until `condition` holds; ComponentFailed, about the component `name`, if it never does."""
-        patience = time.monotonic() + READY_SECONDS
-        trouble = ""
-        while True:
-            try:
-                if condition():
-                    return
-            except HeddleError as error:
-                trouble = str(error)
-            self.processes.check()
-            if time.monotonic() > patience:
-                raise self.processes.failure(name, f"is not ready ({trouble})")
-            time.sleep(0.05)
 
     def _ask_etcd(self, path: str, body: dict[str, Any]) -> Any:
         return urllib3.request("POST", self.etcd_address + path, json=body, retries=False, timeout=10).json()
@@ -235,7 +218,7 @@ class ControlPlane:
         write_kubeconfig(self.kubeconfig, self.address, here / "ca.crt", {"token": token})
 
     def component_kubeconfig(self, name: str, user: str, *groups: str) -> Path:
-        """NAME.kubeconfig, for a component among these processes, of a client certificate for `user` in `groups`."""
+        """NAME.kubeconfig, for a component here or on a node, of a client certificate for `user` in `groups`."""
         path = self.directory / f"{name}.kubeconfig"
         if not path.exists():
             self.authority.issue(name, user, groups=groups)
@@ -243,7 +226,8 @@ class ControlPlane:
                 "client-certificate": str(self.directory / f"{name}.crt"),
                 "client-key": str(self.directory / f"{name}.key"),
             }
-            write_kubeconfig(path, f"https://127.0.0.1:{self.port}", self.directory / "ca.crt", credentials)
+            address = f"https://{self._among_components}:{self.port}"
+            write_kubeconfig(path, address, self.directory / "ca.crt", credentials)
         return path
 
 

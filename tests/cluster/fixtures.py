@@ -11,7 +11,7 @@ import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -51,12 +51,19 @@ def softhsm_module() -> str:
     raise missing.Missing("softhsm2-util is there and libsofthsm2.so is not")
 
 
+def refuse_existing() -> None:
+    """Missing where the tests were told to use a cluster."""
+    if existing() is not None:
+        raise missing.Missing(f"{EXISTING} names a cluster whose programs, files and nodes are not the tests' to touch")
+
+
 # What is made ready for each fixture that a collected test uses.
 PREPARATIONS: dict[str, Callable[[], object]] = {
     "api_server": prepare_api_server,
     "own_api_server": prepare_api_server,
     "module_api_server": prepare_api_server,
     "cluster": clusters.requirements,
+    "cluster_is_ours": refuse_existing,
     "go_spiffe": lambda: builds.built(builds.SPIFFE),
     "fuzzer": prepare_fuzzer,
     "softhsm": softhsm_module,
@@ -65,8 +72,17 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
 }
 
 
-HERE = ("own_api_server", "go_spiffe", "go_federation", "fuzzer", "softhsm", "chromium")
-"""What is started here although the tests use a cluster that exists."""
+HERE = (
+    "own_api_server",
+    "module_api_server",
+    "cluster_is_ours",
+    "go_spiffe",
+    "go_federation",
+    "fuzzer",
+    "softhsm",
+    "chromium",
+)
+"""What is asked for here although the tests use a cluster that exists."""
 
 
 def existing() -> Path | None:
@@ -127,22 +143,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"  {test}")
 
 
-@contextmanager
-def _api_server() -> Iterator[ApiServer]:
-    """That of the cluster that the tests were told to use, or a new one."""
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
     chosen = existing()
     if chosen is not None:
         yield ApiServer(chosen)
         return
     with api_servers.running() as started:
         yield started
-
-
-@pytest.fixture(scope="session")
-def api_server() -> Iterator[ApiServer]:
-    """One for the whole run. Tests keep apart by namespaces, and clean up what is of the whole cluster."""
-    with _api_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +167,9 @@ def go_spiffe() -> Path:
 
 @pytest.fixture(scope="module")
 def module_api_server() -> Iterator[ApiServer]:
-    """One for the tests of a file that make what there is once in a cluster: Istio's kinds, the control namespace."""
-    with _api_server() as server:
-        yield server
+    """One for the tests of a file, which make what there is once in a cluster, and may kill what they start again."""
+    with api_servers.running() as started:
+        yield started
 
 
 @pytest.fixture
@@ -179,6 +188,11 @@ def cluster() -> Iterator[Cluster]:
         return
     with clusters.running() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def cluster_is_ours() -> None:
+    """Beside `cluster` or `api_server`: where its programs, files and nodes are the tests' to look into and to stop."""
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
-"""The node of a test cluster: its network, containerd, kubelet, kube-proxy, scheduler and DNS.
+"""A node of a test cluster: its network, containerd, kubelet and kube-proxy; on the first one also scheduler and DNS.
 
 All in one network namespace that has no way out: pods are routed (CNI's `ptp`), so that every packet to a Service
-passes the node's rules, also between pods. The API server is on the same node.
+passes the node's rules, also between pods. The API server is on the first node; `second_node` connects another.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,8 +22,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.namespaces import NODE
 from tests.cluster.processes import ComponentFailed, Processes
 
-ADDRESS = "10.250.0.1"
-POD_RANGE = "10.244.0.0/24"
+POD_RANGE = "10.244.0.0/16"  # of all nodes
 SERVICE_RANGE = "10.96.0.0/16"
 DNS_ADDRESS = "10.96.0.10"
 DOMAIN = "cluster.local"
@@ -45,13 +46,29 @@ def requirements() -> None:
         builds.built(build)
 
 
-class Node:
-    """Start with `start_network`, then the control plane, then `start`."""
+class Place(NamedTuple):
+    """What a node has for itself: its name, its address, the range of its pods' addresses, and its zone."""
 
-    def __init__(self, processes: Processes) -> None:
+    name: str
+    address: str
+    pods: str
+    zone: str
+
+
+FIRST = Place(NODE, "10.250.0.1", "10.244.0.0/24", "test-a")
+SECOND = Place(f"{NODE}-2", "10.250.0.2", "10.244.1.0/24", "test-b")
+
+
+class Node:
+    """Start with `start_network`, then the control plane if it is here, then `start` or `join`."""
+
+    def __init__(self, processes: Processes, place: Place = FIRST) -> None:
         self.processes = processes
+        self.place = place
         self.directory = processes.state / "node"
         self.directory.mkdir()
+        self.kept_images = self.directory / "kept-images"
+        self._images = self.directory / "containerd"
         self._containerd = builds.built(builds.CONTAINERD)
         self._kubernetes = str(builds.built(builds.KUBERNETES) / "kubernetes")
 
@@ -77,22 +94,27 @@ class Node:
     def start_network(self) -> None:
         """The node's address, and a route for Services, whose addresses its rules then rewrite."""
         self.run("ip", "link", "set", "lo", "up")
-        self.run("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo")
-        self.run("ip", "route", "add", SERVICE_RANGE, "dev", "lo", "src", ADDRESS)
+        self.run("ip", "address", "add", f"{self.place.address}/32", "dev", "lo")
+        self.run("ip", "route", "add", SERVICE_RANGE, "dev", "lo", "src", self.place.address)
         self.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
 
     def start_forwarding(self, port: int) -> None:
         """Pass what comes to `processes.port`, on this machine's loopback, on to a port of the node's loopback."""
         self.processes.start("forward", [self._kubernetes, "forward", "{listener}", f"127.0.0.1:{port}"])
 
-    def start_containerd(self) -> None:
+    def start_containerd(self, images_of: Node | None = None) -> None:
+        """`images_of`: a node whose kept images this one has from the start."""
+        if images_of is not None:
+            _copy_with_links(images_of.kept_images, self._images)
         config = self.directory / "containerd.toml"
         config.write_text(
-            CONTAINERD_CONFIG.format(directory=self.directory, socket=SOCKET, pause=images.PAUSE, cni=CNI_PROGRAMS)
+            CONTAINERD_CONFIG.format(
+                root=self._images, directory=self.directory, socket=SOCKET, pause=images.PAUSE, cni=CNI_PROGRAMS
+            )
         )
         network = self.directory / "cni"
         network.mkdir()
-        (network / "10-test.conflist").write_text(json.dumps(_network(self.directory)))
+        (network / "10-test.conflist").write_text(json.dumps(_network(self.place.pods, self.directory)))
         self.processes.start(
             "containerd",
             [str(self._containerd / "containerd"), "--config", str(config)],
@@ -104,14 +126,24 @@ class Node:
         """Import a docker-archive or OCI tar, under the names that it has."""
         self.run("ctr", "--namespace=k8s.io", "images", "import", "--local", "--snapshotter=overlayfs", str(archive))
 
+    def keep_images(self) -> None:
+        """Keep what was imported as it is now, before there are pods, for nodes that come later."""
+        # What a process that stands still has written is what one that was killed there would find again (bbolt).
+        self.processes.signal("containerd", signal.SIGSTOP)
+        _copy_with_links(self._images, self.kept_images)
+        self.processes.signal("containerd", signal.SIGCONT)
+
     def start(self, control_plane: ControlPlane, client: Client) -> None:
-        """Everything else; returns when the node is ready for pods and DNS answers."""
-        self.start_kubelet(control_plane)
-        for name, user in (("kube-proxy", "system:kube-proxy"), ("kube-scheduler", "system:kube-scheduler")):
-            config = self._config(name, COMPONENTS[name], kubeconfig=control_plane.component_kubeconfig(name, user))
-            self.processes.start(name, [self._kubernetes, name, f"--config={config}", *FLAGS[name]])
+        """Everything else, on the first node; returns when it is ready for pods and DNS answers."""
+        self._start_component("kube-scheduler", control_plane)
         self._start_dns(control_plane, client)
-        control_plane.wait_until("kubelet", lambda: _is_ready(client.get(f"/api/v1/nodes/{NODE}")))
+        self.join(control_plane, client)
+
+    def join(self, control_plane: ControlPlane, client: Client) -> None:
+        """kubelet and kube-proxy; returns when the node is ready for pods."""
+        self.start_kubelet(control_plane)
+        self._start_component("kube-proxy", control_plane, hostnameOverride=self.place.name)
+        self.processes.wait_until("kubelet", lambda: _is_ready(client.get(f"/api/v1/nodes/{self.place.name}")))
 
     def start_kubelet(self, control_plane: ControlPlane) -> None:
         """Again, too, after it has ended: containers outlive it."""
@@ -123,7 +155,8 @@ class Node:
             "anonymous": {"enabled": False},
             "webhook": {"enabled": False},
         }
-        kubeconfig = control_plane.component_kubeconfig("kubelet", f"system:node:{NODE}", "system:nodes")
+        name, address, _, zone = self.place
+        kubeconfig = control_plane.component_kubeconfig(f"kubelet-{name}", f"system:node:{name}", "system:nodes")
         self.processes.start(
             "kubelet",
             [
@@ -133,16 +166,16 @@ class Node:
                 f"--kubeconfig={kubeconfig}",
                 f"--root-dir={self.directory / 'kubelet'}",
                 f"--cert-dir={self.directory / 'kubelet-pki'}",
-                f"--node-ip={ADDRESS}",
-                f"--hostname-override={NODE}",
-                "--node-labels=topology.kubernetes.io/region=test,topology.kubernetes.io/zone=test-a",
+                f"--node-ip={address}",
+                f"--hostname-override={name}",
+                f"--node-labels=topology.kubernetes.io/region=test,topology.kubernetes.io/zone={zone}",
             ],
         )
 
     def _start_dns(self, control_plane: ControlPlane, client: Client) -> None:
         kubeconfig = control_plane.component_kubeconfig("coredns", "system:coredns", "system:masters")
         corefile = self.directory / "Corefile"
-        corefile.write_text(COREFILE.format(address=ADDRESS, kubeconfig=kubeconfig, domain=DOMAIN))
+        corefile.write_text(COREFILE.format(address=self.place.address, kubeconfig=kubeconfig, domain=DOMAIN))
         self.processes.start("coredns", [str(builds.built(builds.COREDNS) / "coredns"), "-conf", str(corefile)])
         services = "/api/v1/namespaces/kube-system/services"
         ports = [{"name": f"dns-{kind.lower()}", "port": 53, "protocol": kind} for kind in ("UDP", "TCP")]
@@ -157,9 +190,15 @@ class Node:
                 "metadata": {"name": "kube-dns", "labels": {"kubernetes.io/service-name": "kube-dns"}},
                 "addressType": "IPv4",
                 "ports": ports,
-                "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
+                "endpoints": [{"addresses": [self.place.address], "conditions": {"ready": True}}],
             },
         )
+
+    def _start_component(self, name: str, control_plane: ControlPlane, **settings: Any) -> None:
+        """kube-proxy or kube-scheduler."""
+        kubeconfig = control_plane.component_kubeconfig(name, f"system:{name}")
+        config = self._config(name, COMPONENTS[name] | settings, kubeconfig=kubeconfig)
+        self.processes.start(name, [self._kubernetes, name, f"--config={config}", *FLAGS[name]])
 
     def _config(self, name: str, settings: Mapping[str, Any], *, kubeconfig: Path | None = None) -> Path:
         path = self.directory / f"{name}.yaml"
@@ -175,8 +214,17 @@ def _is_ready(node: Mapping[str, Any]) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _network(directory: Path) -> dict[str, Any]:
-    ranges = [[{"subnet": POD_RANGE}]]
+def _copy_with_links(source: Path, target: Path) -> None:
+    """A copy of a containerd's directory. Layers are never written to, so they are links; its databases are not."""
+    subprocess.run(["cp", "--archive", "--link", source, target], check=True)
+    for database in source.glob("*/*.db"):
+        copy = target / database.relative_to(source)
+        copy.unlink()
+        shutil.copy(database, copy)
+
+
+def _network(pods: str, directory: Path) -> dict[str, Any]:
+    ranges = [[{"subnet": pods}]]
     ipam = {
         "type": "host-local",
         "ranges": ranges,
@@ -192,7 +240,7 @@ def _network(directory: Path) -> dict[str, Any]:
 
 CONTAINERD_CONFIG = """\
 version = 3
-root = "{directory}/containerd"
+root = "{root}"
 state = "/run/containerd"
 disabled_plugins = ["io.containerd.nri.v1.nri"]
 
@@ -253,7 +301,6 @@ COMPONENTS: dict[str, dict[str, Any]] = {
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
         "clusterCIDR": POD_RANGE,
-        "hostnameOverride": NODE,
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"},
         "iptables": {"minSyncPeriod": "100ms"},
         "nodePortAddresses": ["primary"],

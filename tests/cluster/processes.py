@@ -9,12 +9,16 @@ import secrets
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from local.sandbox import helper_command, helper_environment
+from mesh.errors import HeddleError
 from tests.cluster import cache, keeper, missing
+
+READY_SECONDS = 120.0
 
 
 class ComponentFailed(Exception):
@@ -69,6 +73,21 @@ class Processes:
         for name, code in self._ask("state").items():
             if code is not None:
                 raise self.failure(name, f"ended with code {code}")
+
+    def wait_until(self, name: str, condition: Callable[[], bool]) -> None:
+        """Until `condition` holds; ComponentFailed, about the component `name`, if it never does."""
+        patience = time.monotonic() + READY_SECONDS
+        trouble = ""
+        while True:
+            try:
+                if condition():
+                    return
+            except HeddleError as error:
+                trouble = str(error)
+            self.check()
+            if time.monotonic() > patience:
+                raise self.failure(name, f"is not ready ({trouble})")
+            time.sleep(0.05)
 
     def failure(self, name: str, what: str) -> ComponentFailed:
         log = self.logs / f"{name}.log"

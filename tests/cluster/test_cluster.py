@@ -61,12 +61,14 @@ def test_a_pod_reaches_itself_through_its_service(cluster: Cluster, restricted: 
     assert cluster.execute(restricted, "web", "curl", "-sS", f"http://web.{restricted}.svc/hostname") == "web\n"
 
 
+@pytest.mark.usefixtures("cluster_is_ours")
 def test_pods_are_reached_from_the_node(cluster: Cluster, restricted: str) -> None:
     address = cluster.client.get(f"/api/v1/namespaces/{restricted}/services/web")["spec"]["clusterIP"]
     assert cluster.node is not None
     assert cluster.node.run("curl", "-sS", f"http://{address}/hostname") == "web\n"
 
 
+@pytest.mark.usefixtures("cluster_is_ours")
 def test_there_is_no_way_out_of_the_node(cluster: Cluster, restricted: str) -> None:
     with pytest.raises(AssertionError, match=r"Network is unreachable|No route to host|Couldn't connect"):
         cluster.execute(restricted, "client", "curl", "-sS", "--max-time", "5", "http://192.0.2.1/")

@@ -7,21 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from local.sandbox import PROJECT_ROOT
 from tests.cluster import images, traces
 from tests.cluster.cluster import Cluster
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")
+
 OWNER = """
 import time
 from tests.cluster import cluster, images, traces
+from tests.cluster.second_node import second_node
 before = traces.kernel_settings()
-with cluster.running([images.pause()]) as own:
-    pod = {"metadata": {"name": "pause"}, "spec": {"containers": [{"name": "pause", "image": images.PAUSE}]}}
-    own.client.post("/api/v1/namespaces/default/pods", pod)
-    own.wait_pod("default", "pause")
+with cluster.running([images.pause()]) as own, second_node(own) as second:
+    for node in (own.node.place.name, second.place.name):
+        containers = [{"name": "pause", "image": images.PAUSE}]
+        pod = {"metadata": {"name": node}, "spec": {"nodeName": node, "containers": containers}}
+        own.client.post("/api/v1/namespaces/default/pods", pod)
+        own.wait_pod("default", node)
     assert traces.kernel_settings() == before
-    print(own.kubeconfig.parent.parent, flush=True)
+    print(own.node.processes.state, second.processes.state, flush=True)
     time.sleep(600)
 """
 
@@ -43,17 +50,19 @@ def test_the_machine_sees_no_interface_rule_or_mount_of_a_running_cluster(cluste
         assert not traces.MOUNT.search(Path("/proc/self/mountinfo").read_text())
 
 
-def test_nothing_is_left_of_a_node_when_its_owner_dies(cluster: Cluster) -> None:
+def test_nothing_is_left_of_two_nodes_when_their_owner_dies(cluster: Cluster) -> None:
     """`cluster` is asked for so that this is skipped where none can be started."""
     with subprocess.Popen([sys.executable, "-c", OWNER], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as owner:
         try:
             assert owner.stdout is not None
-            state = Path(owner.stdout.readline().strip())
-            assert len(traces.processes_of(state.name)) >= 8
-            assert traces.cgroups_of(state.name)
+            states = [Path(path) for path in owner.stdout.readline().split()]
+            for state, components in zip(states, (8, 3), strict=True):
+                assert len(traces.processes_of(state.name)) >= components
+                assert traces.cgroups_of(state.name)
             owner.send_signal(signal.SIGKILL)
             owner.wait()
         finally:
             owner.kill()
-    wait_for(lambda: not traces.processes_of(state.name) and not list(state.parent.glob(f"{state.name}*")))
-    assert not traces.cgroups_of(state.name)
+    for state in states:
+        wait_for(lambda at=state: not traces.processes_of(at.name) and not list(at.parent.glob(f"{at.name}*")))
+        assert not traces.cgroups_of(state.name)

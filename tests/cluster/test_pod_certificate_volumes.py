@@ -24,6 +24,8 @@ from tests.cluster.images import TOOLS
 from tests.cluster.test_ca_rotation import desk_of
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")  # kubelet is restarted
+
 BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
 FILES = "/run/svid"
 # Both ends in one pod, by nothing but the files: each proves itself and checks the other.
@@ -123,7 +125,7 @@ def events(cluster: Cluster, namespace: str, pod: str) -> list[dict[str, Any]]:
 
 
 def restart_kubelet(cluster: Cluster, namespace: str, pod: str) -> None:
-    assert cluster.node is not None, "the kubelet of a cluster that is not ours is not ours to end"
+    assert cluster.node is not None
     assert cluster.control_plane is not None
     processes = cluster.node.processes
     processes.signal("kubelet", signal.SIGTERM)

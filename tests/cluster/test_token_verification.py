@@ -27,6 +27,8 @@ from tests.cluster.api_server import ApiServer
 from tests.cluster.ca_replicas import Place, place
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")  # for the key by which it signs tokens
+
 AUDIENCE = "istio-ca"
 
 
@@ -53,11 +55,10 @@ class Judges:
         client = own.api.client
         self.review = ReviewVerifier(client.post, audience=AUDIENCE)
         self.second = Counting(self.review)
-        if own.api.control_plane is None:
-            pytest.skip("needs the key by which the cluster signs tokens, and this cluster is not ours")
         self.local, accounts = local_verifier(client, self.second, AUDIENCE)
         self.pods = PodWatch(ask_api(client))
         self.watches = [accounts, self.pods.start(client)]
+        assert own.api.control_plane is not None
         self.key = (own.api.control_plane.directory / "service-accounts.key").read_text()
 
     def says(self, verifier: TokenVerifier, token: str) -> str:
