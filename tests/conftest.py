@@ -7,6 +7,7 @@ import threading
 from typing import TextIO
 
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.cluster.fixtures import (
     api_server,
@@ -61,3 +62,7 @@ def _standard_error() -> TextIO:
 
 
 structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(_standard_error()))
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")

@@ -26,7 +26,23 @@ class Lanes(LoadScopeScheduling):
         if self.collection is None:
             self._lanes = json.loads(self._written.read_text())
             self._written.unlink()
+            # Of processes that have no lane to begin with the last are ended.
+            self.assigned_work = dict(sorted(self.assigned_work.items(), key=lambda each: _at_leisure(each[0])))
         super().schedule()
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """The next lane; to the process at leisure, the next of those that are for it, if any is left."""
+        if _at_leisure(node):
+            lane = next((each for each in self.workqueue if each.startswith(lanes.AT_LEISURE)), None)
+            if lane is None:
+                node.shutdown()
+                return
+            self.workqueue.move_to_end(lane, last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         return self._lanes[nodeid.partition("::")[0]]
+
+
+def _at_leisure(node: Any) -> bool:
+    return lanes.at_leisure(node.gateway.id)

@@ -7,6 +7,9 @@ a lane of its own. First come the meshes, beside what needs API servers, then th
 tests of traffic without a single failure, which come last in it, take half of two processors.
 
 What a lane shares ends with it: a mesh that nobody asks any more still takes its part of the processors.
+
+The last process of `-n auto` is for what the others leave of the processors while they wait. It has the lanes that
+only compute, at a tenth of the others' priority: they lose next to nothing to it, and nothing in it waits for time.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +47,27 @@ FIRST = (
 )
 LAST_IN_LANE = ("tests/e2e/", "tests/cluster/test_bookinfo.py")
 
+# What only computes, or may wait for the processor as long as it takes: for the process at leisure, first the longest.
+AT_LEISURE = (
+    "tests/fuzz",
+    "tests/discovery/envoy",
+    "tests/discovery/plan",
+    "tests/discovery/explain",
+    "tests/discovery/compare",
+    "tests/mesh",
+    "tests/ca/rotation",
+    "tests/install",
+)
+
 # The mark of files whose tests add to this machine's interfaces, mounts and rules, or look whether anything did.
 MACHINE = pytest.mark.xdist_group("machine")
 
-# Tests wait about as much as they compute. With one process more, everything takes longer than tests wait for it.
+# Tests wait about as much as they compute. With one equal process more, everything takes longer than tests wait for it.
 PROCESSES_BESIDES = 1
 MOST_PROCESSES = 8
+
+# Of the process at leisure: a weight of 110 beside 1024 (sched(7); enough for what is in it to go on at all).
+NICE = 10
 
 SHARED = pytest.StashKey[dict[str, set[str]]]()
 """The shared fixtures of each file."""
@@ -64,13 +83,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `pytest -n auto` starts."""
-    return min(MOST_PROCESSES, PROCESSES_BESIDES + len(os.sched_getaffinity(0)))
+    """How many processes `pytest -n auto` starts: so many of equals, and one at leisure."""
+    return _equals() + 1
+
+
+def at_leisure(worker: str) -> bool:
+    """Whether a process, `gw0` the first, computes only while the others wait."""
+    return int(worker.removeprefix("gw")) >= _equals()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):
-        linux.die_with_parent()
+    if not hasattr(config, "workerinput"):
+        return
+    linux.die_with_parent()
+    if at_leisure(config.workerinput["workerid"]):
+        _yield_to_the_others()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -107,6 +134,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def written(run: str) -> Path:
     """Where the lane of each file is written for the run called so."""
     return Path(tempfile.gettempdir(), f"heddle-lanes-{run}.json")
+
+
+def _equals() -> int:
+    return min(MOST_PROCESSES, PROCESSES_BESIDES + len(os.sched_getaffinity(0)))
+
+
+def _yield_to_the_others() -> None:
+    """Where the kernel groups processes by session, it does so by the group's niceness instead of a process's own."""
+    os.nice(NICE)
+    with suppress(PermissionError):  # it has a session already
+        os.setsid()
+        with suppress(OSError):  # no such groups
+            Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def _file(item: pytest.Item) -> str:

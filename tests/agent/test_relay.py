@@ -248,7 +248,7 @@ def meshes(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, tuple[str, Any]]]
     return clusters, hosts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(meshes(), min_size=1, max_size=5), st.booleans())
 def test_whatever_changes_nothing_is_broken_and_all_that_is_good_gets_in_force(
     steps: list[tuple[dict[str, Any], dict[str, tuple[str, Any]]]], restart: bool

@@ -86,7 +86,7 @@ starts = st.integers(1_000_000, END - 2)
 serials = st.integers(1 << 63, (1 << 159) - 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(identities, dns, starts, st.integers(1, 400 * DAY), st.sampled_from(KEYS), serials)
 def test_same_as_the_builder(
     identity: Identity,

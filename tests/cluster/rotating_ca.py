@@ -6,6 +6,7 @@ The real ca's rotation of its root is tested with the ca; here it matters what t
 from __future__ import annotations
 
 import datetime
+import threading
 from typing import Any
 
 from cryptography import x509
@@ -49,6 +50,7 @@ class RotatingCa(CaService):
     def __init__(self, identity: Identity, dns: str) -> None:
         self._identity_of, self._dns = identity, dns
         self.signing = Root("first")
+        self._signs = threading.Lock()
         self.roots = [self.signing]
         self.sequence = 1
         self.own = Authority()
@@ -57,16 +59,22 @@ class RotatingCa(CaService):
     def set_roots(self, *roots: Root) -> None:
         self.roots, self.sequence = list(roots), self.sequence + 1
 
+    def sign_with(self, root: Root) -> None:
+        """What is issued from now on is of `root`."""
+        with self._signs:
+            self.signing = root
+
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         csr = x509.load_pem_x509_csr(body["csr"].encode())
-        leaf, chain = self.signing.issue(csr.public_key(), self._identity_of, self._dns)
-        self.issued.append(f"{leaf.serial_number:x}")
+        with self._signs:
+            leaf, chain = self.signing.issue(csr.public_key(), self._identity_of, self._dns)
+            self.issued.append(f"{leaf.serial_number:x}")
         # The root of the ca's own certificate stays: how the ca replaces that is another matter.
         roots = [root.pem for root in self.roots] + [self.own.root_pem]
         return 201, {
             "chain": chain,
             "bundle": {"trustDomain": TRUST_DOMAIN, "sequence": self.sequence, "roots": roots},
-            "serial": self.issued[-1],
+            "serial": f"{leaf.serial_number:x}",
             "notBefore": leaf.not_valid_before_utc.isoformat(),
             "notAfter": leaf.not_valid_after_utc.isoformat(),
         }

@@ -218,7 +218,7 @@ def paths(value: object, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_anything_is_either_refused_or_does_no_harm(data: st.DataObject) -> None:
     """What passes can be given to what acts upon it: the controllers, and the words about fields without effect."""

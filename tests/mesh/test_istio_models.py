@@ -83,7 +83,7 @@ def test_parsing_leaves_the_input_as_it_was() -> None:
     assert raw == before
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(spec=anything, envelope=st.dictionaries(st.sampled_from(["metadata", "status", "x"]), anything), data=st.data())
 def test_whatever_comes_in_only_our_errors_come_out(spec: Any, envelope: dict[str, Any], data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(KINDS))
@@ -95,7 +95,7 @@ def test_whatever_comes_in_only_our_errors_come_out(spec: Any, envelope: dict[st
         error.as_json()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_broken_field_anywhere_is_named_in_the_error(data: st.DataObject) -> None:
     raw = copy.deepcopy(data.draw(st.sampled_from(SOURCES)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.manifest import Document, ManifestErrors, documents, read_manifest
@@ -162,7 +162,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(value=json_values, flow=st.booleans())
 def test_what_yaml_writers_write_is_read_as_it_was(value: Any, flow: bool) -> None:
     raw = {"apiVersion": "v1", "kind": "A", "metadata": {"name": "a"}, "data": value}
@@ -170,7 +169,6 @@ def test_what_yaml_writers_write_is_read_as_it_was(value: Any, flow: bool) -> No
     assert one(yaml.safe_dump(raw, default_flow_style=flow)).raw == raw
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab:-[]{}\"'&*!|>%#@`,?\n \t0\u00e9\u2028\ufeff", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     manifest = read_manifest(text, "file.yaml")

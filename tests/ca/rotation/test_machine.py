@@ -310,7 +310,7 @@ def many(seeds: range) -> None:
         lived(Random(seed))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_everyone_trusts_everyone_and_it_ends(seed: int) -> None:
     lived(Random(seed))

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.live.changes import changes, remembered, taken
@@ -40,7 +40,6 @@ def test_a_large_layer_has_several_columns() -> None:
     assert max(row for _, row in found.values()) == MOST_ROWS - 1
 
 
-@settings(deadline=None)
 @given(EDGES, st.randoms())
 def test_every_name_has_one_place_in_whatever_order_they_come(edges: list[tuple[str, str]], random: Any) -> None:
     """Rings, edges to oneself, several of the same, and such to names that are not there."""
@@ -66,7 +65,6 @@ def test_moments_close_together_are_one_change_and_earlier_ones_are_remembered()
     assert changes(taken([proxy("a", routes="soon", clusters="")])) == []
 
 
-@settings(deadline=None)
 @given(st.sets(st.tuples(st.floats(0, 100), st.sampled_from(["n/a", "n/b"]), st.sampled_from(["routes", "secrets"]))))
 def test_what_is_forgotten_is_not_shown(moments: set[tuple[float, str, str]]) -> None:
     assert changes(remembered(moments)) == changes(moments)

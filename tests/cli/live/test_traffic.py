@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.istio_metrics import IstioMetrics
@@ -63,7 +63,6 @@ def test_what_is_no_series_is_left_out(text: str) -> None:
     assert parse(text) == {}
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_text_is_an_error(text: str) -> None:
     assert isinstance(parse(f'istio_requests_total{{reporter="source",{text}}} 1\n{text}'), dict)
@@ -143,7 +142,6 @@ def test_connections_of_tcp_have_a_rate_too() -> None:
     assert (edge.connections, edge.requests, edge.p50) == (2.0, 0.0, None)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_a_counter_that_only_grows_has_grown_by_its_difference(steps: list[int]) -> None:
     values = [float(sum(steps[:n])) for n in range(len(steps) + 1)]
@@ -151,7 +149,6 @@ def test_a_counter_that_only_grows_has_grown_by_its_difference(steps: list[int])
     assert grown[series()] == values[-1] - values[0]
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_a_restart_loses_nothing_that_was_seen(first: list[int], second: list[int]) -> None:
     """What is counted after it is all new, unless it has already passed what was counted before."""
@@ -162,7 +159,6 @@ def test_a_restart_loses_nothing_that_was_seen(first: list[int], second: list[in
     assert grown >= 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), unique=True).map(sorted), st.integers(1, 20))
 def test_a_window_has_the_last_two_and_what_is_near(moments: list[int], seconds: int) -> None:
     samples = [(float(moment), {series(): float(moment)}) for moment in moments]
@@ -185,7 +181,6 @@ def test_quantiles_as_prometheus_computes_them() -> None:
     assert quantile({}, 0.5) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=6, unique=True),
     st.lists(st.floats(0, 1e6), min_size=7, max_size=7),

@@ -14,7 +14,7 @@ from discovery.plan.plan import plan, proxy_of
 from mesh.snapshot import Snapshot
 from tests.discovery.plan.meshes import MESHES, merged, shuffled
 
-small = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+small = settings(max_examples=120, suppress_health_check=list(HealthCheck))
 
 
 def _plans(snapshot: Snapshot, scopes: Scopes | None = None) -> list[Plan]:
