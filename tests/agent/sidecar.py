@@ -174,7 +174,7 @@ class Sidecar:
             self.process.wait()
 
     def get(self, port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
@@ -203,7 +203,7 @@ class Sidecar:
     def command(self, *arguments: str) -> Any:
         """`heddle-agent ...`: what it prints, as JSON if it is."""
         command = [sys.executable, "-m", "agent", *arguments]
-        printed = subprocess.run(command, env=self.environment, capture_output=True, check=True, timeout=30).stdout
+        printed = subprocess.run(command, env=self.environment, capture_output=True, check=True, timeout=120).stdout
         try:
             return json.loads(printed)
         except ValueError:

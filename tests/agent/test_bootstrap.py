@@ -28,7 +28,9 @@ def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
     assert made["node"]["id"] == f"sidecar~{ips[0]}~reviews-v1.default~default.svc.cluster.local"
     path = tmp_path / "envoy.json"
     path.write_bytes(orjson.dumps(made))
-    subprocess.run([find_envoy(""), "--mode", "validate", "-c", str(path)], check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        [find_envoy(""), "--mode", "validate", "-c", str(path)], check=True, capture_output=True, timeout=120
+    )
 
 
 def test_what_spans_say_of_their_source_stands_beside_what_the_pod_says() -> None:

@@ -64,7 +64,7 @@ class Slow(threading.Thread):
 
 def says_close(port: int) -> bool:
     """New requests are served, and told to go elsewhere."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -88,7 +88,7 @@ def test_a_request_in_flight_finishes_and_then_it_ends(tmp_path: Path) -> None:
         assert made.process.poll() is None
         app.release.set()
         assert made.process.wait(60) == 0
-        slow.join(5)
+        slow.join(60)
         assert slow.status == 200
         assert slow.closes
         assert "drained" in made.log
@@ -111,8 +111,8 @@ def test_the_drain_is_bounded(tmp_path: Path) -> None:
     with serving(tmp_path, "300s", TERMINATION_GRACE_PERIOD_SECONDS="3") as (made, _app, port):
         slow = Slow(port)
         eventually(lambda: in_flight(made))
-        assert made.stop(timeout=10) == 0
-        slow.join(5)
+        assert made.stop(timeout=60) == 0
+        slow.join(60)
         assert slow.status != 200
         assert "drain ends, 1 connections are still open" in made.log
 
@@ -134,7 +134,7 @@ def test_an_agent_that_never_got_started_ends_at_once(tmp_path: Path) -> None:
         ca.stop()
         made.start()
         eventually(lambda: made.get(made.health_port, "/healthz/ready")[0] == 503)
-        assert made.stop(timeout=5) == 0
+        assert made.stop(timeout=60) == 0
 
 
 def test_quitting_is_asked_from_inside_the_pod_only(tmp_path: Path) -> None:

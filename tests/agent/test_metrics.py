@@ -219,7 +219,7 @@ def test_a_running_sidecar_merges_and_applies_what_it_is_told(tmp_path: Path) ->
             for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
                 for listening in (made.agent_port, made.health_port, int(made.environment["STATS_PORT"])):
                     with socket.socket(family) as connection:
-                        connection.settimeout(5)
+                        connection.settimeout(60)
                         connection.connect((host, listening))
     finally:
         app.stop()

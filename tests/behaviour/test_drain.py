@@ -75,7 +75,7 @@ def test_a_request_in_flight_finishes_when_its_pod_ends(world: World, case: Put,
     asking.start()
     eventually(lambda: in_flight(world, "mesh/own"), "the request does not arrive")
     case(SERVICE)
-    asking.join(30)
+    asking.join(60)
     assert answers[0].get("status") == 200, answers
     assert not world.pods("mesh", "own")
 

@@ -244,7 +244,7 @@ class RunningCa:
         raise NotImplementedError
 
     def plain(self, path: str) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.metrics_port, timeout=60)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -265,7 +265,7 @@ class RunningCa:
     ) -> tuple[int, Any, dict[str, str]]:
         """One request; status, decoded JSON body, headers."""
         tls = context or client_context(self.roots, material)
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=10, context=tls)
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=60, context=tls)
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

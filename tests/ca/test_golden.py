@@ -146,7 +146,7 @@ def test_envoy(chain: Chain, kind: str, tmp_path: Path) -> None:
     trusted = TrustBundle("cluster.local", 1, (chain.root.public_bytes(PEM).decode(),))
     ours = SvidMaterial(ratings, "", 0, 0, key_pem(key), shown, trusted)
     with RunningEnvoy(echoing(port, admin, files, chain.write_root(tmp_path)), tmp_path):
-        connection = HTTPSConnection("127.0.0.1", port, timeout=10, context=client_context(trusted.pem, ours))
+        connection = HTTPSConnection("127.0.0.1", port, timeout=60, context=client_context(trusted.pem, ours))
         connection.request("GET", "/")
         answer = connection.getresponse()
         assert (answer.status, answer.headers["peer"]) == (200, str(ratings)), answer.read()

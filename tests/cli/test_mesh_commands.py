@@ -187,10 +187,10 @@ def test_down_returns_when_the_mesh_has_ended(mesh: CommandServer, tmp_path: Pat
         with (mesh.state / up.LOCK).open("wb") as lock:
             up.fcntl.flock(lock, up.fcntl.LOCK_EX)
             held.set()
-            ended.wait(20)
+            ended.wait(60)
 
     threading.Thread(target=hold, daemon=True).start()
-    assert held.wait(20)
+    assert held.wait(60)
     mesh.on_down = ended.set
     assert heddle("local", "down").code == 0
     assert mesh.downs == 1

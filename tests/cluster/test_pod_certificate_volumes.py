@@ -111,8 +111,8 @@ def test_a_pod_has_its_svid_and_its_next_one(cluster: Cluster, own: Place) -> No
     assert roots_in(cluster, namespace, "reviews-1") == 1
     desk_of(own).carry_out(Wish("start", window=1.0), 1)
     restart_kubelet(cluster, namespace, "reviews-1")
-    wait_for(lambda: leaf_in(cluster, namespace, "reviews-1") != first, looks=300)
-    wait_for(lambda: roots_in(cluster, namespace, "reviews-1") == 2, looks=300)
+    wait_for(lambda: leaf_in(cluster, namespace, "reviews-1") != first)
+    wait_for(lambda: roots_in(cluster, namespace, "reviews-1") == 2)
     second = check()
     assert second.public_key() != first.public_key()
     (status,) = cluster.client.get(f"{pods}/reviews-1")["status"]["containerStatuses"]
@@ -132,7 +132,7 @@ def restart_kubelet(cluster: Cluster, namespace: str, pod: str) -> None:
     while processes.exit_code("kubelet") is None:
         time.sleep(0.02)
     cluster.node.start_kubelet(cluster.control_plane)
-    wait_for(lambda: runs(cluster, namespace, pod), looks=600)
+    wait_for(lambda: runs(cluster, namespace, pod))
 
 
 def runs(cluster: Cluster, namespace: str, pod: str) -> bool:

@@ -29,7 +29,7 @@ class Peer:
         self.now, self.closing = 0.0, False
         self.waiting = Waiting(lambda: self.now)
         self.socket, other = socket.socketpair()
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self._reader = self.socket.makefile("rb")
         served = Connection(other, self._answer, self.waiting, lambda: self.closing)  # type: ignore[arg-type]
         self.greenlet = gevent.spawn(served.serve)
@@ -152,7 +152,7 @@ def test_what_is_no_request_is_refused(peer: Peer, request_bytes: bytes, status:
     found, headers, body = peer.read()
     assert (found, headers["connection"]) == (status, "close")
     assert orjson.loads(body)["error"]["message"]
-    sending.join(10)
+    sending.join(60)
     assert sending.successful(), "what was on its way is taken, or the answer would be lost"
     peer.socket.shutdown(socket.SHUT_WR)
     assert peer.ended()
@@ -206,7 +206,7 @@ def test_a_client_that_does_not_read_is_given_up(peer: Peer, monkeypatch: pytest
     sent: list[bool] = []
     peer.answers = [Answer(200, b"x" * (32 << 20), sent=lambda: sent.append(True))]
     peer.socket.sendall(GET + b"\r\n")
-    peer.greenlet.join(10)
+    peer.greenlet.join(60)
     assert isinstance(peer.greenlet.exception, OSError)
     assert sent == [True], "its room is given back"
 

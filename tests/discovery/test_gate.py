@@ -18,7 +18,7 @@ def test_an_answer_waits_until_another_has_gone() -> None:
     assert small.ready()
     assert not large.ready()
     leave()
-    large.get(timeout=20)
+    large.get(timeout=60)
     assert gate.under_way == 81
 
 
@@ -31,4 +31,4 @@ def test_the_largest_goes_when_it_is_alone() -> None:
 def test_who_never_reads_holds_up_nobody_for_ever() -> None:
     gate = Gate(100, 0.02, time.monotonic)
     gate.enter(100)
-    gevent.spawn(gate.enter, 100).get(timeout=20)
+    gevent.spawn(gate.enter, 100).get(timeout=60)

@@ -153,7 +153,7 @@ def test_without_a_certificate_of_the_mesh_there_is_no_connection(
     discovery: DiscoveryProcess, authority: Authority | None
 ) -> None:
     context = discovery.client_context(authority, ROLE.format("default", "a"))
-    connection = HTTPSConnection("127.0.0.1", discovery.port, context=context, timeout=20)
+    connection = HTTPSConnection("127.0.0.1", discovery.port, context=context, timeout=60)
     with pytest.raises(OSError):  # noqa: PT011  # which one depends on when OpenSSL sees the alert
         exchange(connection, "GET", "/v1/status")
 

@@ -73,7 +73,7 @@ def test_a_held_poll_is_answered_with_the_news(world: World) -> None:
     gevent.sleep(0.01)
     assert not waiting.ready()
     world.desk.take(BOTH)
-    told = waiting.get(timeout=20)
+    told = waiting.get(timeout=60)
     assert (told["sequence"], told["roots"]) == (2, ["A\n", "B\n"])
     assert world.ask(TrustReport(1), hold=0)["sequence"] == 2  # the answer was lost: it is told again
 

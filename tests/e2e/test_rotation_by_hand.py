@@ -41,7 +41,7 @@ def test_a_root_of_ones_own_comes_without_a_failed_request(bookinfo: LocalMesh, 
     with load(bookinfo) as stream:
         imported = script(bookinfo, "import-root", str(tmp_path), "-y", "--window", "10m")
         assert imported.returncode == 0, imported.stderr
-        wait_for(lambda: state(bookinfo)["phase"] == "renew", looks=200)
+        wait_for(lambda: state(bookinfo)["phase"] == "renew")
 
         # Of ten minutes, a few seconds: hardly anybody has renewed.
         early = script(bookinfo, "check-trust")
@@ -51,7 +51,7 @@ def test_a_root_of_ones_own_comes_without_a_failed_request(bookinfo: LocalMesh, 
 
         bookinfo.run("rotate", "pause")
         bookinfo.run("rotate", "finish", "-y")
-        wait_for(lambda: state(bookinfo)["leaves"]["old"] == 0, looks=200)
+        wait_for(lambda: state(bookinfo)["leaves"]["old"] == 0)
         late = script(bookinfo, "check-trust")
         assert late.returncode == 0, late.stdout + late.stderr
         assert state(bookinfo)["phase"] == "renew"

@@ -53,7 +53,7 @@ class Followed:
         self.source.stop()
 
     def next(self) -> Event:
-        return self.events.get(timeout=20)
+        return self.events.get(timeout=60)
 
 
 def names(event: Event) -> list[str]:
@@ -178,10 +178,10 @@ def test_a_failing_consumer_does_not_end_the_watch(api: ApiServer) -> None:
     source = Source([THINGS], connect(api.address), random=lambda: 0.0)
     source.start(consumer)
     try:
-        assert isinstance(seen.get(timeout=20), Listed)
+        assert isinstance(seen.get(timeout=60), Listed)
         api.events.put({"type": "ADDED", "object": thing("a", 2)})
-        assert isinstance(seen.get(timeout=20), Changed)
-        assert isinstance(seen.get(timeout=20), Listed)
+        assert isinstance(seen.get(timeout=60), Changed)
+        assert isinstance(seen.get(timeout=60), Listed)
     finally:
         source.stop()
 

@@ -27,7 +27,7 @@ class Server:
 
     def write(self, item: str) -> None:
         self.asked += 1
-        assert self.held.wait(20)
+        assert self.held.wait(60)
         if self.errors:
             raise self.errors.pop(0)
         self.written.append(item)

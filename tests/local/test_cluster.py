@@ -76,7 +76,7 @@ class World:
             self.controllers.look()
             for thread in threading.enumerate():
                 if thread.name.startswith("end-") and not self.runner.hold:
-                    thread.join(5)
+                    thread.join(60)
             if self.store.version == version:
                 return
         pytest.fail("the controllers do not come to rest")

@@ -25,7 +25,7 @@ def server() -> Iterator[CommandServer]:
 
 
 def ask(server: CommandServer, method: str, path: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection = http.client.HTTPConnection("localhost", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(server.state / "engine.sock"))
     connection.request(method, path)

@@ -94,11 +94,11 @@ def test_udp_and_tcp_answer_and_a_large_answer_is_asked_again_by_tcp() -> None:
         try:
             small = dns.message.make_query("web.shop.svc.cluster.local", "A")
             large = dns.message.make_query("many.shop.svc.cluster.local", "A")
-            first = await dns.asyncquery.udp(small, "127.0.0.1", port=15353, timeout=5)
+            first = await dns.asyncquery.udp(small, "127.0.0.1", port=15353, timeout=60)
             assert first.answer[0].to_rdataset()[0].to_text() == "10.96.0.7"
-            cut = await dns.asyncquery.udp(large, "127.0.0.1", port=15353, timeout=5)
+            cut = await dns.asyncquery.udp(large, "127.0.0.1", port=15353, timeout=60)
             assert cut.flags & dns.flags.TC
-            whole = await dns.asyncquery.tcp(large, "127.0.0.1", port=15353, timeout=5)
+            whole = await dns.asyncquery.tcp(large, "127.0.0.1", port=15353, timeout=60)
             assert len(whole.answer[0]) == 200
         finally:
             await server.close()

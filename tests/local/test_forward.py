@@ -66,7 +66,7 @@ class World:
         return self.target
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def ask(self, content: bytes) -> bytes:
         with self.connect() as client:
@@ -153,7 +153,7 @@ def test_a_client_that_goes_ends_the_inner_connection(world: World, target: Serv
     assert client.recv(5) == b"hello"
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of an end
     client.close()
-    assert ended.wait(20)
+    assert ended.wait(60)
 
 
 def test_without_a_gateway_connections_end_and_later_ones_pass(world: World, target: Serve) -> None:

@@ -102,7 +102,7 @@ def follow(operator: Operator, files: list[Path]) -> tuple[Changes, str]:
 
     changes = Changes(operator, say)  # type: ignore[arg-type]
     changes.note({"VirtualService": 7, "Deployment": 9}, files)
-    assert came.wait(20)
+    assert came.wait(60)
     return changes, said[0]
 
 

@@ -164,7 +164,7 @@ def test_grpc_against_a_real_server(service: str, ok: bool) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        probe = Probe("livenessProbe", "grpc", {"service": service}, port, timeout=5)
+        probe = Probe("livenessProbe", "grpc", {"service": service}, port, timeout=60)
         assert asyncio.run(attempt(probe, "127.0.0.1", never)).ok == ok
     finally:
         server.stop(None)

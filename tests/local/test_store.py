@@ -67,7 +67,7 @@ def test_watch_wakes_on_a_write_by_another_thread(store: Store) -> None:
     seen: list[str] = []
 
     def read() -> None:
-        for event in store.watch(frozenset(("ConfigMap",)), 0, timeout=5):
+        for event in store.watch(frozenset(("ConfigMap",)), 0, timeout=60):
             seen.append(event.object["metadata"]["name"])
             if len(seen) == 2:
                 return
@@ -76,7 +76,7 @@ def test_watch_wakes_on_a_write_by_another_thread(store: Store) -> None:
     reader.start()
     store.put(config("a"))
     store.put(config("b"))
-    reader.join(5)
+    reader.join(60)
     assert seen == ["a", "b"]
 
 

@@ -137,7 +137,7 @@ def test_udp_and_so_dns_is_left_alone(network: Network) -> None:
     def bind() -> socket.socket:
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind((OUTSIDE, 53))
-        server.settimeout(5)
+        server.settimeout(60)
         return server
 
     def send() -> None:

@@ -166,7 +166,7 @@ def test_a_taken_port_is_named(start: Start, pod: Namespace) -> None:
 def test_what_it_tells_and_what_it_is_told(start: Start, pod: Namespace) -> None:
     gate = start(InterceptionSpec(exclude_inbound_ports=(22,)), seconds=2)
     gate.await_line("waiting")
-    agent = pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=10))
+    agent = pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=60))
     with agent, agent.makefile("rb") as lines:
         claim = json.loads(lines.readline())
         agent.sendall(b'{"error": "the kernel lacks xt_owner"}\n')
@@ -180,10 +180,10 @@ def test_it_is_not_talked_into_anything(start: Start, pod: Namespace) -> None:
     gate = start(seconds=3)
     gate.await_line("waiting")
     for said in (b'{"written": true}\n', b"\xff\xfe\n", b"[" * 70_000, b"", b'{"error": 5}\n', b"\n" * 10):
-        with pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=10)) as agent:
+        with pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=60)) as agent:
             agent.sendall(said)
             agent.recv(1)
-    idle = [pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=10)) for _ in range(20)]
+    idle = [pod.inside(lambda: socket.create_connection(("127.0.0.1", 15002), timeout=60)) for _ in range(20)]
     assert gate.result() == 1
     assert "Traceback" not in gate.log
     for each in idle:

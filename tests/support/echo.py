@@ -60,4 +60,4 @@ class EchoApp:
         self._woken.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(60)

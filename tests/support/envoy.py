@@ -109,7 +109,7 @@ def validate(bootstrap: Json, directory: Path) -> str:
     path = directory / "bootstrap.json"
     path.write_text(json.dumps(bootstrap))
     command = [str(binary()), "--mode", "validate", "-c", str(path), "--concurrency", "1", "-l", "warning"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stderr
 
@@ -170,7 +170,7 @@ class RunningEnvoy:
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method)
 
         def ask() -> str:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return str(answer.read().decode())
 
         return str(self._inside(ask))

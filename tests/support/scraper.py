@@ -56,7 +56,7 @@ def answers(queries: dict[str, str]) -> dict[str, Any]:
 def answer(query: str) -> list[Any]:
     url = f"http://{ADDRESS}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             result: list[Any] = json.load(response)["data"]["result"]
             return result
     except (OSError, urllib.error.URLError):

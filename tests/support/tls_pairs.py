@@ -72,7 +72,7 @@ class TlsPairs:
         return {name for name in self._ways if self._echo(name)}
 
     def _echo(self, name: str) -> bytes:
-        with socket.create_connection(("127.0.0.1", self._ways[name]), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self._ways[name]), timeout=60) as connection:
             connection.sendall(b"?")
             try:
                 return connection.recv(1)

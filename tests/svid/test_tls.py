@@ -59,7 +59,7 @@ def handshake(
     results: list[ssl.SSLSocket | Exception] = [RuntimeError(), RuntimeError()]
 
     def run(at: int, context: ssl.SSLContext, sock: socket.socket, server_side: bool) -> None:
-        sock.settimeout(10)
+        sock.settimeout(60)
         try:
             secure = context.wrap_socket(sock, server_side=server_side)
             secure.sendall(b"x")

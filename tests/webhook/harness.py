@@ -288,7 +288,7 @@ class WebhookProcess:
     def health(self, path: str) -> tuple[int, str]:
         """Status and text from the plain port; 0 when there is none yet."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

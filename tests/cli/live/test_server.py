@@ -28,7 +28,7 @@ def server() -> Iterator[Server]:
 
 
 def ask(server: Server, path: str, method: str = "GET", host: str = "") -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
     connection.request(method, path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
     content = answer.read()
@@ -88,7 +88,7 @@ def test_other_names_of_this_machine_are_refused(server: Server) -> None:
     ["nonsense", "GET / HTTP/9.9", "GET " + "/" * 70_000 + " HTTP/1.1", "GET / HTTP/1.1\r\nHost: a\r\nHost: b"],
 )
 def test_what_is_no_request_is_refused_and_the_server_goes_on(server: Server, request_line: str) -> None:
-    with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+    with socket.create_connection(server.server_address[:2], timeout=60) as connection:
         connection.sendall(f"{request_line}\r\n\r\n".encode())
         connection.shutdown(socket.SHUT_WR)
         assert b"200 OK" not in connection.recv(65536)
@@ -97,7 +97,7 @@ def test_what_is_no_request_is_refused_and_the_server_goes_on(server: Server, re
 
 def test_who_goes_away_before_the_answer_is_no_trouble(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(5):
-        with socket.create_connection(server.server_address[:2], timeout=20) as connection:
+        with socket.create_connection(server.server_address[:2], timeout=60) as connection:
             connection.sendall(
                 f"GET /dashboard.js HTTP/1.1\r\nHost: localhost:{server.server_address[1]}\r\n\r\n".encode()
             )

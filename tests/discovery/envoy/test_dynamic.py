@@ -102,7 +102,7 @@ def control() -> Iterator[tuple[Control, int]]:
     state.close()
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 def _bootstrap(port: int) -> dict[str, Any]:

@@ -136,9 +136,9 @@ def test_federation_begins_and_ends_in_a_running_envoy(tmp_path: Path) -> None:
     with TlsPairs(pairs, tmp_path, secrets(FEDERATED)[:1]) as envoys:
         assert "partner" not in envoys.speaks()
         put(FEDERATED)
-        wait_for(lambda: envoys.speaks() == TRUSTED, looks=200)
+        wait_for(lambda: envoys.speaks() == TRUSTED)
         put(alone)
-        wait_for(lambda: "partner" not in envoys.speaks(), looks=200)
+        wait_for(lambda: "partner" not in envoys.speaks())
 
 
 CHAIN = Chain()
@@ -172,7 +172,7 @@ def test_lists_hold_while_others_are_federated(tmp_path: Path, side: str) -> Non
     with TlsPairs(pairs, tmp_path, own) as envoys:
         assert envoys.speaks() == {"own", "revoked", "partner"}
         watched.put(federated_validation_secret(ROOTCA, roots, {"cluster.local": [listed]}))
-        wait_for(lambda: envoys.speaks() == {"own", "partner"}, looks=200)
+        wait_for(lambda: envoys.speaks() == {"own", "partner"})
         assert envoys.speaks() == {"own", "partner"}
         watched.put(federated_validation_secret(ROOTCA, roots, {"cluster.local": [none]}))
-        wait_for(lambda: envoys.speaks() == {"own", "revoked", "partner"}, looks=200)
+        wait_for(lambda: envoys.speaks() == {"own", "revoked", "partner"})
