@@ -3,8 +3,8 @@
 Tests of one lane share what is made once a run, or must not be at work at the same time. All that use the cluster are a
 lane, and all that use a local mesh: which they are follows from the fixtures that they use. Files that look at this
 machine's own interfaces, mounts and rules, or change them, say that they are of the lane `machine`. Every other file is
-a lane of its own. First come the meshes, beside what needs API servers, then the cluster, beside what needs least: its
-tests of traffic without a single failure, which come last in it, take half of two processors.
+a lane of its own. The longest come first: the cluster's tests of traffic without a single failure, last in their lane,
+take half of two processors, and what runs beside them gets the rest.
 
 What a lane shares ends with it: a mesh that nobody asks any more still takes its part of the processors.
 
@@ -30,15 +30,16 @@ from tests.cluster.fixtures import EXISTING
 
 # Of the fixtures that are there once a process: the lane of the files that use one. Others, of which each process may
 # well have one of its own, as an API server is there in seconds, say nothing about lanes.
-LANES_OF_FIXTURES = {"cluster": "cluster", "world": "meshes", "bookinfo": "meshes"}
+LANES_OF_FIXTURES = {"cluster": "cluster", "world": "meshes", "bookinfo": "meshes", "install_server": "installs"}
 
 # Lanes, files or folders, in the order in which they start, and files in the order in which they come in their lane;
 # what is not here comes after these.
 FIRST = (
     "meshes",
+    "cluster",
+    "installs",
     "tests/cluster",
     "tests/install",
-    "cluster",
     "machine",
     "tests/local",
     "tests/ca",
@@ -50,6 +51,7 @@ LAST_IN_LANE = ("tests/e2e/", "tests/cluster/test_bookinfo.py")
 # What only computes, or may wait for the processor as long as it takes: for the process at leisure, first the longest.
 AT_LEISURE = (
     "tests/fuzz",
+    "tests/test_types.py",
     "tests/discovery/envoy",
     "tests/discovery/plan",
     "tests/discovery/explain",

@@ -1,4 +1,4 @@
-"""Where the commands look for a cluster's control plane. At a real API server: tests/cluster/test_install.py."""
+"""Where the commands look for a cluster's control plane. At a real API server: tests/cluster/install."""
 
 from __future__ import annotations
 

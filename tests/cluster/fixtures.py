@@ -62,6 +62,7 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
     "api_server": prepare_api_server,
     "own_api_server": prepare_api_server,
     "module_api_server": prepare_api_server,
+    "install_server": prepare_api_server,
     "cluster": clusters.requirements,
     "cluster_is_ours": refuse_existing,
     "go_spiffe": lambda: builds.built(builds.SPIFFE),
@@ -75,6 +76,7 @@ PREPARATIONS: dict[str, Callable[[], object]] = {
 HERE = (
     "own_api_server",
     "module_api_server",
+    "install_server",
     "cluster_is_ours",
     "go_spiffe",
     "go_federation",
@@ -175,6 +177,13 @@ def module_api_server() -> Iterator[ApiServer]:
 @pytest.fixture
 def own_api_server() -> Iterator[ApiServer]:
     """One for a single test, which may kill what it likes in it."""
+    with api_servers.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def install_server() -> Iterator[ApiServer]:
+    """One for all tests of what `heddle install` does to an API server."""
     with api_servers.running() as started:
         yield started
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from install.inventory import Inventory, read_inventories
 from kube.client import Client
-from mesh.errors import NotFound
+from mesh.errors import Conflict, HeddleError, NotFound
 from tests.cli.run import Done
 from tests.cli.run import heddle as command
 from tests.cluster import builds, missing
@@ -63,3 +65,21 @@ def _version(client: Client, path: str) -> str:
     """Of what its status does not change."""
     found = find(client, path)
     return str(found["metadata"].get("generation", found["metadata"]["resourceVersion"])) if found else ""
+
+
+def gone(client: Client, path: str) -> None:
+    """Conflict while it is still there."""
+    if find(client, path):
+        raise Conflict(f"{path} is still there")
+
+
+def eventually(attempt: Callable[[], Any]) -> Any:
+    """What it returns, as soon as it does: definitions and service accounts take a moment."""
+    ends = time.monotonic() + 120
+    while True:
+        try:
+            return attempt()
+        except HeddleError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.1)

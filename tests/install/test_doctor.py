@@ -1,4 +1,4 @@
-"""What `heddle doctor` makes of facts; with a real API server in tests/cluster/test_install.py."""
+"""What `heddle doctor` makes of facts; with a real API server in tests/cluster/install."""
 
 from __future__ import annotations
 
