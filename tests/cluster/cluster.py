@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kube.client import connect
-from tests.cluster import builds, images, missing, node
+from tests.cluster import builds, images, missing, namespaces, node
 from tests.cluster.api_server import ApiServer
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.node import Node
@@ -84,6 +84,7 @@ def running(archives: Sequence[Path] | None = None) -> Iterator[Cluster]:
         one.keep_images()
         control_plane.wait_working()
         one.start(control_plane, connect(kubeconfig=str(control_plane.kubeconfig)))
-        yield Cluster(control_plane.kubeconfig, control_plane, one)
+        with namespaces.processor_of(processes.state.name):
+            yield Cluster(control_plane.kubeconfig, control_plane, one)
     finally:
         processes.close()
