@@ -16,7 +16,10 @@ from tests.cluster.installing import eventually, find, gone, uninstall
 
 @pytest.fixture
 def api(install_server: ApiServer) -> Iterator[ApiServer]:
-    """With no installation on it, before and after; definitions and namespace may be there."""
+    """With no installation on it, before and after; definitions and namespace may be there.
+
+    Definitions are half of what an API server does for an installation: tests that are about something else skip them.
+    """
     yield install_server
     for owned in read_inventories(install_server.client):
         uninstall(install_server, f"--revision={owned.revision}")

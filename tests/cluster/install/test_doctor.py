@@ -13,7 +13,7 @@ from tests.cluster.installing import eventually, heddle, install
 
 def test_doctor_says_whom_a_webhook_blocks_and_the_way_out(api: ApiServer) -> None:
     assert "no installation" in heddle(api, "doctor").out
-    install(api)
+    install(api, "--skip-crds")
     with api.namespace({"istio-injection": "enabled"}) as namespace:
         path = f"/api/v1/namespaces/{namespace}"
         eventually(lambda: api.client.get(f"{path}/serviceaccounts/default"))

@@ -26,7 +26,7 @@ from tests.cluster.installing import find, heddle, install, inventory, uninstall
 
 def test_of_two_at_once_the_second_says_who_holds_it(api: ApiServer) -> None:
     """And nothing else: that the first has not finished is no news."""
-    install(api)
+    install(api, "--skip-crds")
     write_inventory(api.client, replace(inventory(api.client), state=BEGUN))
     with Lock(api.client, HOME, "ada on build-1", lambda: datetime.now(UTC)):
         ran = heddle(api, "install", "-y", "--no-wait", "--profile=minimal")
@@ -37,20 +37,20 @@ def test_of_two_at_once_the_second_says_who_holds_it(api: ApiServer) -> None:
     assert ran.err.count("\n") == 1
     assert "wait until it is done, then try again; if it died, its lock is free in" in ran.err
     assert said in removing.err
-    ran = install(api)
+    ran = install(api, "--skip-crds")
     assert "was begun and not finished; it is completed now" in ran.err
 
 
 def test_the_lock_of_one_that_died_is_free_after_a_minute(api: ApiServer) -> None:
-    install(api)
+    install(api, "--skip-crds")
     past = datetime.now(UTC) - timedelta(seconds=locks.LASTS_SECONDS + 5)
     Lock(api.client, HOME, "the dead", lambda: past).__enter__()
-    install(api)
+    install(api, "--skip-crds")
     assert find(api.client, LEASE.path(HOME, locks.NAME)) is None
 
 
 def test_a_lock_that_was_taken_over_is_lost(api: ApiServer) -> None:
-    install(api)
+    install(api, "--skip-crds")
     now = [datetime.now(UTC) - timedelta(minutes=5)]
     slow = Lock(api.client, HOME, "the slow", lambda: now[0]).__enter__()
     with Lock(api.client, HOME, "the quick", lambda: datetime.now(UTC)):

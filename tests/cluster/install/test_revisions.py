@@ -28,8 +28,8 @@ def test_revisions_stand_beside_each_other(api: ApiServer) -> None:
 
 
 def test_tags_point_at_revisions_and_go_with_them(api: ApiServer) -> None:
-    install(api)
-    install(api, "--revision=canary")
+    install(api, "--skip-crds")
+    install(api, "--skip-crds", "--revision=canary")
     assert heddle(api, "tag", "set", "prod", "--revision=canary").code == 0
     tag = api.client.get(MUTATING.path("", "heddle-revision-tag-prod"))
     assert tag["metadata"]["labels"]["istio.io/rev"] == "canary"
@@ -43,22 +43,22 @@ def test_tags_point_at_revisions_and_go_with_them(api: ApiServer) -> None:
     assert heddle(api, "tag", "set", "prod", "--revision=canary", "--overwrite").code == 0
     assert "there is no revision other" in heddle(api, "tag", "set", "prod", "--revision=other").err
     assert "there is a revision canary" in heddle(api, "tag", "set", "canary", "--revision=default").err
-    uninstall(api, "--revision=canary")
+    uninstall(api, "--skip-crds", "--revision=canary")
     assert find(api.client, MUTATING.path("", "heddle-revision-tag-prod")) is None
 
 
 def test_upgrade_keeps_what_was_asked_for(api: ApiServer) -> None:
     assert "revision default is not installed" in heddle(api, "upgrade", "-y").err
-    install(api, "--set", "components.pilot.k8s.replicaCount=3")
+    install(api, "--skip-crds", "--set", "components.pilot.k8s.replicaCount=3")
     write_inventory(api.client, replace(inventory(api.client), version="0.0.9"))
-    ran = heddle(api, "upgrade", "-y", "--timeout=1")
+    ran = heddle(api, "upgrade", "-y", "--skip-crds", "--timeout=1")
     assert "not ready after 1 s" in ran.err, "no pods run here"
     deployment = api.client.get(f"/apis/apps/v1/namespaces/{HOME}/deployments/heddle-ca")
     assert deployment["spec"]["replicas"] == 3
 
 
 def test_an_upgrade_over_two_minor_versions_is_refused(api: ApiServer) -> None:
-    install(api)
+    install(api, "--skip-crds")
     write_inventory(api.client, replace(inventory(api.client), version="0.3.0"))
     ran = heddle(api, "upgrade", "-y")
     assert ran.code == 1
