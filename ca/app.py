@@ -19,7 +19,7 @@ from ca.issue import Issuance, issued_json, rfc3339
 from ca.ledger import Ledger, Record
 from ca.limits import Limits
 from ca.metrics import Metrics
-from ca.orders import CHALLENGE, MAX_BODY, PATH, Orders
+from ca.orders import CHALLENGE, MAX_BODY, PATH, Asked, Orders
 from ca.policy import component_of, may_read_ledger
 from ca.revocation_api import add_revocations
 from ca.revoking import Revoking
@@ -76,9 +76,11 @@ def create_app(deps: Deps) -> Flask:
     @app.post(PATH)
     def issue() -> Response:
         read, address = partial(read_json, MAX_BODY), request.remote_addr or ""
-        issued = orders.place(read, _credentials(), address, deps.callers.authenticate)
-        assert issued is not None  # `authenticate` always knows
-        return json_response(issued_json(issued), 201)
+        (outcome,) = orders.place([Asked(read, _credentials(), address)], deps.callers.authenticate)
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None  # `authenticate` always knows
+        return json_response(issued_json(outcome), 201)
 
     @app.get(PATH)
     def ledger() -> Response:

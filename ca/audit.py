@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,16 +76,24 @@ class AuditLog:
 
     def write(self, event: str, **fields: Any) -> Anchor:
         """Append one line; what it is in the chain. Unavailable when it cannot be written."""
+        return self.write_all(event, [fields])
+
+    def write_all(self, event: str, each: Iterable[Mapping[str, Any]]) -> Anchor:
+        """Append a line with each of these fields, all of them or none; what the last is in the chain. As `write`."""
         with self._lock:
-            line, end = line_of(self._end, _moment(self._now()), event, fields)
+            end, at, lines = self._end, _moment(self._now()), []
+            for fields in each:
+                line, end = line_of(end, at, event, fields)
+                lines.append(line)
             try:
                 if self._path is not None:
-                    self._append(self._path, line)
+                    self._append(self._path, b"".join(lines))
+                self._end = end
                 if self._echo:
-                    os.write(sys.stdout.fileno(), line)
+                    for piece in _pieces(lines):
+                        os.write(sys.stdout.fileno(), piece)
             except OSError as error:
                 raise Unavailable(f"the audit log cannot be written, so nothing is signed: {error.strerror}") from error
-            self._end = end
             return end
 
     def close(self) -> None:
@@ -93,11 +102,11 @@ class AuditLog:
                 os.close(self._file)
                 self._file = -1
 
-    def _append(self, path: Path, line: bytes) -> None:
-        if self._size and self._size + len(line) > self._most_bytes:
+    def _append(self, path: Path, lines: bytes) -> None:
+        if self._size and self._size + len(lines) > self._most_bytes:
             self._rotate(path)
-        written = os.write(self._file, line)
-        if written != len(line):  # the disk is full: half a line must not stay
+        written = os.write(self._file, lines)
+        if written != len(lines):  # the disk is full: half a line must not stay
             os.ftruncate(self._file, self._size)
             raise OSError(28, os.strerror(28))
         self._size += written
@@ -154,6 +163,18 @@ def lines_of(files: list[Path]) -> Iterator[tuple[str, bytes]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield f"{path.name}:{number}", line.removesuffix(b"\n")
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines put together as far as a pipe takes them in one piece, so that none is torn by what others write."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    if piece:
+        yield piece
 
 
 def _descriptor(path: Path) -> int:

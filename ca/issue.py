@@ -5,17 +5,17 @@ from __future__ import annotations
 import binascii
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ca.authority import Authority
+from ca.authority import Authority, SigningIssuer
 from ca.ledger import Ledger, Record
 from ca.policy import Caller, authorize, check_key
 from ca.request import SignableKey
 from ca.serials import RANDOM_BYTES, leaf_serial
 from ca.settings import CaSettings
-from ca.sign import prepare, sign
+from ca.sign import Prepared, prepare, sign
 from ca.trust import bundle_json
 from mesh.errors import Revoked
 from svid.material import TrustBundle
@@ -34,6 +34,23 @@ class Issued:
     serial: str
     not_before: int
     not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A leaf that may be signed, once its record is written."""
+
+    caller: Caller
+    signing: SigningIssuer
+    prepared: Prepared
+    record: Record
+
+    def issued(self, leaf: bytes, bundle: TrustBundle) -> Issued:
+        """With the leaf (DER)."""
+        record = self.record
+        return Issued(
+            pem(leaf), self.signing.pem, bundle, self.caller, record.serial, record.not_before, record.not_after
+        )
 
 
 class Issuance:
@@ -56,6 +73,13 @@ class Issuance:
 
     def issue(self, caller: Caller, key: SignableKey, requested_ttl: int | None) -> Issued:
         """Raises Forbidden by policy, Unavailable when it cannot be recorded: then nothing has been signed."""
+        (done,) = self.finish([self.begin(caller, key, requested_ttl)])
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    def begin(self, caller: Caller, key: SignableKey, requested_ttl: int | None) -> Begun:
+        """What will be signed, and nothing has been written or signed. Raises as `issue`."""
         check_key(key, self._settings)
         now = self._now()
         refusal = self._authority.revocations.refusal(
@@ -70,9 +94,8 @@ class Issuance:
         grant = authorize(caller, requested_ttl, self._settings, signing.issuer, now)
         number = leaf_serial(caller.pod_uid, secrets.token_bytes(RANDOM_BYTES))
         prepared = prepare(signing.issuer, grant, key, number)
-        serial = f"{number:x}"
         record = Record(
-            serial=serial,
+            serial=f"{number:x}",
             identity=str(grant.identity),
             caller=caller.kind,
             pod_namespace=caller.pod_namespace,
@@ -88,16 +111,33 @@ class Issuance:
             not_after=grant.not_after,
             proof=caller.proof,
         )
-        self._ledger.record(record)
-        try:
-            leaf = sign(signing.key, prepared)
-        except BaseException:
-            self._ledger.mark(serial, issued=False)
-            raise
-        self._ledger.mark(serial, issued=True)
-        self._on_issued(record)
+        return Begun(caller, signing, prepared, record)
+
+    def finish(self, begun: Sequence[Begun]) -> list[Issued | Exception]:
+        """Record all of them, then sign each: in this order, the certificate or why it could not be signed.
+
+        Raises Unavailable when they cannot be recorded: then nothing has been signed.
+        """
+        self._ledger.record(*[each.record for each in begun])
+        signed = [(each, _signature(each)) for each in begun]
+        good = [each.record for each, leaf in signed if isinstance(leaf, bytes)]
+        if len(good) < len(begun):
+            failed = (each.record.serial for each, leaf in signed if not isinstance(leaf, bytes))
+            self._ledger.mark(*failed, issued=False)
+        if good:
+            self._ledger.mark(*[record.serial for record in good], issued=True)
+        for record in good:
+            self._on_issued(record)
         bundle = self._authority.bundle
-        return Issued(pem(leaf), signing.pem, bundle, caller, serial, grant.not_before, grant.not_after)
+        return [each.issued(leaf, bundle) if isinstance(leaf, bytes) else leaf for each, leaf in signed]
+
+
+def _signature(begun: Begun) -> bytes | Exception:
+    """The leaf (DER)."""
+    try:
+        return sign(begun.signing.key, begun.prepared)
+    except Exception as error:  # a key that is elsewhere may fail in any way; the others go on
+        return error
 
 
 def issued_json(issued: Issued) -> dict[str, object]:

@@ -78,6 +78,7 @@ class Record:
 _COLUMNS = ", ".join(Record.__slots__)
 _values = attrgetter(*Record.__slots__)
 _INSERT = f"INSERT INTO certificates ({_COLUMNS}) VALUES ({', '.join('?' * len(Record.__slots__))})"  # noqa: S608
+_MARK = "UPDATE certificates SET state = ? WHERE serial = ?"
 _NOTE = "UPDATE audit_end SET line = ?, hash = ? WHERE line < ?"  # threads may come in another order than their lines
 
 
@@ -101,28 +102,22 @@ class Ledger:
             for column, kind in _ADDED.items():
                 if column not in there:
                     self._connection.execute(f"ALTER TABLE certificates ADD COLUMN {column} {kind}")
+        self._transaction = _Transaction(self._connection)
 
     def begin(self, **fields: object) -> None:
         """Write the start of this process into the audit log, and what is missing at its end."""
         if self._audit is not None:
             self._note(self._audit.begin(self.audit_end, **fields))
 
-    def record(self, record: Record) -> None:
-        """Write down what is about to be signed. A serial that is there already is an error (Unavailable)."""
-        values = _values(record)
-        end = self._audit.write("issue", **_line(record)) if self._audit is not None else None
-        with self._lock, _explained:
-            if end is None:
-                self._connection.execute(_INSERT, values)
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.execute(_INSERT, values)
+    def record(self, *records: Record) -> None:
+        """Write down what is about to be signed, all or nothing: together costs little more than one (docs/adr/0246).
+
+        A serial that is there already is an error (Unavailable)."""
+        end = self._audit.write_all("issue", map(_line, records)) if self._audit is not None else None
+        with self._lock, _explained, self._transaction:
+            self._connection.executemany(_INSERT, map(_values, records))
+            if end is not None:
                 self._connection.execute(_NOTE, (end.number, end.hash, end.number))
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
 
     def audit(self, event: str, **fields: object) -> None:
         """Write something else than an issuance into the audit log. Unavailable when it cannot be written."""
@@ -140,14 +135,14 @@ class Ledger:
         with self._lock, _explained:
             self._connection.execute(_NOTE, (end.number, end.hash, end.number))
 
-    def mark(self, serial: str, *, issued: bool) -> None:
+    def mark(self, *serials: str, issued: bool) -> None:
         """Write down how it went."""
         if not issued:
-            self.audit("failed", serial=serial)
-        with self._lock, _explained:
-            self._connection.execute(
-                "UPDATE certificates SET state = ? WHERE serial = ?", ("issued" if issued else "failed", serial)
-            )
+            for serial in serials:
+                self.audit("failed", serial=serial)
+        state = "issued" if issued else "failed"
+        with self._lock, _explained, self._transaction:
+            self._connection.executemany(_MARK, [(state, serial) for serial in serials])
 
     def list(self, *, valid_at: float | None = None) -> list[Record]:
         """All records, or those not expired at `valid_at`; oldest first."""
@@ -232,8 +227,26 @@ def _make_directory(directory: Path) -> None:
         ) from None
 
 
+class _Transaction:
+    """All that is done within it, or nothing. It has the database for itself from the start (`IMMEDIATE`)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, _error: BaseException | None, _trace: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
 class _Explained:
-    """Turns SQLite's errors into ours. (A class: a generator costs ten times as much, twice for each certificate.)"""
+    """Turns SQLite's errors into ours. (A class: a generator costs ten times as much, twice for each order.)"""
 
     def __enter__(self) -> None: ...
 

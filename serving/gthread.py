@@ -2,9 +2,10 @@
 
 One thread, the poller's, reads all connections and answers what needs nobody else (`Service.at_once`): passing a
 request to another thread and back costs as much as half of the work on it, and Python runs one thread at a time. What
-has to wait for somebody, an API server mostly, is answered by the threads at work, and a few threads at the door shake
-hands. No step waits for the peer (`serving.connection`): in between the connection is at the poller, which bounds how
-long that may take (ADR 0243, 0244).
+came in one look at the connections is answered together. What has to wait for somebody, an API server mostly, is
+answered by the threads at work, and a few threads at the door shake hands. No step waits for the peer
+(`serving.connection`): in between the connection is at the poller, which bounds how long that may take (ADR 0243, 0244,
+0246).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import errno
 import resource
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import takewhile
@@ -37,6 +38,8 @@ LEAST_SECONDS = 1.0
 MOST_HELD = 64 << 20
 """Bytes of requests that are not complete and answers that are not taken, of all connections; and as many of requests
 that wait for a thread."""
+MOST_TOGETHER = 16
+"""Requests that are answered together: the first of them waits for the last."""
 _TIMEOUT = error_answer(408, "timeout", "the request did not arrive in time")
 _FULL = error_answer(503, "busy", "too much is asked at once")
 _FAILED = error_answer(500, "internal", "the service failed; its log says why")
@@ -48,8 +51,9 @@ log = structlog.get_logger("serving")
 class Service(Protocol):
     """What `Running.app` is for this worker. An exception is answered 500."""
 
-    def at_once(self, request: Request) -> Answer | None:
-        """The answer, if it needs neither network nor much time; None, and nothing has been done, if not."""
+    def at_once(self, requests: Sequence[Request]) -> Sequence[Answer | None]:
+        """The answer to each of up to `MOST_TOGETHER` requests, if it needs neither network nor much time; None, and
+        nothing has been done, if not."""
 
     def __call__(self, request: Request) -> Answer:
         """The answer, in a thread that may wait."""
@@ -61,9 +65,9 @@ class InThreads:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
-    def at_once(self, _request: Request) -> Answer | None:
-        """None."""
-        return None
+    def at_once(self, requests: Sequence[Request]) -> Sequence[Answer | None]:
+        """None to each."""
+        return [None] * len(requests)
 
     def __call__(self, request: Request) -> Answer:
         return self._handler(request)
@@ -99,6 +103,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """For gunicorn's setting `worker_class`; the setting `threads` counts those at work.
 
     All but `_work` is called by the poller's thread alone. A connection is in one of the tables, or with a thread.
+
+    A connection whose request is complete waits in `_ready` until all others have been looked at.
     """
 
     largest_body = 0
@@ -110,6 +116,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._kept: dict[Connection, float] = {}  # since when, between two requests
         self._unfinished: dict[Connection, float] = {}  # until when
         self._leaving: dict[Connection, float] = {}  # until when
+        self._ready: dict[Connection, None] = {}
         self._held = self._queued = 0
         super().init_process()
 
@@ -125,6 +132,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         conn = Connection(self.cfg, sock, client, self.largest_body)
         self._silent[conn] = time.monotonic()
         self._watch(conn, Wait.READABLE, self._knock)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """One look at all connections, and the answers to what had come whole.
+
+        Who has sent more ahead than was answered here has its turn after the next look, which then does not wait."""
+        super().wait_for_and_dispatch_events(0.0 if self._ready else timeout)
+        ready, self._ready = list(self._ready), {}
+        for at in range(0, len(ready), MOST_TOGETHER):
+            self._serve(ready[at : at + MOST_TOGETHER])
 
     def murder_pending(self) -> None:
         """End what has taken too long, and what there is no room for.
@@ -169,6 +185,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _read(self, conn: Connection) -> None:
         """There is something to read, which may be a request."""
+        if conn in self._ready:  # one that it has sent already has its turn first
+            return
         try:
             wait = conn.receive()
         except Refused as refused:
@@ -178,31 +196,37 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._close(conn)
         else:
             if wait is None:
-                self._serve(conn)
+                self._get_ready(conn)
             else:
                 self._await(conn, wait, self._read)
 
-    def _serve(self, conn: Connection) -> None:
-        """Answer the next request, at once or by a thread."""
+    def _get_ready(self, conn: Connection) -> None:
         self._forget(conn)
-        request = conn.requests.whole.popleft()
-        conn.last = request.last or not self.alive
-        answer = _answer(self.wsgi.at_once, request)
-        if answer is not None:
-            self._say(conn, request.method, answer)
-        elif self._queued + len(request.body) > MOST_HELD:
-            self._refuse(conn, _FULL)
-        else:
-            self._unwatch(conn)
-            self._queued += len(request.body)
-            working = self.tpool.submit(self._work, conn, request)
-            working.add_done_callback(lambda done: self.method_queue.defer(self._worked, conn, len(request.body), done))
+        self._ready[conn] = None
+
+    def _serve(self, conns: Sequence[Connection]) -> None:
+        """Answer the next request of each, at once or by a thread."""
+        requests = [conn.requests.whole.popleft() for conn in conns]
+        answers = _answers(self.wsgi.at_once, requests)
+        for conn, request, answer in zip(conns, requests, answers, strict=True):
+            conn.last = request.last or not self.alive
+            if answer is not None:
+                self._say(conn, request.method, answer)
+            elif self._queued + len(request.body) > MOST_HELD:
+                self._refuse(conn, _FULL)
+            else:
+                self._entrust(conn, request)
+
+    def _entrust(self, conn: Connection, request: Request) -> None:
+        """Leave it to a thread."""
+        self._unwatch(conn)
+        self._queued += len(request.body)
+        working = self.tpool.submit(self._work, conn, request)
+        working.add_done_callback(lambda done: self.method_queue.defer(self._worked, conn, len(request.body), done))
 
     def _work(self, conn: Connection, request: Request) -> None:
         """In a thread."""
-        answer = _answer(self.wsgi, request)
-        assert answer is not None
-        conn.say(request.method, answer)
+        conn.say(request.method, _answer(self.wsgi, request))
 
     def _worked(self, conn: Connection, size: int, done: Future[None]) -> None:
         """When a thread is done with the connection, and a request with a body of that size."""
@@ -239,7 +263,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         elif conn.last:
             self._leave(conn)
         elif conn.requests.whole:
-            self._serve(conn)
+            self._get_ready(conn)
         elif conn.has_more():
             self._read(conn)
         elif conn.begun:
@@ -322,6 +346,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._silent.pop(conn, None)
         self._kept.pop(conn, None)
         self._unfinished.pop(conn, None)
+        self._ready.pop(conn, None)
         self._count(conn, 0)
 
     def _count(self, conn: Connection, held: int) -> None:
@@ -347,12 +372,22 @@ def _ready(conn: Connection, _sock: Any) -> None:
     conn.then(conn)
 
 
-def _answer(handler: Callable[[Request], Answer | None], request: Request) -> Answer | None:
+def _answer(handler: Handler, request: Request) -> Answer:
     try:
         return handler(request)
     except Exception:
         log.exception("failed", method=request.method, path=request.path)
         return _FAILED
+
+
+def _answers(
+    handler: Callable[[Sequence[Request]], Sequence[Answer | None]], requests: Sequence[Request]
+) -> Sequence[Answer | None]:
+    try:
+        return handler(requests)
+    except Exception:
+        log.exception("failed", requests=[f"{each.method} {each.path}" for each in requests])
+        return [_FAILED] * len(requests)
 
 
 def _first(conns: Mapping[Connection, float]) -> tuple[Connection, float] | None:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ca.audit import AuditLog
+from ca.authority import Authority
 from ca.callers import Callers, Credentials
-from ca.orders import MAX_BODY, PATH, Door
+from ca.issue import Issuance
+from ca.ledger import Ledger
+from ca.limits import Limits
+from ca.metrics import Metrics
+from ca.orders import MAX_BODY, PATH, Door, Orders
 from ca.pods import STALE, PodWatch
+from ca.request import SignableKey, parse_request
 from ca.serials import RANDOM_BYTES, leaf_serial
-from ca.settings import CaSettings
+from ca.settings import CaSettings, Rate
+from ca.store import DirectoryStore
 from kube.source import Changed, Listed
 from kube.tokens import KeysVerifier, ReviewVerifier
 from mesh.errors import Forbidden, HeddleError, Unauthenticated
@@ -113,8 +122,67 @@ def test_what_is_no_order_is_left_to_the_others(change: dict[str, str]) -> None:
     other = Answer(200, b"other")
     door = Door(None, None, Ready(), CaSettings(), lambda _: other)  # type: ignore[arg-type]
     request = replace(Request("POST", PATH, (), b"", Peer(None), False), **change)  # type: ignore[arg-type]
-    assert door.at_once(request) is None
+    assert door.at_once([request]) == [None]
     assert door(request) is other
+
+
+def test_orders_that_came_together_are_answered_each_for_itself(
+    place: Place, mint: TokenMint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, refused = CaSettings(), []
+    ledger = Ledger(tmp_path / "ledger", AuditLog(tmp_path, time.time))
+    authority = Authority(DirectoryStore(tmp_path), lambda: b"x" * 32, settings, time.time)
+    metrics = Metrics()
+    orders = Orders(
+        Issuance(authority, ledger, settings, time.time),
+        Limits(Rate(1, 2), Rate(0, 0), Rate(0, 0)),
+        metrics,
+        lambda: place.now,
+        lambda pod, error: refused.append((pod, error.code)),
+    )
+    door = Door(orders, place.callers, authority, settings, nobody_asks)
+    other = replace(POD, name="reviews-2", uid="uid-2")
+    place.pods.take(Changed("Pod", manifest(name=other.name, uid=other.uid), False, 2))
+
+    def odd(text: str) -> SignableKey:
+        if text == "a bug":
+            raise ZeroDivisionError
+        return parse_request(text)
+
+    monkeypatch.setattr("ca.orders.parse_request", odd)
+    good = new_key_request().csr_pem
+    stranger = replace(POD, name="stranger")
+    requests = [
+        order(bearer(mint), good),
+        order(bearer(mint, aud=["other"]), good),
+        order(bearer(mint, stranger), good),
+        order(bearer(mint, other), "a bug"),
+        order(bearer(mint), "no request"),
+        replace(order(bearer(mint), good), target="/v1/bundle"),
+        order(bearer(mint), good),
+        order(bearer(mint, other), new_key_request("P-384").csr_pem),
+    ]
+    answers = door.at_once(requests)
+    assert [each and each.status for each in answers] == [201, 401, None, 500, 400, None, 429, 201]
+    assert refused == [(POD, "invalid")]
+    recorded = {record.serial: (record.pod_name, record.state) for record in ledger.list()}
+    issued = {json.loads(each.body)["serial"]: pod for each, pod in ((answers[0], POD), (answers[7], other)) if each}
+    assert recorded == {serial: (pod.name, "issued") for serial, pod in issued.items()}
+    assert 'heddle_ca_certificates_issued_total{caller="token"} 2.0' in metrics.text().decode()
+    ledger.close()
+    answers = door.at_once([order(bearer(mint, other), new_key_request().csr_pem) for _ in range(2)])
+    assert [each and each.status for each in answers] == [503, 503], "what cannot be recorded is not signed"
+
+
+def order(credentials: Credentials, csr: str) -> Request:
+    headers = (("content-type", "application/json"), ("authorization", credentials.authorization))
+    return Request("POST", PATH, headers, json.dumps({"csr": csr}).encode(), Peer(Nobody()), False)
+
+
+class Nobody:
+    """The other end of a connection, without a certificate."""
+
+    def getpeercert(self, _binary: bool = False) -> None: ...
 
 
 def test_the_service_answers_both_ways_alike(ca: CaProcess, mint: TokenMint, pod: PodRef) -> None:

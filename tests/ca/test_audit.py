@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,6 +88,33 @@ def test_start_on_an_empty_newest_file(tmp_path: Path) -> None:
     assert not judged(tmp_path).problem
 
 
+def test_several_lines_together_are_a_chain_like_any_other(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, lambda: NOW, most_bytes=1000)
+    for first in range(0, 12, 4):
+        end = log.write_all("issue", [{"serial": str(first + n)} for n in range(4)])
+        assert (end, end.number) == (log.end, first + 4)
+    assert judged(tmp_path, log.end) == Verdict(12, 1, log.end)
+    written = [json.loads(line)["serial"] for _, line in lines_of(files_of(tmp_path / audit.NAME))]
+    assert written == [str(n) for n in range(12)]
+    assert len(files_of(tmp_path / audit.NAME)) > 1
+
+
+def test_several_lines_of_which_only_some_can_be_written_leave_none(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, lambda: NOW)
+    before = log.write("issue", serial="0")
+    size, limits = (tmp_path / audit.NAME).stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + size * 3 // 2, limits[1]))  # as on a disk that is full then
+    try:
+        with pytest.raises(Unavailable, match="nothing is signed"):
+            log.write_all("issue", [{"serial": str(n)} for n in (1, 2)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.end == before
+    assert (tmp_path / audit.NAME).stat().st_size == size
+    log.write_all("issue", [{"serial": str(n)} for n in (3, 4)])
+    assert judged(tmp_path, log.end) == Verdict(3, 1, log.end)
+
+
 def test_many_threads(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l", log := AuditLog(tmp_path, lambda: NOW, most_bytes=20_000))
     with ThreadPoolExecutor(8) as pool:
@@ -154,6 +183,18 @@ def test_nothing_is_recorded_that_cannot_be_written(tmp_path: Path) -> None:
 def test_echo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = AuditLog(None, lambda: NOW, echo=True)
     log.write("issue", serial="a")
-    log.write("issue", serial="b")
+    log.write_all("issue", [{"serial": "b" * 300}] * 40)
     lines = capfd.readouterr().out.encode().splitlines()
-    assert verify([("", line) for line in lines], log.end).lines == 2
+    assert verify([("", line) for line in lines], log.end).lines == 41
+
+
+def test_no_line_is_torn_in_a_pipe_that_others_write_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe takes so many bytes in one piece (pipe(7)): each piece ends with a line."""
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)  # keeps pieces apart
+    with os.fdopen(writing, "wb", 0) as out, os.fdopen(reading, "rb", 0) as pipe:
+        monkeypatch.setattr(sys, "stdout", out)
+        lines = [{"serial": "x" * size} for size in (9, 3000, 900, 3000, 9)]
+        AuditLog(None, lambda: NOW, echo=True).write_all("issue", lines)
+        pieces = [pipe.read(1 << 16) or b"" for _ in range(3)]
+    assert [piece.count(b"\n") for piece in pieces] == [2, 1, 2]
+    assert all(piece.endswith(b"\n") for piece in pieces)

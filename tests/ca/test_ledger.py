@@ -8,15 +8,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ca.audit import AuditLog
 from ca.authority import Authority
-from ca.issue import Issuance
+from ca.issue import Issuance, Issued
 from ca.ledger import Ledger, Record
 from ca.policy import Caller
 from ca.request import parse_request
 from ca.settings import CaSettings
+from ca.sign import Prepared, sign
 from ca.store import DirectoryStore
 from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
@@ -49,6 +52,17 @@ def test_one_serial_is_one_certificate(ledger: Ledger) -> None:
     ledger.record(RECORD)
     with pytest.raises(Unavailable, match="UNIQUE"):
         ledger.record(RECORD)
+
+
+def test_together_all_are_recorded_or_none(ledger: Ledger) -> None:
+    some = [replace(RECORD, serial=f"s{n}", prepared_at=NOW + n) for n in range(4)]
+    ledger.record(*some[:2])
+    with pytest.raises(Unavailable, match="UNIQUE"):
+        ledger.record(some[2], some[1], some[3])
+    assert ledger.list() == some[:2]
+    ledger.record(*some[2:])
+    ledger.mark("s0", "s3", issued=True)
+    assert [r.state for r in ledger.list()] == ["issued", "prepared", "prepared", "issued"]
 
 
 def test_valid_ones_and_pruning(ledger: Ledger) -> None:
@@ -125,6 +139,40 @@ def test_a_failed_signature_is_recorded_as_failed(tmp_path: Path, monkeypatch: p
     with pytest.raises(RuntimeError):
         issuance(tmp_path, ledger).issue(caller, parse_request(new_key_request().csr_pem), None)
     assert [r.state for r in ledger.list()] == ["failed"]
+
+
+def test_of_several_one_signature_fails_and_the_others_are_issued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(tmp_path, lambda: NOW)
+    ledger, told = Ledger(tmp_path / "l", log), []
+    authority = Authority(DirectoryStore(tmp_path), lambda: b"x" * 32, CaSettings(), lambda: NOW)
+    issuing = Issuance(authority, ledger, CaSettings(), lambda: NOW, told.append)
+    begun = [
+        issuing.begin(
+            Caller("token", Identity("cluster.local", "a", name)), parse_request(new_key_request().csr_pem), None
+        )
+        for name in ("one", "two", "three")
+    ]
+    assert ledger.list() == []
+    assert log.end.number == 0
+
+    def signs(key: Any, prepared: Prepared) -> bytes:
+        assert {r.serial for r in ledger.list()} == {each.record.serial for each in begun}, "all are recorded first"
+        if prepared is begun[1].prepared:
+            raise RuntimeError("the key is gone")
+        return sign(key, prepared)
+
+    monkeypatch.setattr("ca.issue.sign", signs)
+    one, two, three = issuing.finish(begun)
+    assert isinstance(two, RuntimeError)
+    assert [isinstance(done, Issued) and done.caller.identity.service_account for done in (one, three)] == [
+        "one",
+        "three",
+    ]
+    states = {r.serial: r.state for r in ledger.list()}
+    assert [states[each.record.serial] for each in begun] == ["issued", "failed", "issued"]
+    assert told == [begun[0].record, begun[2].record]
 
 
 def test_kill_during_issuance(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import dataclasses
 import random
 import sys
 import time
+from collections.abc import Sequence
 
 import atheris
 
@@ -68,10 +69,14 @@ class _Callers:
 class _Issuance:
     """Signs, and looks at what was signed."""
 
-    def issue(self, caller: Caller, key: SignableKey, ttl: int | None) -> Issued:
+    def begin(self, caller: Caller, key: SignableKey, ttl: int | None) -> SignableKey:
         assert ttl is None or ttl > 0, ttl
         assert caller is CALLER
-        return Issued(pem(_certified(key)), "", TrustBundle("cluster.local", 1, ()), caller, "1", NOW, NOW + 1)
+        return key
+
+    def finish(self, keys: Sequence[SignableKey]) -> list[Issued]:
+        bundle = TrustBundle("cluster.local", 1, ())
+        return [Issued(pem(_certified(key)), "", bundle, CALLER, "1", NOW, NOW + 1) for key in keys]
 
 
 def _app() -> object:

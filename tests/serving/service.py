@@ -9,6 +9,7 @@ import os
 import ssl
 import sys
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,7 +77,10 @@ def create_app() -> Flask:
 class Quick(InThreads):
     """`/quick` is answered by the poller's own thread, and `/quick-broken` fails there."""
 
-    def at_once(self, request: Request) -> Answer | None:
+    def at_once(self, requests: Sequence[Request]) -> Sequence[Answer | None]:
+        return [self._quick(request) for request in requests]
+
+    def _quick(self, request: Request) -> Answer | None:
         if request.path == "/quick":
             return json_answer(200, {"quick": threading.current_thread() is threading.main_thread()})
         if request.path == "/quick-broken":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 
@@ -184,6 +185,19 @@ def test_requests_sent_ahead_are_all_answered(service: Service) -> None:
         sock.sendall(GET * 3)
         data = b""
         while data.count(b'{"hello":""}') < 3:
+            part = sock.recv(65536)
+            assert part
+            data += part
+
+
+def test_requests_sent_ahead_of_an_end_are_all_answered(service: Service) -> None:
+    """Each is answered in a turn of its own, and the end is not looked at before all are."""
+    with service.connect() as sock:
+        sock.sendall(b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        with socket.socket(fileno=os.dup(sock.fileno())) as plain:
+            plain.shutdown(socket.SHUT_WR)  # of the connection: TLS is not asked
+        data = b""
+        while data.count(b'{"quick":true}') < 3:
             part = sock.recv(65536)
             assert part
             data += part
