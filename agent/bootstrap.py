@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mesh import ports
-from mesh.workloads import PEER_METADATA, Workload
+from mesh.workloads import PEER_METADATA, TRACED_AS, Workload
 from mesh.xds import AGENT_CLUSTER, PROMETHEUS_CLUSTER, STATS_TAGS, config_source
 
 MANY = 1_000_000
+EVICTION = "1800s"
+"""Istio's metrics that no request has touched from one such moment to the next are forgotten: peers and values of
+labels that are gone give their memory back. Prometheus takes what comes back for a counter that began again."""
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
@@ -52,6 +55,7 @@ def bootstrap(
         "admin": {"address": _address("127.0.0.1", admin_port)},
         "dynamic_resources": {"cds_config": config_source(), "lds_config": config_source()},
         "stats_config": stats,
+        "stats_eviction_interval": EVICTION,
         "static_resources": {
             "clusters": [
                 {
@@ -74,13 +78,18 @@ def traced_service(workload: Workload) -> str:
 
 
 def environment(workload: Workload, given: Mapping[str, str]) -> dict[str, str]:
-    """Envoy's environment: the one `given` to the agent, and what OpenTelemetry says in it of the source of spans.
+    """Envoy's environment: the one `given` to the agent, with what OpenTelemetry says in it of the source of spans, and
+    what Istio's tags of spans say of the workload (mesh/workloads.py).
 
     Source: https://opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable
     """
     said = f"service.name={traced_service(workload)},k8s.namespace.name={workload.namespace}"
     own = given.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return {**given, "OTEL_RESOURCE_ATTRIBUTES": f"{said},{own}" if own else said}
+    return {
+        **given,
+        **dict(zip(TRACED_AS.values(), (workload.namespace, workload.service, workload.revision), strict=True)),
+        "OTEL_RESOURCE_ATTRIBUTES": f"{said},{own}" if own else said,
+    }
 
 
 def _static_cluster(name: str, address: dict[str, Any]) -> dict[str, Any]:

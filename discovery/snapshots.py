@@ -20,11 +20,10 @@ from kube.source import Changed, Event, Listed, Watched, list_path
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import Kind, parse_with_warnings, watched_by, without_effect
 from mesh.objects import Key, parse_config_map, parse_meta, parse_secret
-from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
+from mesh.settings import SETTINGS_KEY, MeshSettings, mesh_settings, parse_mesh_settings
 from mesh.snapshot import BY_NAME_ALONE, CORE, Snapshot
 
 SETTINGS = "istio"
-SETTINGS_FIELD = "mesh"
 DEFAULT_REVISION = "default"
 
 _SECRET_FIELDS = frozenset({"tls.crt", "cert", "cacert", "ca.crt"})
@@ -176,7 +175,7 @@ class SnapshotBuilder:
     def _read_settings(self, raw: Mapping[str, Any]) -> None:
         where = ("ConfigMap", *self._settings_key)
         try:
-            text = parse_config_map(raw).data.get(SETTINGS_FIELD, "")
+            text = parse_config_map(raw).data.get(SETTINGS_KEY, "")
             settings = parse_mesh_settings(text, self._settings_key.namespace)
         except Exception as error:  # as above: the settings before stay
             self._findings["ConfigMap", self._settings_key] = of_error(
@@ -187,7 +186,7 @@ class SnapshotBuilder:
             "ConfigMap",
             self._settings_key,
             tuple(
-                Finding(*where, f"data.{SETTINGS_FIELD}: {path}", _NOT_ACTED_UPON, severity=Severity.WARNING)
+                Finding(*where, f"data.{SETTINGS_KEY}: {path}", _NOT_ACTED_UPON, severity=Severity.WARNING)
                 for path in settings.ignored_fields()
             ),
         )

@@ -51,6 +51,7 @@ def configuration() -> Raw:
     istio = list(_rules(kind for kind in KINDS if kind.of_istio))
     own = list(_rules(kind for kind in KINDS if kind.group == HEDDLE))
     services = list(_rules(kind for kind in KINDS if (kind.group, kind.kind) == ("", "Service")))
+    maps = list(_rules(kind for kind in KINDS if (kind.group, kind.kind) == ("", "ConfigMap")))
     outside = _namespaces("NotIn", (*SYSTEM_NAMESPACES, CONTROL_NAMESPACE))
     entries = [
         # Istio's kinds, in the namespaces of applications.
@@ -63,6 +64,9 @@ def configuration() -> Raw:
         _entry("own.validation.heddle.dev", own, {}, {}) | {"matchConditions": [_NOT_BY_THE_CA]},
         # Advice alone: ports whose names hide their protocol.
         _entry("services.validation.heddle.dev", services, outside, {}, _ADVICE_SECONDS),
+        # The mesh's settings.
+        _entry("settings.validation.heddle.dev", maps, _namespaces("In", (CONTROL_NAMESPACE,)), {}, _ADVICE_SECONDS)
+        | {"matchConditions": [_SETTINGS]},
     ]
     labels = {"app": NAME, "app.kubernetes.io/part-of": "heddle", REVISION: "default"}
     return {
@@ -73,6 +77,11 @@ def configuration() -> Raw:
     }
 
 
+_SETTINGS = {
+    "name": "mesh-settings",
+    "expression": "(request.name == 'istio' || request.name.startsWith('istio-')) && "
+    "has(object.data) && 'mesh' in object.data",
+}
 _NOT_BY_THE_CA = {
     "name": "not-by-the-ca",
     "expression": f"request.userInfo.username != 'system:serviceaccount:{CONTROL_NAMESPACE}:heddle-ca'",

@@ -14,6 +14,7 @@ from mesh.kinds import group_of, is_istio, kind_of, parse_with_warnings, without
 from mesh.manifest import Document, ManifestProblem
 from mesh.objects import Key, Service, parse_service
 from mesh.problems import FieldProblem, ObjectErrors
+from mesh.settings import is_settings, settings_problems
 from mesh.snapshot import Snapshot
 from mesh.validation import DEFAULT_NAMESPACE
 
@@ -78,7 +79,7 @@ class Report:
 def check_documents(
     documents: Iterable[Document], problems: Iterable[ManifestProblem] = (), namespace: str = DEFAULT_NAMESPACE
 ) -> Report:
-    """Checks every object of Istio's kinds, alone and against the others.
+    """Checks every object of Istio's kinds, alone and against the others, and the ConfigMap with the mesh's settings.
 
     `problems` are those of the reading; `namespace` is that of objects that name none.
     """
@@ -88,6 +89,10 @@ def check_documents(
     parsed: dict[int, IstioObject[Any]] = {}
     checked = 0
     for number, document in enumerate(every):
+        if is_settings(document.raw):
+            checked += 1
+            errors.extend(_finding(document, namespace, each) for each in settings_problems(document.raw))
+            continue
         if not is_istio(document.api_version):
             continue
         try:

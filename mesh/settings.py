@@ -5,22 +5,35 @@ Source: Istio's MeshConfig and ProxyConfig reference. Field names are Istio's; w
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from mesh.errors import InvalidInput
 from mesh.identity import CONTROL_NAMESPACE, DEFAULT_TRUST_DOMAIN, check_trust_domain
 from mesh.istio.durations import parse_duration
 from mesh.istio.rules import is_dns_label
-from mesh.problems import show
-from mesh.providers import DefaultProviders, ExtensionProvider, ProxyTracing, json_fields
+from mesh.problems import FieldProblem, show
+from mesh.providers import DefaultProviders, ExtensionProvider, ProxyTracing, check_format, json_fields
 from mesh.yaml_values import Unreadable, load
 
 CLUSTER_DOMAIN = "cluster.local"
+SETTINGS_KEY = "mesh"
+"""Of the ConfigMap's data."""
+_MESH_CONFIG_PAGE = "see MeshConfig in Istio's reference"
 
 
 def _trust_domain(name: str) -> str:
@@ -78,11 +91,7 @@ class ProxyConfig(_Settings):
     runtime_values: dict[str, str] | None = None
     proxy_stats_matcher: dict[str, Any] | None = Field(default=None, exclude=True)  # Envoy's statistics are all there
     interception_mode: Literal["REDIRECT"] | None = Field(default=None, exclude=True)
-    tracing: ProxyTracing | None = Field(default=None, exclude=True)  # of the mesh, by discovery
-
-
-OF_THE_MESH = frozenset({"tracing"})
-"""What of a ProxyConfig counts in meshConfig's `defaultConfig` alone, not in a pod's annotation."""
+    tracing: ProxyTracing | None = Field(default=None, exclude=True)  # discovery acts upon it
 
 
 class CaCertificate(_Settings):
@@ -130,8 +139,8 @@ class MeshSettings(_Settings):
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
-    access_log_format: str = ""
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    access_log_format: str = ""
     enable_tracing: bool = True
     extension_providers: tuple[ExtensionProvider, ...] = ()
     default_providers: DefaultProviders = DefaultProviders()
@@ -152,11 +161,17 @@ class MeshSettings(_Settings):
             raise ValueError(f"caCertificates: the roots of {self.trust_domain} are the ca's, and no others")
         return self
 
-    @model_validator(mode="after")
-    def _log_format(self) -> Self:
-        if self.access_log_encoding == "JSON" and self.access_log_format:
-            json_fields(self.access_log_format)
-        return self
+    @field_validator("access_log_format")
+    @classmethod
+    def _format(cls, text: str, info: ValidationInfo) -> str:
+        if not text or info.data.get("access_log_encoding") != "JSON":
+            return check_format(text)
+        for name, value in json_fields(text).items():
+            try:
+                check_format(value)
+            except ValueError as error:
+                raise ValueError(f"field {name!r}: {error}") from error
+        return text
 
     def ignored_fields(self) -> list[str]:
         """Paths of the fields that were given and that Heddle does not act upon."""
@@ -198,3 +213,24 @@ def parse_mesh_settings(text: str, control_namespace: str = CONTROL_NAMESPACE) -
             for e in error.errors()
         ]
         raise InvalidInput("; ".join(lines), field="data.mesh") from error
+
+
+def is_settings(raw: Mapping[str, Any]) -> bool:
+    """Whether the object is a ConfigMap that has the mesh's settings by its name: `istio`, or `istio-<revision>`."""
+    metadata, data = raw.get("metadata"), raw.get("data")
+    name = str(metadata.get("name")) if isinstance(metadata, Mapping) else ""
+    of_that_name = (raw.get("apiVersion"), raw.get("kind")) == ("v1", "ConfigMap") and f"{name}-".startswith("istio-")
+    return of_that_name and isinstance(data, Mapping) and SETTINGS_KEY in data
+
+
+def settings_problems(raw: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """What is wrong with the settings in a ConfigMap."""
+    text = raw["data"][SETTINGS_KEY]
+    path = ("data", SETTINGS_KEY)
+    if not isinstance(text, str):
+        yield FieldProblem(path, f"text is expected, and this is {show(text)}", "write it as a block: mesh: |")
+        return
+    try:
+        parse_mesh_settings(text)
+    except InvalidInput as error:
+        yield FieldProblem(path, error.message, error.hint or _MESH_CONFIG_PAGE)

@@ -20,6 +20,13 @@ METADATA = "heddle"
 """The namespace of metadata that endpoints (`workload`) and clusters (`service`) have for telemetry."""
 LABELS = ("workload", "workload_namespace", "canonical_service", "canonical_revision", "app", "version")
 """Of metrics, after `source_` or `destination_`, in the order in which a workload is packed."""
+TRACED_AS = {
+    "istio.namespace": "HEDDLE_NAMESPACE",
+    "istio.canonical_service": "HEDDLE_CANONICAL_SERVICE",
+    "istio.canonical_revision": "HEDDLE_CANONICAL_REVISION",
+}
+"""Istio's tags of spans that are a workload's own, and the variables of its Envoy's environment that they come from: so
+that listeners are nobody's own."""
 SEPARATOR = "~"
 """Between parts; no name and no label of Kubernetes' has it."""
 

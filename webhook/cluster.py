@@ -17,12 +17,11 @@ from mesh.kinds import parse_istio, watched_by
 from mesh.objects import Key, Namespace, parse_config_map, parse_meta, parse_namespace
 from mesh.proxy_configs import KIND as PROXY_CONFIG
 from mesh.proxy_configs import Object, proxy_configs
-from mesh.settings import parse_mesh_settings
+from mesh.settings import SETTINGS_KEY, parse_mesh_settings
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.injector import injector_settings
 
 SETTINGS_NAME = "istio"
-SETTINGS_KEY = "mesh"
 NAMESPACES = "Namespace"
 SETTINGS = "mesh settings"
 INJECTOR = "injector settings"

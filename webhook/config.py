@@ -84,7 +84,12 @@ def proxy_config(config: InjectionConfig, options: PodOptions, about: str) -> Ma
         raise ObjectErrors(
             about,
             [
-                FieldProblem((*path, *e["loc"]), e["msg"], "see ProxyConfig in Istio's reference", show(e["input"]))
+                FieldProblem(
+                    (*path, *e["loc"]),
+                    e["msg"].removeprefix("Value error, "),
+                    "see ProxyConfig in Istio's reference",
+                    show(e["input"]),
+                )
                 for e in error.errors()
             ],
         ) from None

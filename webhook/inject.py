@@ -18,7 +18,7 @@ from mesh import ports
 from mesh.annotations import parse_options, unheeded_annotations, unheeded_labels
 from mesh.errors import InvalidInput
 from mesh.problems import FieldProblem, ObjectErrors
-from mesh.settings import OF_THE_MESH, ProxyConfig
+from mesh.settings import ProxyConfig
 from mesh.workloads import workload_name
 from webhook.config import InjectionConfig, proxy_config
 from webhook.decision import PROXY_CONTAINER, Decision, decide, is_injected
@@ -151,7 +151,7 @@ def advice(pod: Mapping[str, Any], config: InjectionConfig) -> list[str]:
     options = wanted.options
     found = unheeded_annotations(pod["metadata"].get("annotations") or {})
     found += unheeded_labels(pod["metadata"].get("labels") or {})
-    known = {field.alias for field in ProxyConfig.model_fields.values()} - OF_THE_MESH
+    known = {field.alias for field in ProxyConfig.model_fields.values()}
     found.extend(
         f"annotation proxy.istio.io/config: {name} is not acted on"
         for name in options.proxy_config or ()

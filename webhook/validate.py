@@ -21,6 +21,7 @@ from mesh.analysis.model import Finding
 from mesh.kinds import Kind, find_kind, parse_with_warnings, without_effect
 from mesh.objects import parse_service
 from mesh.problems import FieldProblem, ObjectErrors
+from mesh.settings import is_settings, settings_problems
 from webhook.envelope import MAX_OBJECT, Raw, answer, request_of
 from webhook.preflight import ANYWAY, Asks, Refused, not_asked
 
@@ -116,6 +117,12 @@ def _would_be_refused(request: Raw, refusals: Sequence[Refused]) -> Validated:
 
 def _advised(request: Raw, raw: Raw, advise: Advise) -> Validated:
     """About one of Kubernetes' own kinds, which the API server checks itself."""
+    if is_settings(raw):
+        wrong = list(settings_problems(raw))
+        if wrong and not _same(request, raw, "data"):
+            message = f"{_about(request)}: " + "; ".join(map(str, wrong))
+            return _refused(request, 422, "Invalid", message, map(_cause, wrong))
+        return _allowed(request, Verdict.PASSED, ())
     if raw.get("kind") != "Service":
         return _allowed(request, Verdict.NOT_CHECKED, (), f"{raw.get('kind')} is not Heddle's to check")
     return _allowed(request, Verdict.PASSED, _with_advice([], advise, "Service", parse_service(raw)))
@@ -154,8 +161,13 @@ def _not_checked(request: Raw) -> str:
 
 
 def _spec_is_unchanged(request: Raw, raw: Raw) -> bool:
+    return _same(request, raw, "spec")
+
+
+def _same(request: Raw, raw: Raw, field: str) -> bool:
+    """Whether an update leaves `field` as it was."""
     old = request.get("oldObject")
-    return request.get("operation") == "UPDATE" and isinstance(old, dict) and old.get("spec") == raw.get("spec")
+    return request.get("operation") == "UPDATE" and isinstance(old, dict) and old.get(field) == raw.get(field)
 
 
 def _annotations(raw: Raw) -> Mapping[str, Any]:

@@ -16,7 +16,8 @@ from mesh.reported import GRPC_STATUS, REPORTER, SERVICE, TAG, packed
 from mesh.workloads import METADATA, PEER_HEADER
 
 MOST_SERIES = 1000
-"""Of each metric at one filter chain: what is more than these is not counted."""
+"""Of each metric at one filter chain: what is more than these is not counted. Envoy counts how often that was, in
+`server.stats_overflow.counter` and `.histogram`; a series that is not used any more makes room (agent/bootstrap.py)."""
 PEER_STATE = "heddle.peer"
 """The filter state that keeps who asks from the header, which the app does not see."""
 
@@ -72,6 +73,7 @@ def _logger(metrics: Sequence[Metric], reporter: Reporter, **top: Json) -> list[
             "prefix": "istio",
             "max_counters": MOST_SERIES * max(len(counters), 1),
             "max_histograms": MOST_SERIES * max(len(histograms), 1),
+            "enable_eviction": True,
         },
     }
     if counters:

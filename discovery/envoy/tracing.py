@@ -15,6 +15,14 @@ _DETECTOR_TYPE = (
     "type.googleapis.com/envoy.extensions.tracers.opentelemetry.resource_detectors.v3.EnvironmentResourceDetectorConfig"
 )
 _TIMEOUT = "10s"
+_WITHOUT_REQUEST_ID: Json = {
+    "request_id_extension": {
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+            "use_request_id_for_trace_sampling": False,
+        }
+    }
+}
 
 
 def tracing(settings: Tracing | None) -> Json:
@@ -30,7 +38,9 @@ def tracing(settings: Tracing | None) -> Json:
     }
     if settings.tags:
         rendered["custom_tags"] = [_tag(each) for each in settings.tags]
-    return {"tracing": rendered}
+    if not settings.passed_on:
+        rendered["no_context_propagation"] = True
+    return {"tracing": rendered, **({} if settings.by_request_id else _WITHOUT_REQUEST_ID)}
 
 
 def _provider(settings: Tracing) -> Json:
@@ -41,9 +51,9 @@ def _provider(settings: Tracing) -> Json:
             "collector_endpoint": settings.path,
             "collector_endpoint_version": "HTTP_JSON",
             "collector_hostname": settings.host,
-            "trace_id_128bit": True,
+            "trace_id_128bit": settings.long_ids,
             "shared_span_context": False,
-            "trace_context_option": "USE_B3_WITH_W3C_PROPAGATION",
+            "trace_context_option": "USE_B3_WITH_W3C_PROPAGATION" if settings.w3c else "USE_B3",
         }
         return {"name": "envoy.tracers.zipkin", "typed_config": zipkin}
     otel: Json = {

@@ -28,6 +28,7 @@ from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
 from discovery.plan.telemetry import reachable
+from discovery.plan.tracing import PROXY_CONFIG
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
 from mesh.errors import NotFound
@@ -81,15 +82,18 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     entering = opened(scopes, found, routes, proxy, snapshot)
     default = _modes(found, proxy).default
     mode = snapshot.settings.outbound_traffic_policy.mode
-    reporting = found.telemetries.of_workload(proxy.namespace, proxy.labels)
+    key = Key(proxy.namespace, proxy.pod)
+    proxy_config = _proxy_config(snapshot, key)
+    reporting = found.telemetries.of_workload(proxy.namespace, proxy.labels, proxy_config)
     reporting = reachable(reporting, seen.names)
     other_domains = snapshot.settings.other_trust_domains
-    parts = (arriving, entering, default, mode, reporting, other_domains, problems, endpoints)
+    told = found.telemetries.problems_of(key, proxy_config)
+    parts = (arriving, entering, default, mode, reporting, other_domains, problems, told, endpoints)
     last = clusters.plans.get(proxy)
     if last is not None and last[0] == parts:
         return last[1]
     layers = seen.shared.layers(arriving, entering, proxy)
-    own = (*arriving.problems, *entering.problems)
+    own = (*arriving.problems, *entering.problems, *told)
     made = Plan(
         proxy=proxy,
         outbound=layers.outbound,
@@ -108,6 +112,11 @@ def plan(snapshot: Snapshot, proxy: Proxy, scopes: Scopes | None = None) -> Plan
     )
     clusters.plans[proxy] = (parts, made)
     return made
+
+
+def _proxy_config(snapshot: Snapshot, key: Key) -> str:
+    pod = snapshot.pods.get(key)
+    return pod.meta.annotations.get(PROXY_CONFIG, "") if pod is not None else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,7 +43,7 @@ class AccessLog:
 
 
 class Tracer(StrEnum):
-    """What a collector speaks. OpenTelemetry passes traces on by W3C's headers, Zipkin by B3's and W3C's."""
+    """What a collector speaks. OpenTelemetry passes traces on by W3C's headers, Zipkin by B3's and, `w3c`, by W3C's."""
 
     OPENTELEMETRY = "opentelemetry"
     OPENTELEMETRY_HTTP = "opentelemetry-http"
@@ -70,7 +70,8 @@ class TraceTag:
 @dataclass(frozen=True, slots=True)
 class Tracing:
     """Spans go to the destination of that name, `host` for short. `sampling`: percentage of the requests whose caller
-    has not decided. `reported` False: none are sent, and the caller's context is passed on."""
+    has not decided. `reported` False: none are sent, and the caller's context is passed on. `passed_on` False: spans
+    are sent, and who is asked hears of no trace. `by_request_id`: all proxies of a request decide alike by its id."""
 
     kind: Tracer
     destination: str
@@ -80,6 +81,10 @@ class Tracing:
     reported: bool = True
     tags: tuple[TraceTag, ...] = ()
     max_tag_length: int = 256
+    w3c: bool = True
+    long_ids: bool = True
+    passed_on: bool = True
+    by_request_id: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

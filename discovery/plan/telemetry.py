@@ -15,7 +15,8 @@ from typing import Any
 from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from discovery.plan.reporting import AccessLog, Metric, MetricName, Reporting, Tracing
 from discovery.plan.services import Services
-from discovery.plan.tracing import missing_collector, tracing_of
+from discovery.plan.tracing import PROXY_CONFIG, missing_collector, missing_own_collector, own_tracing, tracing_of
+from mesh.istio import telemetry as objects
 from mesh.istio.base import IstioObject, age
 from mesh.istio.cel import parse_cel
 from mesh.istio.telemetry import (
@@ -27,7 +28,15 @@ from mesh.istio.telemetry import (
     Telemetry,
     WorkloadMode,
 )
-from mesh.providers import BUILT_IN_LOG, BUILT_IN_METRICS, STANDARD_OUTPUT, ExtensionProvider, json_fields
+from mesh.objects import Key
+from mesh.providers import (
+    BUILT_IN_LOG,
+    BUILT_IN_METRICS,
+    STANDARD_OUTPUT,
+    ExtensionProvider,
+    ProxyTracing,
+    json_fields,
+)
 from mesh.settings import MeshSettings
 
 Policy = IstioObject[Telemetry]
@@ -58,36 +67,47 @@ class Telemetries:
     _services: Services
     _wide: Mapping[str, tuple[Policy, ...]]
     """Namespace -> the policies that are for all of it, the mesh's first; "" for those without one of their own."""
-    _selected: dict[Policy, Reporting] = field(default_factory=dict)
-    """What was made of the policies with selectors so far."""
+    _selected: dict[tuple[Policy | str, str], Reporting] = field(default_factory=dict)
+    """What was made so far of the policies with selectors, and of what pods say of tracing themselves."""
 
-    def of_workload(self, namespace: str, labels: tuple[tuple[str, str], ...]) -> Reporting:
-        """What the pod with `labels` in `namespace` reports."""
+    def of_workload(self, namespace: str, labels: tuple[tuple[str, str], ...], proxy_config: str = "") -> Reporting:
+        """What the pod with `labels` in `namespace` reports, whose own ProxyConfig is the text `proxy_config`."""
         candidates = self.workloads.get(namespace)
         found = next((each for each in candidates if _selects(each, dict(labels))), None) if candidates else None
-        if found is None:
+        own = own_tracing(proxy_config)
+        if found is None and own is None:
             return self.namespaces.get(namespace, self.mesh)
-        if found not in self._selected:
-            policies = (*self._wide.get(namespace, self._wide[""]), found)
-            self._selected[found] = _reporting(self._settings, policies, self._services)
-        return self._selected[found]
+        key = (found or namespace, "" if own is None else proxy_config)
+        if key not in self._selected:
+            wide = self._wide.get(namespace, self._wide[""])
+            policies = wide if found is None else (*wide, found)
+            self._selected[key] = _reporting(self._settings, policies, self._services, own)
+        return self._selected[key]
+
+    def problems_of(self, pod: Key, proxy_config: str) -> tuple[Problem, ...]:
+        """With what the pod says of tracing itself."""
+        own = own_tracing(proxy_config)
+        says = "" if own is None else missing_own_collector(self._settings, own, self._services)
+        if not says:
+            return ()
+        origin = Origin("Pod", pod.namespace, pod.name, f"metadata.annotations[{PROXY_CONFIG}].tracing.zipkin.address")
+        return (Problem(origin, says, "no spans are sent until that service is there: correct it, or deploy it"),)
 
 
 def _selects(policy: Policy, labels: Mapping[str, str]) -> bool:
-    selector = policy.spec.selector
-    return selector is not None and selector.match_labels.items() <= labels.items()
+    return any(each.items() <= labels.items() for each in policy.spec.choices)
 
 
-def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings, services: Services) -> Telemetries:
+def telemetries(things: Iterable[IstioObject[Any]], settings: MeshSettings, services: Services) -> Telemetries:
     wide: dict[str, Policy] = {}
     workloads: dict[str, list[Policy]] = {}
     problems: list[Problem] = []
-    for policy in sorted(objects, key=age):
+    for policy in sorted(things, key=age):
         problems.extend(_unknown_providers(policy, settings, services))
-        if policy.spec.target_refs or policy.spec.target_ref is not None:
-            continue  # for gateways and waypoints of another API; the field is reported as not acted upon
-        if policy.spec.selector is not None and policy.spec.selector.match_labels:
+        if policy.spec.choices:
             workloads.setdefault(policy.namespace, []).append(policy)
+        elif policy.spec.targets:
+            continue  # for waypoints, of which there are none
         elif policy.namespace in wide:
             first = wide[policy.namespace]
             says = f"{first.namespace}/{first.name} is older and covers the same workloads: this one has no effect"
@@ -110,11 +130,13 @@ def telemetries(objects: Iterable[IstioObject[Any]], settings: MeshSettings, ser
     )
 
 
-def _reporting(settings: MeshSettings, policies: tuple[Policy, ...], services: Services) -> Reporting:
+def _reporting(
+    settings: MeshSettings, policies: tuple[Policy, ...], services: Services, own: ProxyTracing | None = None
+) -> Reporting:
     specs = [policy.spec for policy in policies]
     metrics = [tuple(_metrics(settings, specs, side)) for side in _SIDES]
     logs = [tuple(_logs(settings, specs, side)) for side in _SIDES]
-    traces = [_tracing(settings, specs, side, services) for side in _SIDES]
+    traces = [tracing_of(settings, _traced(specs, side), services, own) for side in _SIDES]
     return _made(*metrics, *logs, *traces, tuple(map(origin_of, policies)))
 
 
@@ -264,11 +286,8 @@ def _provider(settings: MeshSettings, name: str) -> ExtensionProvider | None:
     return next((each for each in settings.extension_providers if each.name == name), None)
 
 
-def _tracing(settings: MeshSettings, specs: list[Telemetry], side: WorkloadMode, services: Services) -> Tracing | None:
-    entries = (
-        each for spec in specs for each in spec.tracing if _is_for(each.match.mode if each.match else None, side)
-    )
-    return tracing_of(settings, entries, services)
+def _traced(specs: list[Telemetry], side: WorkloadMode) -> Iterator[objects.Tracing]:
+    return (each for spec in specs for each in spec.tracing if _is_for(each.match.mode if each.match else None, side))
 
 
 def _unknown_providers(policy: Policy, settings: MeshSettings, services: Services) -> Iterator[Problem]:

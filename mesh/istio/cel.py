@@ -1,12 +1,13 @@
 """Whether a text is an expression of CEL, and what it looks at: enough to refuse it with a reason before Envoy would.
 
-Syntax only, without macros' meaning or types. Sources: https://github.com/google/cel-spec/blob/master/doc/langdef.md,
+Syntax and names of functions only, without types. Sources: https://github.com/google/cel-spec/blob/master/doc/langdef.md,
 and for the attributes Envoy's page "Attributes".
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,7 +36,23 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _LITERALS = frozenset({"true", "false", "null"})
 _RELATIONS = frozenset({"<", "<=", ">", ">=", "==", "!=", "in"})
-_TRUTHS = frozenset({"startsWith", "endsWith", "contains", "matches", "has", "all", "exists", "exists_one", "bool"})
+_TRUTHS = frozenset({"startsWith", "endsWith", "contains", "matches", "has", "bool"})
+_CONVERSIONS = dict.fromkeys(
+    ("int", "uint", "double", "bytes", "bool", "dyn", "type", "duration", "timestamp", "has"), (1, 1)
+)
+_TIMES = dict.fromkeys(
+    (
+        "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds",
+        "getMinutes", "getMonth", "getSeconds",
+    ),
+    (0, 1),
+)  # fmt: skip
+_OF_TEXTS = dict.fromkeys(("matches", "contains", "startsWith", "endsWith"), 2)
+_FUNCTIONS = {"size": (1, 1), **_CONVERSIONS, **{name: (count, count) for name, count in _OF_TEXTS.items()}}
+_METHODS = {"size": (0, 0), **_TIMES, **{name: (count - 1, count - 1) for name, count in _OF_TEXTS.items()}}
+"""Least and most arguments. As Envoy 1.40 has them: `string()` and the macros over lists (`all`, `exists`, `map` and
+the like) it has not."""
+_NAMESPACE, _MESSAGES = "re", "google.protobuf."
 _BINARY = (frozenset({"||"}), frozenset({"&&"}), _RELATIONS, frozenset("+-"), frozenset("*/%"))
 _DEEPEST = 60
 
@@ -151,7 +168,9 @@ class _Parser:
             if self._take("."):
                 token = self._name()
                 if self._take("("):
-                    self._list(")")
+                    count = self._list(")")
+                    if path != _NAMESPACE:
+                        _check_call(token, count, _METHODS)
                     few, path = (2 if token.text in _TRUTHS else 0), self._attribute(path)
                 elif path:
                     path = f"{path}.{token.text}"
@@ -162,6 +181,8 @@ class _Parser:
                 self._expect("]")
                 few, path = 0, self._attribute(path)
             elif path and self._take("{"):
+                if not path.startswith(_MESSAGES):
+                    raise CelError(f"there is no message {path}", self._column())
                 self._fields()
                 path = ""
             else:
@@ -181,7 +202,7 @@ class _Parser:
             if token.text in _RESERVED or token.text == "in":
                 raise CelError(f"{token.text!r} is reserved", token.column)
             if self._take("("):
-                self._list(")")
+                _check_call(token, self._list(")"), _FUNCTIONS)
                 return (2 if token.text in _TRUTHS else 0), ""
             return 0, token.text
         if token.text == "(":
@@ -201,12 +222,16 @@ class _Parser:
             self.attributes.append(path)
         return ""
 
-    def _list(self, closing: str) -> None:
+    def _list(self, closing: str) -> int:
+        """How many expressions there are before `closing`."""
+        count = 0
         while not self._take(closing):
             self.expression()
+            count += 1
             if not self._take(","):
                 self._expect(closing)
-                return
+                break
+        return count
 
     def _fields(self) -> None:
         while not self._take("}"):
@@ -237,3 +262,12 @@ class _Parser:
 
     def _column(self) -> int:
         return self.next.column if self.next is not None else self._end
+
+
+def _check_call(name: _Token, count: int, known: Mapping[str, tuple[int, int]]) -> None:
+    if name.text not in known:
+        raise CelError(f"Envoy has no function {name.text} here", name.column)
+    least, most = known[name.text]
+    if not least <= count <= most:
+        says = f"{least}" if least == most else f"{least} or {most}"
+        raise CelError(f"{name.text} takes {says} here, and not {count}", name.column)

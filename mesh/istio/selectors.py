@@ -18,6 +18,8 @@ from mesh.problems import FieldProblem
 Rules = Iterator[FieldProblem]
 _GROUP = r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _KIND = r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+"""The label of the pods of a Gateway of the Gateway API."""
 ONE_WAY_TO_SELECT = at_most_one("selector", "targetRef", "targetRefs")
 
 
@@ -66,6 +68,10 @@ class PolicyTargetReference(Model):
     namespace: Annotated[Text, Schema(enum=[""])] = ""
     """Must stay empty: the target is in the policy's own namespace."""
 
+    @property
+    def is_gateway(self) -> bool:
+        return (self.group, self.kind) == (_GATEWAY_API, "Gateway")
+
     def rules(self) -> Rules:
         if len(self.group) > 253 or not re.search(_GROUP, self.group):
             yield problem("group", says=f"{self.group!r} is not an API group", hint="write gateway.networking.k8s.io")
@@ -83,11 +89,12 @@ class PolicyTargetReference(Model):
             )
 
 
+_GATEWAY_API = "gateway.networking.k8s.io"
 _TARGETS = (
     ("", "Service"),
     ("networking.istio.io", "ServiceEntry"),
-    ("gateway.networking.k8s.io", "Gateway"),
-    ("gateway.networking.k8s.io", "GatewayClass"),
+    (_GATEWAY_API, "Gateway"),
+    (_GATEWAY_API, "GatewayClass"),
 )
 TargetRefs = Annotated[tuple[PolicyTargetReference, ...], Schema(maxItems=16)]
 

@@ -10,9 +10,10 @@ from enum import StrEnum
 from typing import Annotated
 
 from mesh.istio import rules as check
-from mesh.istio.base import EMPTY, Flag, Map, Model, Real, Text, TimeSpan, planned, problem
+from mesh.istio.base import EMPTY, Flag, Labels, Map, Model, Real, Text, TimeSpan, planned, problem
 from mesh.istio.schema import Cel, Schema, at_most_one, exactly_one
 from mesh.istio.selectors import (
+    GATEWAY_NAME,
     ONE_WAY_TO_SELECT,
     PolicyTargetReference,
     TargetRefs,
@@ -21,7 +22,8 @@ from mesh.istio.selectors import (
 )
 from mesh.istio.telemetry_rules import check_cardinality, check_expression, check_label
 from mesh.istio.texts import Value
-from mesh.problems import FieldProblem
+from mesh.problems import FieldProblem, Step
+from mesh.substitution import format_errors
 
 Rules = Iterator[FieldProblem]
 
@@ -95,6 +97,8 @@ class FormatterTag(Model):
     def rules(self) -> Rules:
         if not self.value:
             yield problem("value", says="the format is empty", hint="write one such as %REQ(:path)%")
+        for wrong in format_errors(self.value):
+            yield problem("value", says=wrong.message, hint=wrong.hint, value=self.value)
 
 
 class CustomTag(Model):
@@ -132,12 +136,13 @@ class Tracing(Model):
     """Report no spans, and keep passing the caller's context on."""
     custom_tags: Map[CustomTag] = EMPTY
     """Tags to add to each span, by name."""
-    use_request_id_for_trace_sampling: Flag | None = planned()
-    """Decide on sampling by the request's id."""
-    enable_istio_tags: Flag | None = planned()
-    """Add Istio's own tags, such as the mesh's and the service's name."""
-    disable_context_propagation: Flag | None = planned()
-    """Neither read nor pass on the caller's trace context."""
+    use_request_id_for_trace_sampling: Flag | None = None
+    """Decide on sampling by the request's id, so that all proxies decide alike; they do unless this is false."""
+    enable_istio_tags: Flag | None = None
+    """Add `istio.mesh_id`, `istio.cluster_id`, `istio.namespace`, `istio.canonical_service` and
+    `istio.canonical_revision`; they are added unless this is false."""
+    disable_context_propagation: Flag | None = None
+    """Report spans, and tell nobody further down of the trace."""
 
     def rules(self) -> Rules:
         yield from check.check_percentage(("randomSamplingPercentage",), self.random_sampling_percentage)
@@ -269,10 +274,12 @@ class Telemetry(Model):
 
     selector: WorkloadSelector | None = None
     """The workloads that it is for; all of the namespace (of the mesh, in the root namespace) without it."""
-    target_ref: PolicyTargetReference | None = planned()
-    """The Gateway or Service that it is for; use targetRefs."""
-    target_refs: TargetRefs = planned(())
-    """Gateways or services that it is for, instead of selector."""
+    target_ref: PolicyTargetReference | None = None
+    """The Gateway that it is for; use targetRefs."""
+    target_refs: TargetRefs = ()
+    """Gateways of the Gateway API that it is for, instead of selector: pods with the label
+    `gateway.networking.k8s.io/gateway-name`. Services, ServiceEntries and GatewayClasses choose waypoints alone, of
+    which there are none here."""
     tracing: tuple[Tracing, ...] = ()
     """Traces."""
     metrics: tuple[Metrics, ...] = ()
@@ -282,3 +289,24 @@ class Telemetry(Model):
 
     def rules(self) -> Rules:
         yield from check_one_way_to_select(self.selector, self.target_ref, self.target_refs)
+        if self.target_ref is not None and not self.target_ref.is_gateway:
+            yield _of_a_waypoint(self.target_ref, "targetRef")
+        for index, target in enumerate(self.target_refs):
+            if not target.is_gateway:
+                yield _of_a_waypoint(target, "targetRefs", index)
+
+    @property
+    def choices(self) -> tuple[Labels, ...]:
+        """The labels of the pods that it is for, any of these; none at all where it is for all of its namespace."""
+        if self.selector is not None and self.selector.match_labels:
+            return (self.selector.match_labels,)
+        return tuple({GATEWAY_NAME: target.name} for target in self.targets if target.is_gateway)
+
+    @property
+    def targets(self) -> tuple[PolicyTargetReference, ...]:
+        return self.target_refs or ((self.target_ref,) if self.target_ref is not None else ())
+
+
+def _of_a_waypoint(target: PolicyTargetReference, *path: Step) -> FieldProblem:
+    says = f"a {target.kind} chooses waypoints, and there are none: it is for no sidecar and no gateway"
+    return problem(*path, "kind", says=says, hint="choose workloads by selector, or a Gateway", warning=True)

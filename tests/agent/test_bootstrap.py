@@ -36,8 +36,14 @@ def test_envoy_takes_it(ips: list[str], tmp_path: Path) -> None:
 def test_what_spans_say_of_their_source_stands_beside_what_the_pod_says() -> None:
     workload = workload_of("reviews-v1", "default", {"app": "reviews"})
     said = "service.name=reviews.default,k8s.namespace.name=default"
-    assert environment(workload, {"A": "b"}) == {"A": "b", "OTEL_RESOURCE_ATTRIBUTES": said}
-    assert environment(workload, {"OTEL_RESOURCE_ATTRIBUTES": "c=d"}) == {"OTEL_RESOURCE_ATTRIBUTES": f"{said},c=d"}
+    tags = {
+        "HEDDLE_NAMESPACE": "default",
+        "HEDDLE_CANONICAL_SERVICE": "reviews",
+        "HEDDLE_CANONICAL_REVISION": "latest",
+    }
+    assert environment(workload, {"A": "b"}) == {"A": "b", **tags, "OTEL_RESOURCE_ATTRIBUTES": said}
+    found = environment(workload, {"OTEL_RESOURCE_ATTRIBUTES": "c=d"})
+    assert found == {**tags, "OTEL_RESOURCE_ATTRIBUTES": f"{said},c=d"}
 
 
 def test_a_missing_envoy_is_named() -> None:

@@ -27,7 +27,7 @@ STRANGER = str(HERE / "apps" / "stranger.py")
 CLIENT, CALLER = "mesh/client", "plain/caller"
 TRUST = "spiffe://cluster.local/ns/"
 SECONDS = 120.0
-DISCOVERED = {"Service", "PeerAuthentication", "VirtualService", "DestinationRule", "Gateway"}
+DISCOVERED = {"Service", "PeerAuthentication", "VirtualService", "DestinationRule", "Gateway", "Telemetry"}
 
 Answer = dict[str, Any]
 
@@ -245,6 +245,7 @@ _VERSIONS = {
     "VirtualService": "networking.istio.io/v1",
     "DestinationRule": "networking.istio.io/v1",
     "Gateway": "networking.istio.io/v1",
+    "Telemetry": "telemetry.istio.io/v1",
     "Deployment": "apps/v1",
     "Job": "batch/v1",
 }

@@ -42,6 +42,26 @@ def test_good_files_are_one_line_and_exit_0(tmp_path: Path) -> None:
     assert result.output == "1 object of Istio's kinds, 0 errors, 0 warnings, 1 of other kinds not checked\n"
 
 
+def test_the_meshs_settings_are_checked(tmp_path: Path) -> None:
+    text = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    accessLogFormat: "[%START_TIME%] %RESPONSE_CODES%"
+"""
+    result = run("-f", str(written(tmp_path, istio=text)))
+    assert result.exit_code == 1
+    error = result.output.splitlines()[0]
+    assert error.startswith(
+        f"error: {tmp_path / 'istio.yaml'}:6: ConfigMap istio-system/istio: data.mesh: accessLogForm"
+    )
+    assert "there is no command %RESPONSE_CODES% (column 16) (did you mean %RESPONSE_CODE%?)" in error
+    assert "1 object of Istio's kinds, 1 error" in result.output
+    assert run("-f", str(written(tmp_path, istio=text.replace("CODES", "CODE")))).exit_code == 0
+
+
 def test_bad_files_are_every_error_and_exit_1(tmp_path: Path) -> None:
     written(tmp_path, bad=f"{SERVICE}---\n{BAD}", text="a: [\n")
     result = run("-f", str(tmp_path / "bad.yaml"), "-f", str(tmp_path / "text.yaml"), "-n", "prod")

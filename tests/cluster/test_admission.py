@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from mesh import admission
 from mesh.admission import ENFORCED
 from mesh.errors import HeddleError, NotFound
 from tests.cluster.api_server import ApiServer
 from tests.cluster.crds import defined
 from tests.cluster.kubectl import kubectl, run
-from tests.cluster.webhooks import VALIDATORS, Place, place
+from tests.cluster.webhooks import CONTROL, VALIDATORS, Place, place
 from tests.support.waiting import wait_for
 from tests.webhook.harness import WebhookProcess
 
@@ -131,6 +132,38 @@ def test_kubectl_shows_warnings_and_the_object_is_there(here: Place, webhook: We
     assert f"there is no Service {namespace}/revews (add it, or correct the host) [HDL0101]" in said
     kubectl(here.api, "-n", namespace, "apply", "-f", "-", text=yaml_of(route(here, "revews")))
     assert len(here.api.client.get(ROUTES.format(namespace))["items"]) == 1
+
+
+def test_the_meshs_settings_are_refused_with_the_field_and_other_config_maps_are_not_sent(
+    here: Place, webhook: WebhookProcess
+) -> None:
+    """The entry is the default revision's: here it is a configuration of its own, with this revision's address."""
+    wait_for(lambda: enforced(here, "Fail"))
+    client, name = here.api.client, f"{here.validator}-settings"
+    (entry,) = (each for each in admission.configuration()["webhooks"] if each["name"].startswith("settings."))
+    known = client.get(f"{VALIDATORS}/{here.validator}")["webhooks"][0]["clientConfig"]
+    made = {"metadata": {"name": name}, "webhooks": [{**entry, "clientConfig": known}]}
+
+    def told(config_map: str) -> str:
+        text = yaml_of(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": config_map},
+                "data": {"mesh": "accessLogFormat: '%RESPONSE_CODES%'"},
+            }
+        )
+        return run(here.api, "-n", CONTROL, "apply", "--dry-run=server", "-f", "-", text=text).err
+
+    client.post(VALIDATORS, made)
+    try:
+        wait_for(lambda: "denied the request" in told(f"istio-{here.revision}"))
+        said = told(f"istio-{here.revision}")
+        assert f"ConfigMap {CONTROL}/istio-{here.revision}: data.mesh: accessLogFormat: there is no command" in said
+        assert "did you mean %RESPONSE_CODE%?" in said
+        assert "denied" not in told(f"others-{here.revision}")
+    finally:
+        client.delete(f"{VALIDATORS}/{name}")
 
 
 def test_when_the_api_server_gets_no_answer_it_is_ignored_until_it_does(here: Place, webhook: WebhookProcess) -> None:

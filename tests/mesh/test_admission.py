@@ -22,7 +22,7 @@ def test_every_kind_is_sent_in_every_version_and_nothing_that_is_deleted() -> No
         for plural in rule["resources"]
     }
     ours = {(kind.group, version, kind.plural) for kind in KINDS if kind.model for version in kind.versions}
-    assert sent == ours | {("", "v1", "services")}
+    assert sent == ours | {("", "v1", "services"), ("", "v1", "configmaps")}
     assert {operation for entry in ENTRIES for rule in entry["rules"] for operation in rule["operations"]} == {
         "CREATE",
         "UPDATE",
@@ -40,6 +40,12 @@ def test_nobody_can_be_locked_out() -> None:
         assert (said["key"], said["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
         assert set(said["values"]) == {"kube-system", "kube-public", "kube-node-lease", "istio-system"}
         assert all(group.endswith(".istio.io") for rule in entry["rules"] for group in rule["apiGroups"])
+
+
+def test_of_config_maps_only_those_of_the_meshs_settings_are_sent() -> None:
+    (entry,) = (each for each in ENTRIES if any("configmaps" in rule["resources"] for rule in each["rules"]))
+    assert entry["namespaceSelector"]["matchExpressions"][0]["values"] == ["istio-system"]
+    assert "'mesh' in object.data" in entry["matchConditions"][0]["expression"]
 
 
 def test_an_object_is_sent_once() -> None:

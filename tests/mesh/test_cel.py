@@ -22,11 +22,14 @@ GOOD = {
     "request.path": (("request.path",), 0),
     "request.host.endsWith('a') ? (request.method == 'GET' ? 'x' : 'y'):'z'": (("request.host", "request.method"), 3),
     r"request.path.matches(r'\d+')": (("request.path",), 2),
+    "re.extract(request.path, 'a', 'b')": (("request.path",), 0),
+    "request.time.getHours('UTC') < 6 && matches(request.path, 'a')": (("request.time", "request.path"), 2),
+    "int(request.headers['x']) + size(request.path)": (("request.headers", "request.path"), 0),
 }
 BAD = {
     "": ("ends too early", 1),
     "response.code >=": ("ends too early", 17),
-    "a.b(": ("ends too early", 5),
+    "request.size(": ("ends too early", 14),
     "request.": ("a name is missing", 9),
     "request.headers['x": ("does not end", 17),
     "response.code @ 1": ("no part of an expression", 15),
@@ -34,6 +37,11 @@ BAD = {
     "(a": ("')' is missing", 3),
     "a ? b": ("':' is missing", 6),
     "for + 1": ("reserved", 1),
+    "f(request.path)": ("no function f", 1),
+    "request.path.lower() == 'a'": ("no function lower", 14),
+    "request.path.startsWith('a', 'b')": ("startsWith takes 1", 14),
+    "[1].all(x, x > 0)": ("no function all", 5),
+    "Foo{a: 1}": ("no message Foo", 5),
     "(" * 100 + "a" + ")" * 100: ("too deeply", 61),
 }
 

@@ -40,6 +40,8 @@ def _without_newer(value: Any) -> None:
         if value.get("@type") == STATS_LOGGER:
             del value["stats_scope"]
             value["stat_prefix"] = "any"
+        if value.get("no_context_propagation") is True:
+            del value["no_context_propagation"]
         for inner in value.values():
             _without_newer(inner)
     elif isinstance(value, list):

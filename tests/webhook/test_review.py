@@ -124,6 +124,14 @@ def test_a_wrong_annotation_refuses_the_pod_with_name_annotation_value_and_way_o
 def test_a_wrong_proxy_config_names_its_field() -> None:
     outcome = send(review_of(changed(annotations={"proxy.istio.io/config": "concurrency: many"})))
     assert 'metadata.annotations["proxy.istio.io/config"].concurrency' in response(outcome)["status"]["message"]
+    for tracing, says in (
+        ("{sampling: 101}", "tracing.sampling: Input should be less than or equal to 100"),
+        ("{zipkin: {address: zipkin}}", "tracing.zipkin.address: String should match"),
+        ("{customTags: {a: {}}}", "customTags.a: the tag has no value"),
+        ("{customTags: {a: {formatter: {value: '%NOPE%'}}}}", "there is no command %NOPE%"),
+    ):
+        outcome = send(review_of(changed(annotations={"proxy.istio.io/config": f"tracing: {tracing}"})))
+        assert says in response(outcome)["status"]["message"]
 
 
 def test_warnings() -> None:
@@ -131,7 +139,7 @@ def test_warnings() -> None:
         "sidecar.istio.io/enableCoreDump": "true",
         "sidecar.istio.io/proxyImage": "docker.io/istio/proxyv2:1.28.0",
         "traffic.sidecar.istio.io/excludeOutboundPort": "1",
-        "proxy.istio.io/config": "{holdApplicationUntilProxyStarts: true, tracing: {}}",
+        "proxy.istio.io/config": "{holdApplicationUntilProxyStarts: true, tracing: {sampling: 5}, meshId: a}",
         "example.com/mine": "x",
         "prometheus.io/port": "http",
     }
@@ -139,7 +147,8 @@ def test_warnings() -> None:
     assert "sidecar.istio.io/enableCoreDump is not acted on: it would take a privileged container" in warnings
     assert "docker.io/istio/proxyv2:1.28.0 is taken for Istio's own; the proxy runs docker.io/heddle/heddle" in warnings
     assert "did you mean traffic.sidecar.istio.io/excludeOutboundPorts?" in warnings
-    assert "proxy.istio.io/config: tracing is not acted on" in warnings
+    assert "proxy.istio.io/config: meshId is not acted on" in warnings
+    assert "tracing" not in warnings
     assert "prometheus.io/port: 'http' is not a port" in warnings
     assert "example.com" not in warnings
 

@@ -159,6 +159,25 @@ def test_services_are_advised_and_nothing_else_of_kubernetes() -> None:
     assert validate(review(pod), JSON, doubting("pod")).verdict is Verdict.NOT_CHECKED
 
 
+def settings(mesh: Any, name: str = "istio") -> Raw:
+    data = {"mesh": mesh, "meshNetworks": "networks: {}"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "x"}, "data": data}
+
+
+def test_the_meshs_settings_are_checked_and_no_other_config_map() -> None:
+    wrong = settings("enableAutoMtls: 7\naccessLogFormat: '%RESPONSE_CODES%'")
+    status = response(validate(review(wrong), JSON))["status"]
+    (cause,) = status["details"]["causes"]
+    assert (status["code"], cause["field"]) == (422, "data.mesh")
+    assert "enableAutoMtls: " in cause["message"]
+    assert "accessLogFormat: there is no command %RESPONSE_CODES%" in cause["message"]
+    assert "did you mean %RESPONSE_CODE%?" in cause["message"]
+    assert validate(review(settings(5, "istio-canary")), JSON).verdict is Verdict.REFUSED
+    assert validate(review(settings("accessLogFormat: '%PROTOCOL%'")), JSON).verdict is Verdict.PASSED
+    assert validate(review(wrong, "UPDATE", oldObject=wrong), JSON).verdict is Verdict.PASSED
+    assert validate(review(settings("a: [", "other")), JSON).verdict is Verdict.NOT_CHECKED
+
+
 WRONG = virtual_service({"host": "re*views"})
 
 

@@ -1,8 +1,9 @@
 """An HTTP/1.1 app that answers with what it saw, as JSON, under its pod's name. Arguments: ports.
 
 `?sleep=S` delays the answer, `?fail=N&id=X` fails the first N requests of X with 503, and `/health` is 503 while
-/tmp/sick exists. With BROKEN in the environment everything else is 503. After SIGTERM it goes on for LINGER seconds.
-With CERTIFICATES, a directory with tls.crt and tls.key, it speaks HTTPS.
+/tmp/sick exists. `?to=URL` asks URL before it answers, with the headers of its own request's trace, and tells as
+`next` what that said. With BROKEN in the environment everything else is 503. After SIGTERM it goes on for LINGER
+seconds. With CERTIFICATES, a directory with tls.crt and tls.key, it speaks HTTPS.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import ssl
 import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 SEEN: dict[str, int] = {}
+B3 = ("x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled")
+OF_A_TRACE = ("x-request-id", "traceparent", "tracestate", *B3)
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -41,6 +45,8 @@ class Echo(BaseHTTPRequestHandler):
             "port": self.server.server_address[1],
             "times": times,
         }
+        if "to" in query:
+            body["next"] = self.pass_on(query["to"])
         payload = json.dumps(body).encode()
         broken = "BROKEN" in os.environ and self.path != "/health"
         self.send_response(503 if sick or broken or times <= int(query.get("fail", 0)) else 200)
@@ -48,6 +54,11 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
+
+    def pass_on(self, url: str) -> object:
+        headers = {name: self.headers[name] for name in OF_A_TRACE if name in self.headers}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return json.load(answer)
 
     do_GET = do_POST = do_PUT = do_DELETE = answer
 
