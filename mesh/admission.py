@@ -102,7 +102,7 @@ def _entry(name: str, rules: list[Raw], namespaces: Raw, objects: Raw, timeout: 
         },
         "rules": rules,
         "matchPolicy": "Equivalent",
-        "sideEffects": "None",
+        "sideEffects": "NoneOnDryRun",  # events on what was admitted all the same
         "failurePolicy": "Ignore",
         "timeoutSeconds": timeout,
         "namespaceSelector": namespaces,

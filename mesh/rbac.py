@@ -98,6 +98,7 @@ _FURTHER: dict[str, tuple[Right, ...]] = {
             "its caBundle, and whether it may be ignored",
         ),
         Right(("create",), "networking.istio.io", "workloadgroups", "in a dry run: whether it is asked at all", True),
+        Right(("create",), "events.k8s.io", "events", "tells of what was admitted although an Envoy refuses it"),
     ),
     CA_SIGNER: (
         Right(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import ssl
 import sys
+import time
 from functools import partial
 
 import structlog
@@ -38,6 +40,7 @@ from webhook.cluster import FOR_INJECTION, Cluster, watched
 from webhook.config import DEFAULT_REVISION, InjectionConfig
 from webhook.enforcement import SECONDS, Enforcement
 from webhook.metrics import Metrics
+from webhook.overrides import Recorder
 from webhook.preflight import Asks, Preflight, not_asked
 from webhook.registration import SETTLE_SECONDS, VALIDATING, Registration
 from webhook.registration import watched as registered
@@ -121,6 +124,7 @@ def _start(options: argparse.Namespace, config: InjectionConfig) -> Running:
         metrics,
         adviser.advise,
         _preflight(options, config, asking, metrics),
+        Recorder(client, os.environ.get("POD_NAME", ""), time.time).record,
     )
     serve_in_threads(address(options.metrics_listen, "--metrics-listen"), health_app(deps))
     log.info("serving", listen=options.listen, revision=config.revision)

@@ -17,6 +17,7 @@ from mesh.errors import HeddleError
 from serving.health import create_health_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
+from webhook.overrides import Override
 from webhook.preflight import Asks, not_asked
 from webhook.review import LeadsHere, NamespaceLabels, Outcome, Result, refusal, review
 from webhook.validate import MAX_REVIEW, Advise, Validated, Verdict, no_advice, unchecked, validate
@@ -41,6 +42,7 @@ class Deps:
     metrics: Metrics
     advise: Advise = no_advice
     preflight: Asks = not_asked
+    record: Callable[[Override], None] = lambda _override: None
 
 
 def create_app(deps: Deps) -> Flask:
@@ -59,6 +61,8 @@ def create_app(deps: Deps) -> Flask:
     def check() -> Response:
         outcome = _validate(deps, request.get_data(cache=False))
         deps.metrics.validated(outcome)
+        if outcome.overridden is not None:
+            deps.record(outcome.overridden)
         if outcome.verdict is not Verdict.PASSED or outcome.warnings:
             log.info(outcome.verdict.value, object=outcome.about, reason=outcome.reason, warnings=outcome.warnings)
         return Response(outcome.body, mimetype=_JSON)

@@ -74,7 +74,7 @@ class Metrics:
             self._passed.inc(*about)
         elif outcome.verdict is Verdict.REFUSED:
             self._failed.inc(*about, "invalid_resource")
-        if outcome.overridden:
+        if outcome.overridden is not None:
             self.preflight(Came.OVERRIDDEN)
         if outcome.warnings:
             self._warnings.labels(outcome.resource).inc(outcome.warnings)

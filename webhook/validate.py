@@ -23,6 +23,7 @@ from mesh.objects import parse_service
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import is_settings, settings_problems
 from webhook.envelope import MAX_OBJECT, Raw, answer, request_of
+from webhook.overrides import Override
 from webhook.preflight import ANYWAY, Asks, Refused, not_asked
 
 MAX_REVIEW = 2 * MAX_OBJECT + (1 << 20)
@@ -53,8 +54,8 @@ class Validated:
     resource: str
     reason: str = ""
     warnings: int = 0
-    overridden: bool = False
-    """It is admitted although an Envoy refuses what it leads to."""
+    overridden: Override | None = None
+    """It is admitted although an Envoy refuses what it leads to. A dry run admits nothing."""
 
 
 def no_advice(_kind: str, _thing: Any) -> Iterable[Finding]:
@@ -103,10 +104,17 @@ def _checked(request: Raw, entry: Kind, raw: Raw, advise: Advise, preflight: Ask
         if not reason:
             return _would_be_refused(request, refusals)
         said += [f"{_about(request)}: {each}; admitted all the same: {reason}" for each in refusals]
-        overridden = f"{ANYWAY}: {reason}"
         warnings = _with_advice(said, advise, entry.kind, typed)
-        return _allowed(request, Verdict.PASSED, warnings, overridden, overridden=True)
+        passed = _allowed(request, Verdict.PASSED, warnings, f"{ANYWAY}: {reason}")
+        return passed if request.get("dryRun") else replace(passed, overridden=_override(raw, reason, refusals))
     return _allowed(request, Verdict.PASSED, _with_advice(said, advise, entry.kind, typed))
+
+
+def _override(raw: Raw, why: str, refusals: Sequence[Refused]) -> Override:
+    """The object has a name and a uid by now, also where it is created."""
+    metadata = raw["metadata"]
+    namespace, name, uid = (str(metadata.get(key) or "") for key in ("namespace", "name", "uid"))
+    return Override(raw["apiVersion"], raw["kind"], namespace, name, uid, why, tuple(map(str, refusals)))
 
 
 def _would_be_refused(request: Raw, refusals: Sequence[Refused]) -> Validated:
@@ -182,15 +190,13 @@ def _about(request: Raw) -> str:
     return f"{kind} {request['namespace']}/{name}" if request.get("namespace") else f"{kind} {name}"
 
 
-def _allowed(
-    request: Raw, verdict: Verdict, warnings: Sequence[str], reason: str = "", *, overridden: bool = False
-) -> Validated:
+def _allowed(request: Raw, verdict: Verdict, warnings: Sequence[str], reason: str = "") -> Validated:
     response: Raw = {"uid": request["uid"], "allowed": True}
     if warnings:
         more = len(warnings) - MOST_WARNINGS
         shown = [text[:LONGEST_WARNING] for text in warnings[:MOST_WARNINGS]]
         response["warnings"] = [*shown, f"and {more} more: heddle analyze tells all"] if more > 0 else shown
-    return replace(_validated(request, response, verdict, reason, len(warnings)), overridden=overridden)
+    return _validated(request, response, verdict, reason, len(warnings))
 
 
 class _Cause(NamedTuple):

@@ -23,7 +23,7 @@ DISCOVERY = Identity("cluster.local", HOME, "heddle-discovery")
 
 def with_header(value: str, **annotations: str) -> Raw:
     raw = virtual_service("a", "a", "/x", headers={"request": {"set": {"x-from": value}}})
-    raw["metadata"] = {"name": "a", "namespace": "default", "annotations": annotations}
+    raw["metadata"] = {"name": "a", "namespace": "default", "uid": "u-1", "annotations": annotations}
     return raw
 
 
@@ -64,7 +64,12 @@ def test_the_annotation_admits_it_all_the_same_and_that_is_told(discovery: Disco
     outcome = validate(review(raw), JSON, preflight=asking(discovery, []))
     answer = json.loads(outcome.body)["response"]
     assert answer["allowed"] is True
-    assert outcome.overridden
+    assert outcome.overridden is not None
+    assert (outcome.overridden.namespace, outcome.overridden.name, outcome.overridden.uid) == ("default", "a", "u-1")
+    assert outcome.overridden.why == "a newer Envoy knows it"
+    assert "NO_SUCH_COMMAND" in outcome.overridden.refusals[0]
+    dry = validate(review(raw, dryRun=True), JSON, preflight=asking(discovery, []))
+    assert (dry.verdict, dry.overridden) == (Verdict.PASSED, None), "nothing is recorded of a dry run"
     assert outcome.reason == f"{ANYWAY}: a newer Envoy knows it"
     assert "NO_SUCH_COMMAND" in answer["warnings"][0]
     assert validate(review(with_header("%X_Y%", **{ANYWAY: " "})), JSON, preflight=asking(discovery, [])).verdict is (
