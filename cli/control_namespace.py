@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
 from cli.on_cluster import cluster_options
+from discovery.snapshots import DEFAULT_REVISION
 from kube.client import Client, Refused
 from kube.source import list_path
+from mesh.annotations import REVISION
 from mesh.errors import Conflict, InvalidInput
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.istio.rules import is_dns_label
@@ -52,9 +54,25 @@ def control_namespace(client: Client) -> str:
     return next(iter(found), CONTROL_NAMESPACE)
 
 
+def revision(client: Client, namespace: str) -> str:
+    """Whose settings are meant: the default revision's where it is in the control plane's namespace, or where one may
+    not look; else those of the one that is there, of several the first by name."""
+    try:
+        labels = [raw["metadata"].get("labels") or {} for raw in _pods(client, namespace)]
+    except Refused:
+        return DEFAULT_REVISION
+    found = sorted({each.get(REVISION, DEFAULT_REVISION) for each in labels})
+    return DEFAULT_REVISION if DEFAULT_REVISION in found else next(iter(found), DEFAULT_REVISION)
+
+
 def _namespaces(client: Client, namespace: str = "") -> set[str]:
-    pages = client.list(list_path("", "v1", "pods", namespace), _DISCOVERY)
-    return {raw["metadata"]["namespace"] for page in pages for raw in page.items}
+    return {raw["metadata"]["namespace"] for raw in _pods(client, namespace)}
+
+
+def _pods(client: Client, namespace: str) -> Iterator[dict[str, Any]]:
+    """Discovery's."""
+    for page in client.list(list_path("", "v1", "pods", namespace), _DISCOVERY):
+        yield from page.items
 
 
 def _keep(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

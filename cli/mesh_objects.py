@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cli.control_namespace import control_namespace
+from cli.control_namespace import control_namespace, revision
 from cli.manifest_files import read_manifests
 from cli.mesh_access import Mesh, connect
 from cli.reach import cluster_asked
@@ -20,11 +20,12 @@ from discovery.gateway_secrets import needed
 from discovery.snapshots import SnapshotBuilder, settings_of, watches
 from kube.client import Client, Refused
 from kube.source import Changed, Listed, Watched, list_path
-from local.offline import Objects, completed
+from local.offline import Objects, completed, mistakes, settings_key
 from mesh.checks import Finding, check_documents
 from mesh.errors import InvalidInput, NotFound
 from mesh.manifest import Document
-from mesh.objects import Key, parse_meta
+from mesh.objects import Key
+from mesh.problems import FieldProblem, ObjectErrors
 from mesh.validation import DEFAULT_NAMESPACE
 
 Raw = dict[str, Any]
@@ -42,29 +43,59 @@ class Manifested:
 
     @property
     def objects(self) -> Objects:
-        """What a cluster would make of them."""
-        return completed((document.raw for document in self.documents), self.namespace)
+        """What a cluster would make of them. InvalidInput, as `manifests`, for pods that could not be injected."""
+        places = {(each.kind, each.namespace or self.namespace, each.name): each for each in self.documents}
+        errors: list[Finding] = []
+
+        def wrong(raw: Raw, error: ObjectErrors) -> None:
+            meta = raw["metadata"]
+            document = places.get((raw["kind"], meta.get("namespace") or self.namespace, meta.get("name", "")))
+            if document is None:
+                raise error
+            errors.extend(_of_field(document, self.namespace, each) for each in error.problems)
+
+        found = completed((document.raw for document in self.documents), self.namespace, wrong)
+        _raise(errors)
+        return found
 
 
 def manifests(sources: Iterable[str], namespace: str = DEFAULT_NAMESPACE) -> Manifested:
     """InvalidInput with every error in them: file, line, field, and the way out."""
     found = read_manifests(sources)
     report = check_documents(found.documents, found.problems, namespace)
-    errors: tuple[Finding, ...] = (*found.unreadable, *report.errors)
-    if errors:
-        raise InvalidInput("\n".join(["the manifests have errors:", *(f"  {finding}" for finding in errors)]))
+    of_kubernetes = [_of_field(each, namespace, problem) for each in found.documents for problem in mistakes(each.raw)]
+    _raise([*found.unreadable, *report.errors, *of_kubernetes])
     return Manifested(found.documents, namespace)
 
 
-def live_objects(kubeconfig: str) -> Objects:
+def _of_field(document: Document, namespace: str, problem: FieldProblem) -> Finding:
+    about = f"{document.kind} {document.namespace or namespace}/{document.name}"
+    return Finding(document.source, document.line_of(problem.path), about, problem.field, problem.message, problem.hint)
+
+
+def _raise(errors: Sequence[Finding]) -> None:
+    if errors:
+        raise InvalidInput("\n".join(["the manifests have errors:", *(f"  {finding}" for finding in errors)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The objects of a mesh that runs. `settings` is the ConfigMap that its control plane reads, there or not."""
+
+    objects: Objects
+    settings: Key
+
+
+def live(kubeconfig: str) -> Live:
     """Those of the mesh that runs here, or of the cluster; of a cluster's Secrets only those that gateways serve."""
     cluster = cluster_asked(kubeconfig)
-    return _on_cluster(cluster) if cluster else embedded_objects(connect())
+    return _on_cluster(cluster) if cluster else Live(embedded_objects(connect()), settings_of())
 
 
-def builder_of(objects: Objects) -> SnapshotBuilder:
-    """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it."""
-    builder = SnapshotBuilder(settings_key(objects))
+def builder_of(objects: Objects, settings: Key | None = None) -> SnapshotBuilder:
+    """Discovery's own reading of the objects; `build()` gives the snapshot, `apply` changes it. `settings`: the
+    ConfigMap of the mesh's settings, where the objects need not have it."""
+    builder = SnapshotBuilder(settings or settings_key(objects))
     for event in events_of(objects):
         builder.apply(event)
     return builder
@@ -74,13 +105,6 @@ def events_of(objects: Objects) -> Iterator[Listed]:
     """The objects as discovery hears of them: all of each kind."""
     for kind in KINDS:
         yield Listed(kind, tuple(objects.get(kind, ())), 0)
-
-
-def settings_key(objects: Objects) -> Key:
-    """The ConfigMap of the mesh's settings: its namespace is the control plane's."""
-    usual = settings_of()
-    found = [parse_meta(raw).key for raw in objects.get("ConfigMap", ())]
-    return usual if usual in found else next((key for key in found if key.name == usual.name), usual)
 
 
 def unread(builder: SnapshotBuilder) -> Iterator[str]:
@@ -101,7 +125,7 @@ def embedded_objects(mesh: Mesh) -> Objects:
     return {kind: mesh.get(f"/objects/{kind}")["items"] for kind in KINDS}
 
 
-def _on_cluster(client: Client) -> Objects:
+def _on_cluster(client: Client) -> Live:
     def read(watched: Watched) -> Sequence[Raw]:
         try:
             return [raw for page in client.list(watched.path, watched.query) for raw in page.items]
@@ -113,11 +137,13 @@ def _on_cluster(client: Client) -> Objects:
             hint = "it takes the verb list on what discovery reads: manifests/ has it as heddle-discovery's ClusterRole"
             raise Refused(403, f"you may not list {watched.path.rpartition('/')[2]}", hint=hint) from None
 
-    kinds = watches(settings_of(control_namespace=control_namespace(client)))
+    home = control_namespace(client)
+    settings = settings_of(revision(client, home), home)
+    kinds = watches(settings)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         lists = dict(zip((watched.kind for watched in kinds), pool.map(read, kinds), strict=True))
-    secrets = [_secret(client, key) for key in sorted(needed(builder_of(lists).build()))]
-    return {**lists, "Secret": [raw for raw in secrets if raw is not None]}
+    secrets = [_secret(client, key) for key in sorted(needed(builder_of(lists, settings).build()))]
+    return Live({**lists, "Secret": [raw for raw in secrets if raw is not None]}, settings)
 
 
 def _secret(client: Client, key: Key) -> Raw | None:

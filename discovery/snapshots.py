@@ -62,7 +62,7 @@ class SnapshotBuilder:
         self._changed: set[str] = set()
         self._without_effect = {kind.kind for kind in self._istio.values() if kind.planned}
         self._settings = mesh_settings(settings.namespace)
-        self._snapshot = Snapshot(settings=self._settings)
+        self._snapshot = Snapshot(settings=self._settings, settings_at=settings)
         self.versions: dict[str, int] = {}
         """Kind -> version of its newest change."""
 

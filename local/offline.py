@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from local import shapes
 from local.endpoints import endpoint_slices, with_cluster_ip
 from mesh.annotations import NAMESPACE_INJECTION
+from mesh.errors import InvalidInput
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import find_kind
 from mesh.objects import Key
-from mesh.settings import MeshSettings, parse_mesh_settings
+from mesh.problems import FieldProblem, ObjectErrors
+from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
 from webhook.config import InjectionConfig
 from webhook.workloads import POD_AT, inject_object
 
 Raw = dict[str, Any]
 Objects = Mapping[str, Sequence[Raw]]
 """By kind."""
+Wrong = Callable[[Raw, ObjectErrors], None]
 
 POD_RANGE = ipaddress.ip_network("10.244.0.0/16")
 FIRST_ADDRESS = 256
@@ -32,17 +36,39 @@ _ONE_EACH = ("DaemonSet", "Job", "CronJob")
 _OWNED_BY_OTHERS = ("ReplicaSet", "Job")
 
 
-def completed(documents: Iterable[Raw], default_namespace: str = "default") -> Objects:
-    """The objects that would be there. ObjectErrors for a pod that cannot be injected as it is written."""
-    by_kind = _by_kind(documents, default_namespace)
-    config = InjectionConfig(settings=_settings(by_kind.get("ConfigMap", [])))
+def refuse(_raw: Raw, error: ObjectErrors) -> None:
+    raise error
+
+
+def completed(documents: Iterable[Raw], default_namespace: str = "default", wrong: Wrong = refuse) -> Objects:
+    """The objects that would be there. `wrong` is told of each that no API server would take, and of each whose pod
+    cannot be injected as it is written; if it returns, the others are completed without it."""
+    by_kind = _by_kind(_sound(documents, wrong), default_namespace)
+    config = InjectionConfig(settings=_settings(by_kind, wrong))
     labels = {raw["metadata"]["name"]: raw["metadata"].get("labels") or {} for raw in by_kind.get("Namespace", [])}
-    pods = _with_addresses(_pods(by_kind, labels, config))
+    pods = _with_addresses(_pods(by_kind, labels, config, wrong))
     services = _with_cluster_ips(by_kind.get("Service", []))
     given = by_kind.get("EndpointSlice", [])
     described = {_service_of(piece) for piece in given}
     slices = [*given, *endpoint_slices([each for each in services if _key(each) not in described], pods)]
     return {**by_kind, "Pod": pods, "Service": services, "EndpointSlice": slices}
+
+
+def mistakes(raw: Raw) -> list[FieldProblem]:
+    """The fields of one of Kubernetes' own objects that no API server would take."""
+    kind = raw["kind"]
+    if kind not in shapes.KINDS or find_kind(raw["apiVersion"], kind) is None:
+        return []
+    return shapes.type_problems(kind, shapes.without_nulls(raw))
+
+
+def _sound(documents: Iterable[Raw], wrong: Wrong) -> Iterator[Raw]:
+    for raw in documents:
+        problems = mistakes(raw)
+        if problems:
+            wrong(raw, ObjectErrors(f"{raw['kind']} {_key(raw)}", problems))
+        else:
+            yield raw
 
 
 def _by_kind(documents: Iterable[Raw], default_namespace: str) -> dict[str, list[Raw]]:
@@ -60,17 +86,31 @@ def _by_kind(documents: Iterable[Raw], default_namespace: str) -> dict[str, list
     return {kind: list(objects.values()) for kind, objects in found.items()}
 
 
-def _settings(maps: Iterable[Raw]) -> MeshSettings:
-    for raw in maps:
-        if _key(raw) == Key(CONTROL_NAMESPACE, "istio"):
-            return parse_mesh_settings((raw.get("data") or {}).get("mesh", ""))
-    return MeshSettings()
+def settings_key(objects: Objects) -> Key:
+    """The ConfigMap of the mesh's settings among the objects: its namespace is the control plane's."""
+    usual = Key(CONTROL_NAMESPACE, "istio")
+    found = [_key(raw) for raw in objects.get("ConfigMap", ())]
+    return usual if usual in found else next((key for key in found if key.name == usual.name), usual)
+
+
+def _settings(objects: Objects, wrong: Wrong) -> MeshSettings:
+    key = settings_key(objects)
+    for raw in objects.get("ConfigMap", ()):
+        if _key(raw) == key:
+            try:
+                return parse_mesh_settings((raw.get("data") or {}).get("mesh", ""), key.namespace)
+            except InvalidInput as error:
+                problem = FieldProblem(("data", "mesh"), error.message, error.hint or "")
+                wrong(raw, ObjectErrors(f"ConfigMap {key}", [problem]))
+    return mesh_settings(key.namespace)
 
 
 # ---- pods
 
 
-def _pods(by_kind: Objects, labels: Mapping[str, Mapping[str, str]], config: InjectionConfig) -> list[Raw]:
+def _pods(
+    by_kind: Objects, labels: Mapping[str, Mapping[str, str]], config: InjectionConfig, wrong: Wrong
+) -> list[Raw]:
     """Those that are described, and those of workloads of which none is (a dump of a cluster has both)."""
     described = list(by_kind.get("Pod", ()))
     owners = {owner for raw in (*described, *by_kind.get("ReplicaSet", ())) for owner in _owners(raw)}
@@ -79,11 +119,31 @@ def _pods(by_kind: Objects, labels: Mapping[str, Mapping[str, str]], config: Inj
         for raw in by_kind.get(kind, ()):
             if raw["apiVersion"] != api_version or _names_owner(raw, kind, owners):
                 continue
-            namespace = raw["metadata"]["namespace"]
-            injected = inject_object(raw, namespace, labels.get(namespace, ASSUMED), config)
-            assert injected is not None
-            found += [injected.object] if kind == "Pod" else _replicas(injected.object, POD_AT[api_version, kind])
+            try:
+                found += _injected(raw, labels, config)
+            except ObjectErrors as error:
+                wrong(raw, ObjectErrors(error.about, [_in_object(each, raw) for each in error.problems]))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                says = f"it is no {kind} as Kubernetes defines it: {error}"
+                problem = FieldProblem((), says, "compare it with Kubernetes' reference")
+                wrong(raw, ObjectErrors(f"{kind} {_key(raw)}", [problem]))
     return sorted((_running(raw) for raw in found), key=_key)
+
+
+def _injected(raw: Raw, labels: Mapping[str, Mapping[str, str]], config: InjectionConfig) -> list[Raw]:
+    """The pods that come of one that is described, or of a workload."""
+    namespace = raw["metadata"]["namespace"]
+    injected = inject_object(raw, namespace, labels.get(namespace, ASSUMED), config)
+    assert injected is not None
+    if raw["kind"] == "Pod":
+        return [injected.object]
+    return list(_replicas(injected.object, POD_AT[raw["apiVersion"], raw["kind"]]))
+
+
+def _in_object(problem: FieldProblem, raw: Raw) -> FieldProblem:
+    """What injection says of a pod, as a problem of the object that the pod is in."""
+    way = POD_AT[raw["apiVersion"], raw["kind"]]
+    return problem if problem.path == way[: len(problem.path)] else problem.under(*way)
 
 
 def _names_owner(raw: Raw, kind: str, owners: set[tuple[str, Key]]) -> bool:

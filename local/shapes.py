@@ -126,16 +126,24 @@ def without_nulls(value: Any) -> Any:
 
 def problems(kind: str, raw: Raw) -> list[FieldProblem]:
     """Everything that is wrong with an object of one of `KINDS`; types first, and words only where types are right."""
-    found = [*_META(raw.get("metadata"), ("metadata",)), *_name_problems(kind, raw)]
-    if kind in _SPECS:
-        spec = raw.get("spec")
-        if spec is None and kind != "Service":
-            found.append(FieldProblem(("spec",), "the object has no spec", "add it"))
-        else:
-            found += _SPECS[kind]({} if spec is None else spec, ("spec",))
-    else:
-        found += _WITHOUT_SPEC[kind](dict(raw), ())
+    found = [*_META(raw.get("metadata"), ("metadata",)), *_name_problems(kind, raw), *_type_problems(kind, raw)]
     return found or list(_RULES.get(kind, _nothing)(raw))
+
+
+def type_problems(kind: str, raw: Raw) -> list[FieldProblem]:
+    """The fields of an object of one of `KINDS` that are of another type than the API's."""
+    return [*_META(raw.get("metadata"), ("metadata",)), *_type_problems(kind, raw)]
+
+
+def _type_problems(kind: str, raw: Raw) -> Iterator[FieldProblem]:
+    if kind not in _SPECS:
+        yield from _WITHOUT_SPEC[kind](dict(raw), ())
+        return
+    spec = raw.get("spec")
+    if spec is None and kind != "Service":
+        yield FieldProblem(("spec",), "the object has no spec", "add it")
+    else:
+        yield from _SPECS[kind]({} if spec is None else spec, ("spec",))
 
 
 def _name_problems(kind: str, raw: Raw) -> Iterator[FieldProblem]:

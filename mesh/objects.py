@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mesh.ports import PROXY_UID
 from mesh.workloads import workload_name
 
 
@@ -105,6 +106,10 @@ class Pod:
     """Of the other IP family, in a dual-stack cluster."""
     workload: str = ""
     """The name of what a person wrote: that of a Deployment, say."""
+    proxy_image: str = ""
+    """Of the container `istio-proxy`, if there is one."""
+    beside_the_rules: tuple[str, ...] = ()
+    """The app's containers that run as the proxy's user, whose traffic is never intercepted."""
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -117,12 +122,14 @@ class Pod:
 
 
 SIDECAR_STATUS_ANNOTATION = "sidecar.istio.io/status"
+PROXY_CONTAINER = "istio-proxy"
 
 
 def parse_pod(raw: Mapping[str, Any]) -> Pod:
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     meta = parse_meta(raw)
     containers = spec.get("containers") or ()
+    every = (*containers, *(spec.get("initContainers") or ()))
     return Pod(
         meta=meta,
         service_account=spec.get("serviceAccountName") or "default",
@@ -140,7 +147,17 @@ def parse_pod(raw: Mapping[str, Any]) -> Pod:
         ),
         other_ips=_others(status.get("podIPs"), status.get("podIP", "")),
         workload=workload_name(raw),
+        proxy_image=next((c.get("image", "") for c in every if c.get("name") == PROXY_CONTAINER), ""),
+        beside_the_rules=tuple(
+            c.get("name", "") for c in containers if c.get("name") != PROXY_CONTAINER and _user(c, spec) == PROXY_UID
+        ),
     )
+
+
+def _user(container: Mapping[str, Any], spec: Mapping[str, Any]) -> Any:
+    """The user id that the manifest asks for; None where it leaves that to the image."""
+    own = (container.get("securityContext") or {}).get("runAsUser")
+    return (spec.get("securityContext") or {}).get("runAsUser") if own is None else own
 
 
 def _others(listed: Any, first: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from mesh.identity import CONTROL_NAMESPACE
 from mesh.objects import (
     EndpointSlice,
     Key,
@@ -37,6 +38,7 @@ BY_NAME_ALONE = ("Namespace", "Node")
 """Those that a snapshot has by name, since they are in no namespace."""
 
 _EMPTY: Mapping[Any, Any] = MappingProxyType({})
+_SETTINGS = Key(CONTROL_NAMESPACE, "istio")
 
 
 def _nothing() -> Mapping[Any, Any]:
@@ -48,7 +50,8 @@ def _nothing() -> Mapping[Any, Any]:
 class Snapshot:
     """One consistent view. `istio` maps a kind (`VirtualService` ...) to its objects (`mesh.istio.base.IstioObject`).
 
-    `resource_version` is the API server's version of the newest change in it (0 before the first).
+    `resource_version` is the API server's version of the newest change in it (0 before the first). `settings_at` is the
+    ConfigMap that the settings are in, or would be.
     """
 
     settings: MeshSettings = field(default_factory=MeshSettings)
@@ -60,6 +63,7 @@ class Snapshot:
     secrets: Mapping[Key, Secret] = field(default_factory=_nothing)
     istio: Mapping[str, Mapping[Key, Any]] = field(default_factory=_nothing)
     resource_version: int = 0
+    settings_at: Key = _SETTINGS
 
     def of(self, kind: str) -> Mapping[Key, Any]:
         """The Istio objects of `kind`, by key."""

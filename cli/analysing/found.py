@@ -5,16 +5,15 @@ Objects that are wrong are findings too, and the others are looked at without th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from cli.diffing.overlay import key_of
-from cli.mesh_objects import settings_key
-from local.offline import Objects
+from local.offline import Objects, settings_key
 from mesh.analysis.model import Code, Finding, Severity, Subject
-from mesh.analysis.objects import INVALID, UNREADABLE, of_warning
+from mesh.analysis.objects import INVALID, UNREADABLE, of_status, of_warning
 from mesh.analysis.registry import analyse, suppressed
 from mesh.analysis.view import View
 from mesh.assembly import Assembly
@@ -23,7 +22,7 @@ from mesh.kinds import find_kind, without_effect
 from mesh.manifest import Document, ManifestProblem
 from mesh.objects import Key, parse_meta
 from mesh.problems import FieldProblem, ObjectErrors
-from mesh.settings import MeshSettings, parse_mesh_settings
+from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
 from mesh.snapshot import CORE, Snapshot
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
@@ -68,14 +67,22 @@ def found(
     complete: bool,
     now: datetime,
     namespace: str = "default",
+    settings: Key | None = None,
+    plain_text: Callable[[View], Mapping[Key, int]] = lambda _view: {},
+    more: Iterable[Finding] = (),
 ) -> list[Placed]:
-    """Everything, the worst first. `documents`: where objects stand that come from files; `namespace`: of those that
-    name none. `complete` as in mesh.analysis.view."""
+    """Everything, with what was found before (`more`), the worst first.
+
+    `documents`: where objects stand that come from files; `namespace`: of those that name none; `settings`: the
+    ConfigMap of the mesh's settings, where the objects need not have it; `plain_text` says how much pods have taken in
+    plain text. `complete` as in mesh.analysis.view.
+    """
     places = {(each.kind, key_of(each, namespace)): each for each in documents}
-    snapshot, own = _assembled(objects)
+    snapshot, own = _assembled(objects, settings or settings_key(objects))
     view = View(snapshot, complete=complete, now=now)
+    view = View(snapshot, complete=complete, now=now, plain_text=plain_text(view), before=view)
     makers = {parse_meta(raw).key: _maker(raw) for raw in objects.get("Pod", ())} if places else {}
-    everything = dict.fromkeys(_of_maker(each, makers, places) for each in (*own, *analyse(view)))
+    everything = dict.fromkeys(_of_maker(each, makers, places) for each in (*more, *own, *analyse(view)))
     placed = [_placed(each, places) for each in everything]
     placed += [_of_text(problem) for problem in problems]
     return sorted(placed, key=_order)
@@ -86,7 +93,7 @@ def _order(each: Placed) -> tuple[Any, ...]:
     return _ORDER[code.severity], each.file, each.line, about, code.number, each.finding.problem.field
 
 
-def _assembled(objects: Objects) -> tuple[Snapshot, list[Finding]]:
+def _assembled(objects: Objects, settings: Key) -> tuple[Snapshot, list[Finding]]:
     """The objects that can be read, and what is wrong with the others, or doubtful about them by themselves."""
     assembly = Assembly()
     own: list[Finding] = []
@@ -96,7 +103,7 @@ def _assembled(objects: Objects) -> tuple[Snapshot, list[Finding]]:
             if kind not in CORE and (entry is None or not entry.of_istio):
                 continue
             own += _taken(assembly, kind, raw)
-    own += _settings(assembly, objects)
+    own += _settings(assembly, objects, settings)
     return assembly.build(), own
 
 
@@ -114,16 +121,18 @@ def _taken(assembly: Assembly, kind: str, raw: Mapping[str, Any]) -> Iterator[Fi
         return
     silenced = suppressed(meta.annotations)
     thing = assembly.get(kind, meta.key)
-    doubts = (*warnings, *(without_effect(thing) if kind not in CORE else ()))
-    yield from (each for each in (of_warning(about, problem) for problem in doubts) if not silenced(each.code))
+    if kind in CORE:
+        return
+    doubts = (of_warning(about, problem) for problem in (*warnings, *without_effect(thing)))
+    yield from (each for each in (*doubts, *of_status(about, raw)) if not silenced(each.code))
 
 
-def _settings(assembly: Assembly, objects: Objects) -> Iterator[Finding]:
-    key = settings_key(objects)
+def _settings(assembly: Assembly, objects: Objects, key: Key) -> Iterator[Finding]:
+    assembly.settings(mesh_settings(key.namespace))
     for raw in objects.get("ConfigMap", ()):
         if parse_meta(raw).key == key:
             try:
-                settings: MeshSettings = parse_mesh_settings((raw.get("data") or {}).get("mesh", ""))
+                settings: MeshSettings = parse_mesh_settings((raw.get("data") or {}).get("mesh", ""), key.namespace)
             except HeddleError as error:
                 yield Finding(
                     INVALID, Subject("ConfigMap", *key), FieldProblem(("data", "mesh"), error.message, error.hint or "")

@@ -17,7 +17,8 @@ def text(found: Sequence[Placed], looked_at: int) -> str:
     """A line for each, as compilers write them, and a summary."""
     lines = [line(each) for each in found]
     counts = [_count(sum(each.finding.severity is severity for each in found), severity) for severity in Severity]
-    return "\n".join([*lines, f"{looked_at} objects looked at: {', '.join(counts)}"])
+    objects = "1 object" if looked_at == 1 else f"{looked_at} objects"
+    return "\n".join([*lines, f"{objects} looked at: {', '.join(counts)}"])
 
 
 def _count(number: int, severity: Severity) -> str:

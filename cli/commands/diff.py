@@ -7,11 +7,12 @@ import click
 from cli.control_namespace import mesh_options
 from cli.diffing.overlay import applied, key_of
 from cli.diffing.view import as_json, text
-from cli.mesh_objects import Manifested, builder_of, events_of, live_objects, manifests, unread
+from cli.mesh_objects import Manifested, builder_of, events_of, live, manifests, unread
 from cli.output import output_option, show
 from discovery.compare.plans import differences, proxies
 from local.offline import Objects, completed
 from mesh.errors import HeddleError
+from mesh.objects import Key
 from mesh.validation import DEFAULT_NAMESPACE
 
 DIFFERS, FAILED = 1, 2
@@ -68,14 +69,16 @@ def _compare(
     written = manifests(files, namespace)
     before: Objects
     after: Objects
+    settings: Key | None = None
     notices: tuple[str, ...] = ()
     if base_files:
         base = manifests(base_files, namespace)
         before, after = base.objects, _offline(base, written, delete)
     else:
-        before = live_objects(kubeconfig)
+        mesh = live(kubeconfig)
+        before, settings = mesh.objects, mesh.settings
         after, notices = applied(before, written.documents, namespace, delete=delete)
-    builder = builder_of(before)
+    builder = builder_of(before, settings)
     old = builder.build()
     for event in events_of(after):  # what is the same stays the same object
         builder.apply(event)

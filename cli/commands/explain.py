@@ -7,12 +7,13 @@ import click
 from cli.control_namespace import mesh_options
 from cli.explaining.asked import asked
 from cli.explaining.view import as_json, text
-from cli.mesh_objects import builder_of, live_objects, manifests, unread
+from cli.mesh_objects import builder_of, live, manifests, unread
 from cli.output import output_option, show
 from discovery.explain.explain import explain
 from discovery.explain.model import Result
 from discovery.plan.index import index
 from discovery.plan.memo import Scopes
+from discovery.snapshots import SnapshotBuilder
 from mesh.validation import DEFAULT_NAMESPACE
 
 
@@ -54,8 +55,7 @@ def command(
 
     Exit code 0 when all such requests are served, or answered as a rule says; 3 when some or all are refused.
     """
-    objects = manifests(files, namespace or DEFAULT_NAMESPACE).objects if files else live_objects(kubeconfig)
-    builder, scopes = builder_of(objects), Scopes()
+    builder, scopes = _builder(files, namespace or DEFAULT_NAMESPACE, kubeconfig), Scopes()
     for sentence in unread(builder):
         click.echo(f"warning: {sentence}", err=True)
     snapshot = builder.build()
@@ -73,3 +73,10 @@ def command(
     show(as_json(explained, alike), output, lambda _: text(explained, alike))
     if any(branch.outcome.result is Result.REFUSED for branch in explained.branches):
         raise click.exceptions.Exit(3)
+
+
+def _builder(files: tuple[str, ...], namespace: str, kubeconfig: str) -> SnapshotBuilder:
+    if files:
+        return builder_of(manifests(files, namespace).objects)
+    mesh = live(kubeconfig)
+    return builder_of(mesh.objects, mesh.settings)

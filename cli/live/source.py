@@ -72,9 +72,14 @@ class Live:
         return self.reached.listed()
 
     def metrics(self, proxy: Proxy) -> str:
-        rewrite = IstioMetrics(proxy.workload).rewriter()
-        lines = self.reached.run(proxy.pod, METRICS).encode().split(b"\n")
-        return b"".join([*(rewrite(line + b"\n") for line in lines if line), rewrite(b"")]).decode(errors="replace")
+        return istio_metrics(self.reached, proxy)
+
+
+def istio_metrics(proxies: Proxies, proxy: Proxy) -> str:
+    """Those of one proxy that are looked at, in Prometheus' text format."""
+    rewrite = IstioMetrics(proxy.workload).rewriter()
+    lines = proxies.run(proxy.pod, METRICS).encode().split(b"\n")
+    return b"".join([*(rewrite(line + b"\n") for line in lines if line), rewrite(b"")]).decode(errors="replace")
 
 
 def reach(kubeconfig: str) -> Source:

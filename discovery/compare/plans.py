@@ -38,7 +38,6 @@ from mesh.objects import Key
 from mesh.snapshot import Snapshot
 
 Changes = tuple[Change, ...]
-SETTINGS = Origin("ConfigMap", "istio-system", "istio")
 _name = attrgetter("name")
 
 
@@ -84,7 +83,7 @@ class _Comparison:
         yield from self._once(before.inbound, after.inbound, _inbound)
         yield from self._once(before.gateways, after.gateways, _gateways)
         yield from self._once(before.problems, after.problems, _problems)
-        yield from _settings(before, after)
+        yield from _settings(before, after, _settings_at(self.new))
 
     def _once(self, before: Any, after: Any, compare: Callable[[Any, Any], Iterable[Change]]) -> Changes:
         """`compare(before, after)`, once for the same two objects; they live as long as the plans do."""
@@ -226,15 +225,19 @@ def _problems(before: tuple[Problem, ...], after: tuple[Problem, ...]) -> Iterat
         yield Change("problem", "", "", "" if there else text, text if there else "", (problem.origin,))
 
 
-def _settings(before: Plan, after: Plan) -> Iterator[Change]:
+def _settings_at(snapshot: Snapshot) -> Origin:
+    return Origin("ConfigMap", *snapshot.settings_at)
+
+
+def _settings(before: Plan, after: Plan, settings: Origin) -> Iterator[Change]:
     for part, what, was, now in (
         ("unknown destinations", "passed through", before.allow_any, after.allow_any),
         ("other trust domains", "", before.other_trust_domains, after.other_trust_domains),
         ("identity", "", before.proxy.identity, after.proxy.identity),
     ):
         if was != now:
-            yield Change(part, "", what, said(was), said(now), () if part == "identity" else (SETTINGS,))
-    yield from _reporting(before.reporting, after.reporting)
+            yield Change(part, "", what, said(was), said(now), () if part == "identity" else (settings,))
+    yield from _reporting(before.reporting, after.reporting, settings)
     if after.proxy.role is Role.SIDECAR and before.inbound_default is not after.inbound_default:
         # Every port has the policies of its workload among its origins.
         ports = (*after.inbound, *before.inbound)
@@ -243,8 +246,8 @@ def _settings(before: Plan, after: Plan) -> Iterator[Change]:
         yield Change("ports that nobody names", "", "peer tls", old, new, tuple(policies))
 
 
-def _reporting(before: Reporting, after: Reporting) -> Iterator[Change]:
-    origins = tuple(dict.fromkeys((*before.origins, *after.origins, SETTINGS)))
+def _reporting(before: Reporting, after: Reporting, settings: Origin) -> Iterator[Change]:
+    origins = tuple(dict.fromkeys((*before.origins, *after.origins, settings)))
     for part, old, new in (
         ("access log of requests out", before.client_logs, after.client_logs),
         ("access log of requests in", before.server_logs, after.server_logs),
@@ -266,4 +269,4 @@ def _changed(old: Snapshot, new: Snapshot) -> frozenset[Origin]:
     was = {**old.istio, "Service": old.services, "Pod": old.pods}
     now = {**new.istio, "Service": new.services, "Pod": new.pods}
     found = {Origin(kind, *key) for kind in {*was, *now} for key in changed_keys(was.get(kind, {}), now.get(kind, {}))}
-    return frozenset(found | ({SETTINGS} if old.settings != new.settings else set()))
+    return frozenset(found | ({_settings_at(new)} if old.settings != new.settings else set()))

@@ -15,6 +15,7 @@ from discovery.explain.interception import bypassed_outbound
 from discovery.explain.matching import without_port
 from discovery.explain.model import UNSEEN, Branch, Explanation, Outcome, Part, Request, Result, Step, refused
 from discovery.explain.names import dialled
+from discovery.explain.objects import settings_origin
 from discovery.explain.routing import Routed, routed
 from discovery.plan.index import index
 from discovery.plan.memo import Scopes
@@ -27,8 +28,6 @@ from discovery.secrets import secrets_of
 from mesh.errors import NotFound
 from mesh.objects import Key, Pod
 from mesh.snapshot import Snapshot
-
-_REGISTRY_ONLY = Origin("ConfigMap", "istio-system", "istio", "data.mesh: outboundTrafficPolicy.mode")
 
 
 def explain(snapshot: Snapshot, request: Request, scopes: Scopes | None = None) -> Explanation:
@@ -120,13 +119,14 @@ def _catch_all(scene: Scene, made: Plan) -> tuple[Step, tuple[Branch, ...]]:
     if made.allow_any:
         step = Step(Part.LISTENER, "virtualOutbound", f"the mesh knows no {where}: passed on (ALLOW_ANY)")
         return step, forwarded(scene, PASSTHROUGH, http=False, origin=None, within="")
-    step = Step(Part.LISTENER, "virtualOutbound", f"the mesh knows no {where}", (_REGISTRY_ONLY,))
+    mode = settings_origin(scene.snapshot, "outboundTrafficPolicy.mode")
+    step = Step(Part.LISTENER, "virtualOutbound", f"the mesh knows no {where}", (mode,))
     reason = f"the mesh knows no {where}, and what it does not know is refused (REGISTRY_ONLY)"
     hint = "correct the port, or make the place known: by a service, or by outboundTrafficPolicy.mode ALLOW_ANY"
     if aim.entry is not None and aim.entry.port(port) is None:
         ports = ", ".join(str(each.number) for each in aim.entry.ports) or "none"
         reason, hint = f"service {aim.entry.host} has no port {port}, and REGISTRY_ONLY holds", f"its ports: {ports}"
-    return step, refused(reason, hint, (_REGISTRY_ONLY,))
+    return step, refused(reason, hint, (mode,))
 
 
 def _split(scene: Scene, targets: tuple[Target, ...], origins: tuple[Origin, ...]) -> tuple[Branch, ...]:

@@ -13,6 +13,11 @@ from mesh.settings import CLUSTER_DOMAIN
 from mesh.snapshot import Snapshot
 
 
+def settings_origin(snapshot: Snapshot, field: str) -> Origin:
+    """The field of meshConfig; the ConfigMap is where this mesh's control plane has it."""
+    return Origin("ConfigMap", *snapshot.settings_at, f"data.mesh: {field}")
+
+
 def tls_origin(snapshot: Snapshot, destination: Destination) -> tuple[Origin, ...]:
     """The `tls` of the DestinationRule that holds for the destination; none where no rule says anything."""
     _, port, subset, _ = (*destination.name.split("|"), "", "", "", "")[:4]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from discovery.explain.forward import Scene, forwarded
 from discovery.explain.matching import unjudged, virtual_host, why_not, without_port
 from discovery.explain.model import Branch, Outcome, Part, Result, Step
-from discovery.explain.objects import destination_field, left_out
+from discovery.explain.objects import destination_field, left_out, settings_origin
 from discovery.plan.destinations import PASSTHROUGH
 from discovery.plan.model import (
     Fault,
@@ -23,7 +23,6 @@ from discovery.plan.origins import Origin
 from mesh.objects import Key
 
 ALLOW_ANY, BLOCK_ALL = "allow_any", "block_all"
-_MODE = Origin("ConfigMap", "istio-system", "istio", "data.mesh: outboundTrafficPolicy.mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +87,15 @@ def _unknown(scene: Scene, table: RouteTable, *, gateway: bool) -> Routed:
         hint = f"hosts that it knows: {', '.join(hosts[:5]) or '(none)'}"
         return Routed((), (Branch(1.0, Outcome(Result.REFUSED, 404, reason, hint)),))
     assert scene.plan is not None
+    mode = settings_origin(scene.snapshot, "outboundTrafficPolicy.mode")
     if not scene.plan.allow_any:
         reason = f"the mesh has no host {authority} on port {table.name}, and unknown ones are refused (REGISTRY_ONLY)"
         hint = "correct the host, or make it known: by a service, or by outboundTrafficPolicy.mode ALLOW_ANY"
-        step = Step(Part.HOST, BLOCK_ALL, f"{authority} is no host of the mesh on port {table.name}", (_MODE,))
-        return Routed((step,), (Branch(1.0, Outcome(Result.REFUSED, 502, reason, hint, (_MODE,))),))
+        step = Step(Part.HOST, BLOCK_ALL, f"{authority} is no host of the mesh on port {table.name}", (mode,))
+        return Routed((step,), (Branch(1.0, Outcome(Result.REFUSED, 502, reason, hint, (mode,))),))
     says = f"{authority} is no host of the mesh on port {table.name}: passed on to the address dialled (ALLOW_ANY)"
     return Routed(
-        (Step(Part.HOST, ALLOW_ANY, says, (_MODE,)),),
+        (Step(Part.HOST, ALLOW_ANY, says, (mode,)),),
         forwarded(scene, PASSTHROUGH.name, http=True, origin=None, within=""),
     )
 

@@ -25,7 +25,7 @@ NOT_ON_SERVICE = Code(
     Severity.WARNING,
     "No Service of the gateway's pods has the port of a Gateway's server: clients of the Service cannot reach it.",
     "Add the port to the Service, or correct the server's.",
-    ("IST0104", "IST0162"),
+    ("IST0162",),
 )
 RIVALS = Code(
     "HDL0204",

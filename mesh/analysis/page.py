@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mesh.analysis.istioctl import covered
 from mesh.analysis.registry import CHECKS, SUPPRESS, THEMES, Check
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "analysis.md"
@@ -24,7 +25,7 @@ An object's annotation `{SUPPRESS}: HDL0104,IST0127` keeps codes (Heddle's or is
 
 
 def page() -> str:
-    return "\n".join((_HEAD, *_themes(), *_kinds()))
+    return "\n".join((_HEAD, *_themes(), *_istioctl(), *_kinds()))
 
 
 def _themes() -> Iterator[str]:
@@ -36,6 +37,15 @@ def _themes() -> Iterator[str]:
             istio = ", ".join(code.istio) or "-"
             yield f"| {code.number} | `{code.name}` | {code.severity} | {code.means} | {code.fix} | {istio} |"
         yield ""
+
+
+def _istioctl() -> Iterator[str]:
+    yield "## The messages of `istioctl analyze`\n"
+    yield "| Message | Name | Here |"
+    yield "|---|---|---|"
+    for code, name, here in covered():
+        yield f"| {code} | {name} | {here} |"
+    yield ""
 
 
 def _kinds() -> Iterator[str]:

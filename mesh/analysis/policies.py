@@ -10,6 +10,7 @@ from mesh.analysis.view import View, Workload
 from mesh.istio.authorization_policy import Action, AuthorizationPolicy, Rule
 from mesh.istio.base import IstioObject
 from mesh.istio.peer_authentication import MutualTLSMode, PeerAuthentication
+from mesh.objects import Key
 from mesh.problems import Path
 
 FOR_NOBODY = Code(
@@ -32,7 +33,8 @@ SHUTS_OUT = Code(
     "HDL0403",
     "strict-with-clients-outside",
     Severity.WARNING,
-    "Mutual TLS becomes STRICT while pods without a sidecar are beside the workloads: what they send is refused.",
+    "Mutual TLS becomes STRICT while pods without a sidecar are beside the workloads, or for workloads that were seen "
+    "taking plain text (`--on-mesh` asks their proxies): what such clients send is refused.",
     "Inject them first, or use PERMISSIVE until they are.",
 )
 CODES = (FOR_NOBODY, DENIES_ALL, SHUTS_OUT)
@@ -96,7 +98,7 @@ def _whom(view: View, thing: IstioObject[Any]) -> str:
 
 
 def strict_leaves_nobody_out(view: View, thing: IstioObject[PeerAuthentication]) -> Iterator[Finding]:
-    """Who sends plain text is not seen here; who can send nothing else is: pods without a sidecar."""
+    """Pods without a sidecar can send nothing but plain text. Who else does is seen where proxies were asked."""
     for path, mode in _modes(thing.spec):
         if mode is not MutualTLSMode.STRICT:
             continue
@@ -106,7 +108,26 @@ def strict_leaves_nobody_out(view: View, thing: IstioObject[PeerAuthentication])
             more = f" and {len(outside) - _MOST_NAMES} more" if len(outside) > _MOST_NAMES else ""
             says = f"pods without a sidecar cannot speak mutual TLS, and what they send is refused: {names}{more}"
             yield SHUTS_OUT.on(thing, *path, says=says, hint="inject them first, or use PERMISSIVE until they are")
+        yield from _seen_in_plain_text(view, thing, path)
         return
+
+
+def asks_for_strict(spec: PeerAuthentication) -> bool:
+    """For any port."""
+    return any(mode is MutualTLSMode.STRICT for _, mode in _modes(spec))
+
+
+def _seen_in_plain_text(view: View, thing: IstioObject[PeerAuthentication], path: Path) -> Iterator[Finding]:
+    _, labels = selector_of(thing)
+    chosen = (each for each in view.chosen_from(thing.namespace) if each.matches(labels))
+    counts = {key: view.plain_text.get(key, 0) for key in (Key(each.namespace, each.name) for each in chosen)}
+    taking = sorted((key for key, count in counts.items() if count), key=lambda key: (-counts[key], key))
+    if taking:
+        names = ", ".join(f"{key} ({counts[key]})" for key in taking[:_MOST_NAMES])
+        more = f" and {len(taking) - _MOST_NAMES} more pods" if len(taking) > _MOST_NAMES else ""
+        says = f"requests and connections came in plain text, counted since each proxy started: to {names}{more}"
+        hint = "find their clients (heddle top shows them as unknown), or use PERMISSIVE until none comes"
+        yield SHUTS_OUT.on(thing, *path, says=says, hint=hint)
 
 
 def _modes(spec: PeerAuthentication) -> Iterator[tuple[Path, MutualTLSMode]]:

@@ -37,7 +37,7 @@ NO_GATEWAY = Code(
     Severity.ERROR,
     "A VirtualService is bound to a Gateway that is not there.",
     "Add the Gateway, or correct its name; another namespace's is written `namespace/name`.",
-    ("IST0101",),
+    ("IST0101", "IST0165"),
 )
 UNSELECTED_GATEWAY = Code(
     "HDL0104",
@@ -53,7 +53,7 @@ RULE_WITHOUT_HOST = Code(
     Severity.WARNING,
     "A DestinationRule is for a host that neither a Service nor a ServiceEntry has: it has no effect.",
     "Add the Service or ServiceEntry, or correct the host.",
-    ("IST0101",),
+    ("IST0101", "IST0174"),
 )
 EMPTY_SUBSET = Code(
     "HDL0106",
@@ -61,7 +61,7 @@ EMPTY_SUBSET = Code(
     Severity.WARNING,
     "The labels of a subset choose none of the pods of its Service: requests to it fail with 503.",
     "Correct the labels, or deploy the pods.",
-    ("IST0101",),
+    ("IST0101", "IST0173"),
 )
 CODES = (NO_HOST, NO_SUBSET, NO_GATEWAY, UNSELECTED_GATEWAY, RULE_WITHOUT_HOST, EMPTY_SUBSET)
 

@@ -24,6 +24,8 @@ from mesh.analysis import (
     references,
     rivals,
     routing,
+    sidecars,
+    telemetry,
 )
 from mesh.analysis.model import Code, Finding
 from mesh.analysis.view import View
@@ -57,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     Check(("VirtualService",), routing.host_is_routed_once),
     Check(("VirtualService",), routing.rules_are_reached),
     Check(("VirtualService",), routing.hosts_are_at_the_gateway),
+    Check(("VirtualService",), routing.subsets_are_for_gateways_too),
     Check(("VirtualService",), ports.destination_ports_exist),
     Check(("VirtualService",), ports.http_rules_meet_http),
     Check(("Service",), ports.ports_say_their_protocol),
@@ -74,21 +77,25 @@ CHECKS: tuple[Check, ...] = (
     Check(("DestinationRule",), mutual_tls.tls_fits_the_servers),
     Check(("DestinationRule",), mutual_tls.servers_are_verified),
     Check(("Gateway",), certificates.certificates_hold, at_admission=False),
+    Check(("Telemetry",), telemetry.traces_have_a_provider, at_admission=False),
     Check(("EnvoyFilter",), filters.patches_have_an_order),
     Check(("ServiceEntry",), ports.connections_have_an_address),
     Check(("Namespace",), injection.namespace_says_what_it_wants, at_admission=False),
     Check(("Pod",), injection.pod_has_its_sidecar, at_admission=False),
     Check(("Pod",), injection.annotations_are_understood, at_admission=False),
+    Check(("Pod",), sidecars.sidecar_is_as_new_pods_get_it, at_admission=False),
+    Check(("Pod",), sidecars.app_is_intercepted, at_admission=False),
+    Check(("Pod",), sidecars.image_is_filled_in, at_admission=False),
     Check(("Namespace", "Service"), injection.annotations_are_in_their_place, at_admission=False),
 )
 
 THEMES: tuple[tuple[str, tuple[Code, ...]], ...] = (
     ("The object itself", objects.CODES),
     ("References", (*references.CODES, *gateways.REFERENCES)),
-    ("Routes", (*routing.CODES, *gateways.ROUTES)),
+    ("Routes", (*routing.CODES, *gateways.ROUTES, *routing.AFTER_GATEWAYS)),
     ("Ports", ports.CODES),
-    ("Policies", (*policies.CODES, *rivals.CODES, *mutual_tls.CODES, *filters.CODES)),
-    ("Injection and workloads", injection.CODES),
+    ("Policies", (*policies.CODES, *rivals.CODES, *mutual_tls.CODES, *filters.CODES, *telemetry.CODES)),
+    ("Injection and workloads", (*injection.CODES, *sidecars.CODES)),
     ("Certificates", certificates.CODES),
 )
 """For the page of codes, in its order."""

@@ -34,8 +34,18 @@ NOT_AT_GATEWAY = Code(
     "Add the host to a server of the Gateway, or correct it.",
     ("IST0132",),
 )
+OF_SIDECARS = Code(
+    "HDL0206",
+    "subsets-of-sidecars-alone",
+    Severity.WARNING,
+    "A VirtualService of a gateway sends to a host as a whole, which another one splits into subsets for sidecars: "
+    "requests from the gateway do not go by those rules.",
+    "Repeat the subsets in the VirtualService of the gateway, if they are meant for its requests too.",
+    ("IST0140",),
+)
 _ALL = frozenset(("*",))
 CODES = (SHADOWED, UNREACHABLE, NOT_AT_GATEWAY)
+AFTER_GATEWAYS = (OF_SIDECARS,)
 
 
 def host_is_routed_once(view: View, thing: IstioObject[VirtualService]) -> Iterator[Finding]:
@@ -106,6 +116,25 @@ def hosts_are_at_the_gateway(view: View, thing: IstioObject[VirtualService]) -> 
             says = f"{' and '.join(map(str, found))} does not serve {host} for namespace {thing.namespace}"
             hint = "add it to a server of the Gateway, or correct it"
             yield NOT_AT_GATEWAY.on(thing, "spec", "hosts", index, says=says, hint=hint, value=host)
+
+
+def subsets_are_for_gateways_too(view: View, thing: IstioObject[VirtualService]) -> Iterator[Finding]:
+    if thing.spec.applies_to_mesh:
+        return
+    for index, route in enumerate(thing.spec.http):
+        for nth, target in enumerate(route.route):
+            host = view.full(target.destination.host, thing.namespace)
+            others = [] if target.destination.subset else view.mesh_routes.get(host, ())
+            other = next((each for each in others if each.key != thing.key and _splits(view, each, host)), None)
+            if other is not None:
+                says = f"{other} splits {host} into subsets for sidecars, and not for requests that come by the gateway"
+                path = ("spec", "http", index, "route", nth, "destination")
+                yield OF_SIDECARS.on(thing, *path, says=says, hint="name the subset here too, if that is meant")
+
+
+def _splits(view: View, thing: IstioObject[VirtualService], host: str) -> bool:
+    targets = (target.destination for route in thing.spec.http for target in route.route)
+    return any(each.subset and view.full(each.host, thing.namespace) == host for each in targets)
 
 
 def _of_namespace(host: tuple[str, str, str], owner: str, namespace: str) -> bool:

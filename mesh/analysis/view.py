@@ -7,12 +7,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mesh.annotations import NAMESPACE_INJECTION, REVISION
+from mesh.annotations import NAMESPACE_INJECTION, OVERRIDES, REVISION
 from mesh.istio.base import IstioObject, age
 from mesh.istio.rules import host_covers
 from mesh.objects import Key, Pod, Service
 from mesh.settings import CLUSTER_DOMAIN
 from mesh.snapshot import Snapshot
+
+_IMAGES = frozenset(("sidecar.istio.io/proxyImage", "sidecar.istio.io/proxyImageType"))
 
 
 class Workload(NamedTuple):
@@ -60,6 +62,7 @@ class View:
 
     `workloads` are those of the snapshot's pods unless they are given, as from the Deployments of some files.
     `now`: what certificates are judged by; they are not without it.
+    `plain_text`: how much each pod has taken in plain text, where its proxy was asked.
     `before`: a view of an earlier snapshot, whose indexes serve where what they are made from is the same.
     """
 
@@ -72,9 +75,11 @@ class View:
         domain: str = CLUSTER_DOMAIN,
         before: View | None = None,
         now: datetime | None = None,
+        plain_text: Mapping[Key, int] | None = None,
     ) -> None:
         self.snapshot, self.complete, self.domain = snapshot, complete, domain
         self.now = now
+        self.plain_text: Mapping[Key, int] = plain_text or {}
         self._workloads = workloads
         if before is not None:
             sources, then = _sources(snapshot), _sources(before.snapshot)
@@ -182,11 +187,41 @@ class View:
                 found.setdefault(host, []).append(each)
         return {host: tuple(those) for host, those in found.items()}
 
+    @cached_property
+    def _newest_sidecars(self) -> Mapping[str, Pod]:
+        found: dict[str, Pod] = {}
+        for pod in self.snapshot.pods.values():
+            if self._has_the_usual_image(pod):
+                other = found.setdefault(_revision(pod), pod)
+                found[_revision(pod)] = max(other, pod, key=lambda each: (each.meta.created, each.meta.key))
+        return found
+
+    def newest_sidecar(self, pod: Pod) -> Pod | None:
+        """Of the pods that the same revision has injected, with the image that it gives to most, the last one; None for
+        a pod that has asked for another."""
+        return self._newest_sidecars.get(_revision(pod)) if self._has_the_usual_image(pod) else None
+
+    def _has_the_usual_image(self, pod: Pod) -> bool:
+        annotations = pod.meta.annotations
+        own = bool(_IMAGES & annotations.keys()) or '"image":' in annotations.get(OVERRIDES, "")
+        if own or not pod.has_sidecar or not pod.proxy_image or pod.finished:
+            return False
+        return self._variants.isdisjoint((pod.meta.namespace, self.snapshot.settings.root_namespace))
+
+    @cached_property
+    def _variants(self) -> frozenset[str]:
+        """Namespaces with a ProxyConfig that chooses an image for some pods."""
+        return frozenset(each.namespace for each in self.snapshot.of("ProxyConfig").values() if each.spec.image)
+
     def gateway(self, name: str, namespace: str) -> tuple[Key, IstioObject[Any] | None]:
         """The Gateway that an object of `namespace` calls `name` (`edge`, `infra/edge`), None where there is none."""
         home, _, short = name.rpartition("/")
         key = Key(home or namespace, short)
         return key, self.snapshot.of("Gateway").get(key)
+
+
+def _revision(pod: Pod) -> str:
+    return pod.meta.annotations.get(REVISION, "")
 
 
 def _sources(snapshot: Snapshot) -> Mapping[str, object]:

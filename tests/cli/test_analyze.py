@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from cli.analysing.found import found
 from cli.commands.analyze import command
+from cli.commands.diff import command as diff
+from cli.commands.explain import command as explain
+from mesh.manifest import documents
 
 WRONG = """apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -126,6 +132,101 @@ def test_what_is_found_about_pods_is_told_of_their_workload() -> None:
     found = [line for line in run("-f", "-", stdin=text).stdout.splitlines() if "HDL0504" in line]
     assert len(found) == 1
     assert found[0].startswith("-:25: warning HDL0504: Deployment default/web: spec.template.metadata.annotations[")
+
+
+def test_what_proxies_refuse_is_told_from_the_objects_status() -> None:
+    """Of a cluster's object, whose status discovery writes; not of what is applied anew, or was said of it before."""
+    (document,) = documents(NOT_TAKEN, "f.yaml")
+    told = found({"Gateway": [document.raw]}, complete=True, now=datetime.now(UTC))
+    (finding,) = [each.finding for each in told if each.finding.code.number == "HDL0004"]
+    assert str(finding.about) == "Gateway infra/edge"
+    assert finding.problem.message == "Reconciled is False: 1 of 2 proxies refuse it"
+    document.raw["metadata"]["generation"] = 3
+    told = found({"Gateway": [document.raw]}, complete=True, now=datetime.now(UTC))
+    assert "HDL0004" not in {each.finding.code.number for each in told}
+
+
+NOT_TAKEN = """apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: infra, generation: 2}
+spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+status:
+  conditions:
+  - {type: Accepted, status: "False", reason: UnresolvedReferences, message: said by other codes, observedGeneration: 2}
+  - {type: Reconciled, status: "False", reason: Refused, message: 1 of 2 proxies refuse it, observedGeneration: 2}
+  - {type: Other, status: "True", observedGeneration: 2}
+"""
+
+
+NO_OBJECTS = """apiVersion: networking.istio.io/v1
+kind: VirtualServce
+metadata: {name: a}
+---
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: of-somebody}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: many
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: a, image: a}]}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  template:
+    metadata:
+      annotations:
+        sidecar.istio.io/proxyCPU: lots
+    spec: {containers: [{name: a, image: a}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: eighty}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {hosts: [web.example], gateways: [nowhere], http: [{route: [{destination: {host: web.example}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]}
+"""
+
+
+def test_what_no_api_server_would_take_is_told_by_line_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(NO_OBJECTS)
+    told = json.loads(run("-f", str(file), "-o", "json").stdout)["findings"]
+    found = {(each["line"], each["code"], each["object"], each.get("field", "")) for each in told}
+    assert found >= {
+        (2, "HDL0002", "VirtualServce default/a", "kind"),
+        (13, "HDL0002", "Deployment default/web", "spec.replicas"),
+        (24, "HDL0505", "StatefulSet default/db", 'spec.template.metadata.annotations["sidecar.istio.io/proxyCPU"]'),
+        (30, "HDL0002", "Service default/web", "spec.ports[0].port"),
+        (35, "HDL0103", "VirtualService default/web", "spec.gateways[0]"),
+    }
+    assert not any("Widget" in each["object"] for each in told)
+
+
+@pytest.mark.parametrize("command_of", [explain, diff])
+def test_the_other_commands_name_file_and_line_too(command_of: click.Command, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(NO_OBJECTS.replace("VirtualServce", "VirtualService"))
+    words = ["a", "b"] if command_of is explain else ["--base", str(tmp_path)]
+    done = CliRunner().invoke(command_of, ["-f", str(tmp_path), *words])
+    said = done.stderr + str(done.exception)
+    assert "f.yaml:13: Deployment default/web: spec.replicas: a whole number is expected" in said
+    (tmp_path / "f.yaml").write_text(NO_OBJECTS.split("---\n")[3])
+    done = CliRunner().invoke(command_of, ["-f", str(tmp_path), *words])
+    said = done.stderr + str(done.exception)
+    assert 'f.yaml:8: StatefulSet default/db: spec.template.metadata.annotations["sidecar.istio.io/proxyCPU"]' in said
 
 
 def test_what_is_not_acted_upon_is_said() -> None:

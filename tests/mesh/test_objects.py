@@ -50,6 +50,18 @@ def test_a_pod() -> None:
     assert [(p.container, p.name, p.port, p.protocol) for p in pod.ports] == [("c", "http", 80, "TCP")]
 
 
+def test_a_pods_proxy_and_who_runs_as_its_user() -> None:
+    by_container = {"securityContext": {"runAsUser": 1337}}
+    proxy = {"name": "istio-proxy", "image": "heddle:1", **by_container}
+    own = {"name": "own", "securityContext": {"runAsUser": 1000}}
+    pod = parse_pod({"metadata": META, "spec": {"containers": [{"name": "app", **by_container}, own, proxy]}})
+    assert (pod.proxy_image, pod.beside_the_rules) == ("heddle:1", ("app",))
+    spec = {"containers": [{"name": "app"}, own], "initContainers": [proxy], **by_container}
+    pod = parse_pod({"metadata": META, "spec": spec})
+    assert (pod.proxy_image, pod.beside_the_rules) == ("heddle:1", ("app",))
+    assert (parse_pod({"metadata": META}).proxy_image, parse_pod({"metadata": META}).beside_the_rules) == ("", ())
+
+
 def test_a_pod_that_was_just_made_leaves_or_has_ended() -> None:
     pod = parse_pod({"metadata": META, "spec": None, "status": None})
     assert (pod.service_account, pod.phase, pod.ready, pod.ports, pod.ip) == ("default", "Pending", False, (), "")

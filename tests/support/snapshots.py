@@ -60,10 +60,11 @@ def snapshot_of(documents: Iterable[Raw]) -> Snapshot:
         if key not in explicit:
             slices.extend(slices_of(service, pods.values()))
     secrets = [parse_secret(raw) for raw in by_kind.pop("Secret", [])]
-    settings = MeshSettings()
+    settings, settings_at = MeshSettings(), Snapshot().settings_at
     for raw in by_kind.pop("ConfigMap", []):
         if raw["metadata"]["name"] == "istio":
-            settings = parse_mesh_settings(raw["data"]["mesh"])
+            settings_at = Key(raw["metadata"]["namespace"], "istio")
+            settings = parse_mesh_settings(raw["data"]["mesh"], settings_at.namespace)
     namespaces = [parse_namespace(raw) for raw in by_kind.pop("Namespace", [])]
     nodes = [parse_node(raw) for raw in by_kind.pop("Node", [])]
     istio = {
@@ -73,6 +74,7 @@ def snapshot_of(documents: Iterable[Raw]) -> Snapshot:
     }
     return Snapshot(
         settings=settings,
+        settings_at=settings_at,
         namespaces={namespace.meta.name: namespace for namespace in namespaces},
         nodes={node.meta.name: node for node in nodes},
         pods=pods,

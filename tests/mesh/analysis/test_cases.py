@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mesh.analysis import objects, page
+from mesh.analysis import istioctl, objects, page
 from mesh.analysis.model import Severity
 from mesh.analysis.registry import CHECKS, CODES, analyse, examine
 from mesh.analysis.view import View
@@ -59,6 +59,14 @@ def test_every_code_has_a_case_and_every_case_a_code() -> None:
     by_itself = {code.number for code in objects.CODES}  # not of checks: tests/cli/test_analyze.py
     assert set(NAMES) == set(CODES) - by_itself
     assert {path.name.removesuffix(".out.txt") for path in CASES.glob("*.out.txt")} == set(NAMES)
+
+
+def test_every_message_of_istioctl_has_a_code_or_a_reason() -> None:
+    for code, (name, reason) in istioctl.MESSAGES.items():
+        ours = [each.number for each in CODES.values() if code in each.istio]
+        assert bool(ours) != bool(reason), f"{code} {name}"
+    assert {each for code in CODES.values() for each in code.istio} <= istioctl.MESSAGES.keys()
+    assert list(istioctl.MESSAGES) == sorted(istioctl.MESSAGES)
 
 
 def test_the_page_is_up_to_date() -> None:
