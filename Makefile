@@ -40,7 +40,6 @@ demo: $(VENV)/.ready system ## the mesh on bookinfo, told in the terminal, in ab
 test: $(VENV)/.ready system system-cluster system-prometheus system-browser ## lint, types, import rules and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -v -n auto --dist loadgroup # -v takes back pyproject.toml's -q
 

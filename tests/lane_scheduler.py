@@ -33,7 +33,7 @@ class Lanes(LoadScopeScheduling):
     def _assign_work_unit(self, node: Any) -> None:
         """The next lane; to the process at leisure, the next of those that are for it, if any is left."""
         if _at_leisure(node):
-            lane = next((each for each in self.workqueue if each.startswith(lanes.AT_LEISURE)), None)
+            lane = next((each for kind in lanes.AT_LEISURE for each in self.workqueue if each.startswith(kind)), None)
             if lane is None:
                 node.shutdown()
                 return

@@ -48,17 +48,18 @@ FIRST = (
 )
 LAST_IN_LANE = ("tests/e2e/", "tests/cluster/test_bookinfo.py")
 
-# What only computes, or may wait for the processor as long as it takes: for the process at leisure, first the longest.
+# What only computes, or may wait for the processor as long as it takes: for the process at leisure, in this order.
 AT_LEISURE = (
     "tests/fuzz",
     "tests/test_types.py",
+    "tests/ca/rotation",
     "tests/discovery/envoy",
     "tests/discovery/plan",
     "tests/discovery/explain",
     "tests/discovery/compare",
     "tests/mesh",
-    "tests/ca/rotation",
-    "tests/install",
+    "tests/webhook/test_properties.py",
+    "tests/svid",
 )
 
 # The mark of files whose tests add to this machine's interfaces, mounts and rules, or look whether anything did.

@@ -22,6 +22,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 # Of the processor, in the hierarchy of version 1: a cgroup beside processes that are in none counts as one of them, at
 # 1,024, and everything in the cluster has this together. Tests of traffic in it have other lanes of tests beside them.
 SHARES = 8 * 1024
+# Of a cluster's part, what is for a second node, or a second cluster, that is started from within (`processor_of`).
+SHARES_WITHIN = 4 * 1024
 NODE = "heddle-node"
 
 # What kubelet would write into the kernel for the whole machine; inside, these are files.
@@ -45,7 +47,8 @@ def make_cgroups(name: str) -> None:
             if (path / setting).exists():
                 (own / setting).write_text((path / setting).read_text())
         if (own / "cpu.shares").exists():
-            (own / "cpu.shares").write_text(str(SHARES))
+            within = int((path / "cpu.shares").read_text()) == SHARES
+            (own / "cpu.shares").write_text(str(SHARES_WITHIN if within else SHARES))
 
 
 def enter(name: str, state: Path) -> None:
