@@ -141,6 +141,5 @@ def _check_alone(trust: Trust, state: Rotation) -> None:
     if others:
         raise Conflict(
             f"the bundle has further roots: {', '.join(sorted(root[:16] for root in others))}",
-            field="do",
             hint="somebody put them there by hand; take them out of bundle.json (with a higher sequence) first",
         )

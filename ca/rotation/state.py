@@ -111,8 +111,7 @@ def started(state: Rotation, new_root: str, window: float, now: float) -> Rotati
     if state.running:
         raise Conflict(
             f"a rotation is running (phase {state.phase})",
-            field="do",
-            hint="wait for its end, or roll it back; `status` says where it stands",
+            hint="wait for its end, or roll it back; `heddle rotate status` says where it stands",
         )
     begun = replace(state, leaves=state.stays, stays=new_root, window=window, started_at=now)
     begun = replace(begun, back=False, paused=False, excluded=(), history=())
@@ -125,13 +124,9 @@ def rolled_back(state: Rotation, now: float) -> Rotation:
     """The same way back: the root that was to leave stays. Conflict where there is nothing to go back to."""
     _check_running(state)
     if state.back:
-        raise Conflict(
-            "the rotation is being rolled back already", field="do", hint="start another one when it is idle"
-        )
+        raise Conflict("the rotation is being rolled back already", hint="start another one when it is idle")
     if state.phase is Phase.DESTROY:
-        raise Conflict(
-            "the old root has left every bundle and its key is being destroyed", field="do", hint="start a new rotation"
-        )
+        raise Conflict("the old root has left every bundle and its key is being destroyed", hint="start a new rotation")
     first = {Phase.DISTRIBUTE: Phase.RETIRE, Phase.RETIRE: Phase.DISTRIBUTE}.get(state.phase, Phase.SIGN)
     swapped = replace(state, stays=state.leaves, leaves=state.stays, back=True, paused=False)
     back = entered(swapped, first, now)
@@ -151,8 +146,7 @@ def finished(state: Rotation, least: float, now: float) -> Rotation:
     if state.phase not in (Phase.RENEW, Phase.DRAIN):
         raise Conflict(
             f"there is no window to cut short in phase {state.phase}",
-            field="do",
-            hint="`finish` belongs to the phases renew and drain; windowSeconds of `start` sets the window beforehand",
+            hint="that belongs to the phases renew and drain; `heddle rotate start --window` sets the window beforehand",
         )
     return replace(state, order=Order(state.order.number + 1, state.leaves, now, now + least))
 
@@ -168,7 +162,7 @@ def excluding(state: Rotation, names: tuple[str, ...], *, excluded: bool) -> Rot
 
 def _check_running(state: Rotation) -> None:
     if not state.running:
-        raise Conflict("no rotation is running", field="do", hint="`start` begins one")
+        raise Conflict("no rotation is running", hint="`heddle rotate start` begins one")
 
 
 # ---- as a document
