@@ -135,14 +135,15 @@ def test_orders_that_came_together_are_answered_each_for_itself(
     metrics = Metrics()
     orders = Orders(
         Issuance(authority, ledger, settings, time.time),
-        Limits(Rate(1, 2), Rate(0, 0), Rate(0, 0)),
+        Limits(Rate(0.001, 2), Rate(0, 0), Rate(0, 0)),  # two for each
         metrics,
         lambda: place.now,
         lambda pod, error: refused.append((pod, error.code)),
     )
     door = Door(orders, place.callers, authority, settings, nobody_asks)
-    other = replace(POD, name="reviews-2", uid="uid-2")
-    place.pods.take(Changed("Pod", manifest(name=other.name, uid=other.uid), False, 2))
+    other, third = (replace(POD, name=f"reviews-{n}", uid=f"uid-{n}") for n in (2, 3))
+    for each in (other, third):
+        place.pods.take(Changed("Pod", manifest(name=each.name, uid=each.uid), False, 2))
 
     def odd(text: str) -> SignableKey:
         if text == "a bug":
@@ -170,7 +171,7 @@ def test_orders_that_came_together_are_answered_each_for_itself(
     assert recorded == {serial: (pod.name, "issued") for serial, pod in issued.items()}
     assert 'heddle_ca_certificates_issued_total{caller="token"} 2.0' in metrics.text().decode()
     ledger.close()
-    answers = door.at_once([order(bearer(mint, other), new_key_request().csr_pem) for _ in range(2)])
+    answers = door.at_once([order(bearer(mint, third), new_key_request().csr_pem) for _ in range(2)])
     assert [each and each.status for each in answers] == [503, 503], "what cannot be recorded is not signed"
 
 
