@@ -146,7 +146,7 @@ def finished(state: Rotation, least: float, now: float) -> Rotation:
     if state.phase not in (Phase.RENEW, Phase.DRAIN):
         raise Conflict(
             f"there is no window to cut short in phase {state.phase}",
-            hint="that belongs to the phases renew and drain; `heddle rotate start --window` sets the window beforehand",
+            hint="that belongs to phases renew and drain; `heddle rotate start --window` sets the window beforehand",
         )
     return replace(state, order=Order(state.order.number + 1, state.leaves, now, now + least))
 
