@@ -54,7 +54,7 @@ def softhsm_module() -> str:
 def refuse_existing() -> None:
     """Missing where the tests were told to use a cluster."""
     if existing() is not None:
-        raise missing.Missing(f"{EXISTING} names a cluster whose programs, files and nodes are not the tests' to touch")
+        raise missing.Missing(f"the cluster of {EXISTING} does not call this process, and is not the tests' to stop")
 
 
 # What is made ready for each fixture that a collected test uses.
@@ -201,7 +201,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster_is_ours() -> None:
-    """Beside `cluster` or `api_server`: where its programs, files and nodes are the tests' to look into and to stop."""
+    """Beside `cluster` or `api_server`: where it calls webhooks of this process, and may be looked into and stopped."""
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from tests.cluster.webhooks import CONTROL, VALIDATORS, Place, place
 from tests.support.waiting import wait_for
 from tests.webhook.harness import WebhookProcess
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")  # its API server calls a webhook of this process
+
 Raw = dict[str, Any]
 ENTRY = ENFORCED[0]
 ROUTES = "/apis/networking.istio.io/v1/namespaces/{}/virtualservices"

@@ -17,6 +17,8 @@ from tests.cluster.webhooks import CONFIGURATIONS, Place, configuration, names, 
 from tests.support.waiting import wait_for
 from tests.webhook.harness import WebhookProcess
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")  # its API server calls a webhook of this process
+
 Raw = dict[str, Any]
 SIDECAR = ["istio-init", "istio-proxy"]
 

@@ -22,6 +22,8 @@ from tests.support.waiting import wait_for
 from tests.webhook.harness import WebhookProcess
 from webhook.registration import certificates
 
+pytestmark = pytest.mark.usefixtures("cluster_is_ours")  # its API server calls a webhook of this process
+
 Raw = dict[str, Any]
 IDENTITY = Identity(TRUST_DOMAIN, "istio-system", "heddle-webhook")
 PAUSE_SECONDS = 0.05  # leaves processors for what is tested
