@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from agent.bundle import Part, part
-from agent.http_client import Answer, Connection, connect
+from agent.http_client import Answer, Connection, Untrusted, connect
 from agent.relay import Relay
 from mesh.errors import Forbidden, Gone, HeddleError, NotFound, Unavailable
 from mesh.identity import Identity
 from mesh.wire import ConfigRequest, ConfigResponse, ProxyInfo, ResourceType, TrustReport
 from mesh.xds import TYPE_URLS
 from svid.material import SvidMaterial
+from svid.roots import trusted
 from svid.tls import check_peer, client_context
 from svid.trust import News, news_from_json
 
@@ -35,6 +37,9 @@ FIRST_RETRY, LONGEST_RETRY, UNKNOWN_RETRY = 0.1, 10.0, 0.5
 class DiscoveryClient:
     """`proxy()` is who asks, `material()` the newest SVID; `on_update()` is called after each change of `relay`.
 
+    `roots()` reads the mounted root certificates (PEM): who was away for as long as a rotation took knows discovery by
+    them alone. `on_untrusted()` is called when discovery refuses the SVID.
+
     `trust()` is what is to be said of trust, and `on_trust(news)` hears of what is new about it.
     """
 
@@ -46,6 +51,8 @@ class DiscoveryClient:
         relay: Relay,
         *,
         material: Callable[[], SvidMaterial],
+        roots: Callable[[], str],
+        on_untrusted: Callable[[], None],
         on_update: Callable[[], None],
         trust: Callable[[], TrustReport],
         on_trust: Callable[[News], None],
@@ -54,7 +61,7 @@ class DiscoveryClient:
         self._server = server
         self._proxy = proxy
         self._relay = relay
-        self._material = material
+        self._material, self._roots, self._on_untrusted = material, roots, on_untrusted
         self._on_update = on_update
         self._trust, self._on_trust = trust, on_trust
         self._late = asyncio.Event()  # set while a request is held, whose answer may be long in coming
@@ -95,9 +102,11 @@ class DiscoveryClient:
                 self._note(error)
                 await asyncio.sleep(UNKNOWN_RETRY * (0.5 + random.random()))  # noqa: S311
             except HeddleError as error:
-                failures = 0 if self.connected else failures
+                failures = 0 if self.connected or isinstance(error, Untrusted) else failures
                 self._note(error)
                 self._disconnect()
+                if isinstance(error, Untrusted):
+                    self._on_untrusted()
                 await asyncio.sleep(min(LONGEST_RETRY, FIRST_RETRY * 2.0**failures) * (0.5 + 0.5 * random.random()))  # noqa: S311
                 failures = min(failures + 1, 16)
 
@@ -224,13 +233,19 @@ class DiscoveryClient:
 
     async def _open(self) -> Connection:
         material = self._material()
-        connection = await connect(*self._address, tls=client_context(material.bundle.pem, material))
+        connection = await connect(*self._address, tls=self._tls(material))
         try:
             check_peer(connection.ssl_object, (self._server,))
         except HeddleError:
             connection.close()
             raise
         return connection
+
+    def _tls(self, material: SvidMaterial) -> ssl.SSLContext:
+        try:
+            return client_context(trusted(self._roots, material), material)
+        except ssl.SSLError:  # somebody has put into the ConfigMap what is no certificate
+            return client_context(material.bundle.pem, material)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

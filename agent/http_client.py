@@ -16,10 +16,15 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from agent.read_buffer import Receiver
 from mesh.errors import Unavailable
+from svid.tls import refuses_certificate
 
 MAX_HEAD = 64 << 10
 """Bytes without body between a peer's status line and body, two chunks, or the last chunk and the end."""
 READ_AHEAD = 256 << 10  # bytes of a stream that are held for who reads it slowly
+
+
+class Untrusted(Unavailable):
+    """The server refused the certificate that it was shown: it has ended, or its root is no longer trusted."""
 
 
 class Answer(NamedTuple):
@@ -195,7 +200,8 @@ class Connection(Receiver):
             else:
                 self._wake()
         elif not self._whole:
-            self._fail(f"broke off: {exc or 'closed before it answered'}")
+            kind = Untrusted if refuses_certificate(exc) else Unavailable
+            self._fail(f"broke off: {exc or 'closed before it answered'}", kind)
 
     # ---- what it means: httptools' callbacks
 
@@ -243,10 +249,10 @@ class Connection(Receiver):
         self._asked = self._whole = False
         ended(answer)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, kind: type[Unavailable] = Unavailable) -> None:
         if self._failure is not None:
             return
-        self._failure = Unavailable(f"{self._host} {why}")
+        self._failure = kind(f"{self._host} {why}")
         self.close()
         if self._ended is not None:
             ended, self._ended = self._ended, None

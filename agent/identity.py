@@ -26,7 +26,7 @@ from mesh.identity import Identity
 from mesh.key_kinds import DEFAULT_KEY
 from svid import schedule
 from svid.material import PodRef, SvidMaterial
-from svid.trust import NO_ORDER, News, is_meant, newer
+from svid.trust import NO_ORDER, News, early_renewal, has_lost_its_root, newer
 
 log = logging.getLogger("agent.identity")
 
@@ -87,6 +87,7 @@ class IdentityKeeper:
         self._attempts = schedule.Attempts()
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
+        self._refused_at = float("-inf")
         self.order = NO_ORDER
         self.material: SvidMaterial | None = None
         self.last_error: HeddleError | None = None
@@ -120,7 +121,7 @@ class IdentityKeeper:
             self.order = NO_ORDER  # of a ca that is no more
         self._life = schedule.life(material.not_before, material.not_after, self._wall(), random.random())  # noqa: S311
         self.material, self.last_error = material, None
-        self._follow_order(self._wall() + schedule.AGAIN)
+        self._bring_forward(self._wall() + schedule.AGAIN)
         self._on_change(material)
         self._ready.set()
 
@@ -129,18 +130,34 @@ class IdentityKeeper:
         assert self.material is not None
         if news.order.number > self.order.number:
             self.order = news.order
-            self._follow_order(self._wall())
+            self._bring_forward(self._wall())
         if news.bundle.stamp > self.material.bundle.stamp:
             log.info("trusts bundle %d with %d roots", news.bundle.sequence, len(news.bundle.roots))
             self.material = replace(self.material, bundle=news.bundle)
             self._on_change(self.material)
+            if has_lost_its_root(self.material):
+                self._renew_soon()
 
-    def _follow_order(self, earliest: float) -> None:
-        """Renew within the order's window, not before `earliest`, if the SVID is one of those that are meant."""
-        order = self.order
-        if self._life is not None and self.material is not None and is_meant(order, self.material):
-            begin, until = max(order.begin, earliest), max(order.until, earliest)
-            self._life = schedule.earlier(self._life, begin, until, self._wall(), random.random())  # noqa: S311
+    def refused(self) -> None:
+        """A peer does not take the SVID in hand: renew at once, but for this reason not again and again."""
+        if schedule.may_believe(self._refused_at, time.monotonic()):
+            self._refused_at = time.monotonic()
+            self._renew_soon()
+
+    def _renew_soon(self) -> None:
+        self._attempts = schedule.hurried(self._attempts, time.monotonic(), random.random())  # noqa: S311
+        if self._life is not None:
+            wall = self._wall()
+            self._life = schedule.earlier(self._life, wall, wall, wall, 0.0)
+        self._wake.set()
+
+    def _bring_forward(self, earliest: float) -> None:
+        """Renew early, not before `earliest`, if the SVID is one of those that are to be (see `early_renewal`)."""
+        if self._life is None or self.material is None:
+            return
+        window = early_renewal(self.order, self.material, earliest)
+        if window is not None:
+            self._life = schedule.earlier(self._life, *window, self._wall(), random.random())  # noqa: S311
             self._wake.set()
 
     async def run(self) -> None:

@@ -84,6 +84,8 @@ class Agent:
             self._proxy_info,
             self._relay,
             material=self._current_svid,
+            roots=Path(settings.root_cert_file).read_text,
+            on_untrusted=self._identity.refused,
             on_update=self._updated,
             trust=self._trust_report,
             on_trust=self._identity.tell,

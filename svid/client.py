@@ -17,7 +17,7 @@ from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
 from svid.material import PodRef, SvidMaterial, TrustBundle, bundle_from_json, material_from_response
 from svid.request import KeyRequest
-from svid.tls import check_peer, client_context
+from svid.tls import check_peer, client_context, refuses_certificate
 
 MAX_ANSWER = 1 << 20
 TIMEOUT = 10.0  # seconds for each network operation
@@ -43,6 +43,12 @@ class Unreachable(Unavailable):
     """No answer from the ca: no connection, a broken one, or TLS that fails. Worth trying again."""
 
     code = "unreachable"
+
+
+class Untrusted(Unreachable):
+    """The server refused the certificate that it was shown, in TLS: it has ended, or its root is no longer trusted."""
+
+    code = "untrusted"
 
 
 class Refused(HeddleError):
@@ -159,6 +165,9 @@ def explained(ca: CaAddress) -> Iterator[None]:
             f"the ca at {ca.host}:{ca.port} shows a certificate that does not verify: {error.verify_message}",
             hint="is the root certificate in the volume the current one, and is this machine's clock right?",
         ) from None
+    except ssl.SSLError as error:
+        kind = Untrusted if refuses_certificate(error) else Unreachable
+        raise kind(f"the ca at {ca.host}:{ca.port} does not answer: {error}") from None
     except HeddleError as error:
         raise Unreachable(f"the server at {ca.host}:{ca.port} is not the ca: {error}") from None
     except (OSError, http.client.HTTPException) as error:

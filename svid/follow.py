@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from mesh.errors import HeddleError
 from mesh.wire import TrustReport
-from svid.client import CaAddress, Connection, decoded, explained
-from svid.keeper import Keeper, trusted
+from svid.client import CaAddress, Connection, Untrusted, decoded, explained
+from svid.keeper import Keeper
 from svid.material import PodRef, SvidMaterial
+from svid.roots import trusted
 from svid.tls import client_context
 from svid.trust import News, news_from_json
 
@@ -84,6 +85,8 @@ class Follower:
             except HeddleError as error:
                 if not self._failures:
                     log.warning("the ca cannot be asked for the trust bundle, will try again: %s", error)
+                if isinstance(error, Untrusted):
+                    self._keeper.refused()
                 self._failures = min(self._failures + 1, 8)
                 pause = min(LONGEST_PAUSE, EVERY_SECONDS * 2.0**self._failures)
             except Exception:  # the next attempt may go better

@@ -25,7 +25,8 @@ from svid import schedule
 from svid.client import CaAddress, Refused, Token, Unreachable, fetch
 from svid.material import PodRef, SvidMaterial
 from svid.request import new_key_request
-from svid.trust import NO_ORDER, News, is_meant, newer
+from svid.roots import trusted
+from svid.trust import NO_ORDER, News, early_renewal, has_lost_its_root, newer
 
 log = logging.getLogger("svid")
 
@@ -57,6 +58,7 @@ class Keeper:
         self._life: schedule.Life | None = None
         self._attempts = schedule.Attempts()
         self._order = NO_ORDER
+        self._refused_at = float("-inf")
         self.last_error: HeddleError | None = None
 
     @property
@@ -109,9 +111,19 @@ class Keeper:
             if current is not None and news.bundle.stamp > current.bundle.stamp:
                 self._material = replace(current, bundle=news.bundle)
                 self._tell_listeners(self._material)
+                if has_lost_its_root(self._material):
+                    self._renew_soon()
             if news.order.number > self._order.number:
                 self._order = news.order
-                self._follow_order(self._wall())
+                self._bring_forward(self._wall())
+        self._wake.set()
+
+    def refused(self) -> None:
+        """A peer does not take the certificate in hand: renew at once, but for this reason not again and again."""
+        with self._working:
+            if schedule.may_believe(self._refused_at, self._monotonic()):
+                self._refused_at = self._monotonic()
+                self._renew_soon()
         self._wake.set()
 
     def report(self) -> TrustReport | None:
@@ -165,17 +177,24 @@ class Keeper:
         self._life = schedule.life(material.not_before, material.not_after, wall, self._random())
         self._attempts = schedule.after_success(self._life, wall, self._monotonic(), self._random())
         self._material, self.last_error = material, None
-        self._follow_order(wall + schedule.AGAIN)
+        self._bring_forward(wall + schedule.AGAIN)
         self._tell_listeners(material)
         self._ready.set()
         log.info("certificate %s of %s until %d", material.serial, material.identity, material.not_after)
 
-    def _follow_order(self, earliest: float) -> None:
-        """Renew within the order's window, not before `earliest`, if the leaf is one of those that are meant."""
-        order = self._order
-        if self._life is not None and self._material is not None and is_meant(order, self._material):
-            begin, until = max(order.begin, earliest), max(order.until, earliest)
-            self._life = schedule.earlier(self._life, begin, until, self._wall(), self._random())
+    def _renew_soon(self) -> None:
+        self._attempts = schedule.hurried(self._attempts, self._monotonic(), self._random())
+        if self._life is not None:
+            wall = self._wall()
+            self._life = schedule.earlier(self._life, wall, wall, wall, 0.0)
+
+    def _bring_forward(self, earliest: float) -> None:
+        """Renew early, not before `earliest`, if the leaf is one of those that are to be (see `early_renewal`)."""
+        if self._life is None or self._material is None:
+            return
+        window = early_renewal(self._order, self._material, earliest)
+        if window is not None:
+            self._life = schedule.earlier(self._life, *window, self._wall(), self._random())
 
     def _tell_listeners(self, material: SvidMaterial) -> None:
         for listener in self._listeners:
@@ -203,7 +222,7 @@ def enrolment(
     """`obtain` for a workload: renews by the SVID in hand, and by the token when there is none or the ca refuses it.
 
     `roots` returns the PEM of the mounted root certificates; it is called, and `token_file` read, for every
-    request, since both change on disk; see `trusted`.
+    request, since both change on disk; see `svid.roots`.
     """
 
     def obtain(current: SvidMaterial | None) -> SvidMaterial:
@@ -220,20 +239,6 @@ def enrolment(
         return fetch(ca, proven_by, request, _read_token(token_file), ttl_seconds=ttl_seconds, timeout=timeout)
 
     return obtain
-
-
-def trusted(roots: Callable[[], str], current: SvidMaterial | None) -> str:
-    """What proves the ca (PEM): the mounted root certificates and those of the last bundle, since either may be newer.
-
-    Unavailable when there are none of both.
-    """
-    try:
-        mounted = roots()
-    except OSError as error:
-        if current is None:
-            raise Unavailable(f"the root certificate cannot be read: {error}") from None
-        mounted = ""
-    return mounted + "\n" + (current.bundle.pem if current else "")
 
 
 def _read_token(path: Path | str) -> Token:

@@ -7,6 +7,8 @@ A certificate lives here as PEM, the form in which Envoy, `ssl` and the wire wan
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 from dataclasses import dataclass, field
 
 from mesh.errors import InvalidInput, Unauthenticated
@@ -61,6 +63,11 @@ class TrustBundle:
     def pem(self) -> str:
         """All roots as one PEM text, the form that `ssl` and Envoy load."""
         return "".join(root if root.endswith("\n") else root + "\n" for root in self.roots)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of the roots (SHA-256 of each certificate, hexadecimal)."""
+        return frozenset(map(_fingerprint, self.roots))
 
     @property
     def by_trust_domain(self) -> dict[str, tuple[str, ...]]:
@@ -165,6 +172,16 @@ def bundle_to_json(bundle: TrustBundle) -> dict[str, object]:
     if bundle.federated:
         body["federated"] = [{"trustDomain": each.trust_domain, "roots": list(each.roots)} for each in bundle.federated]
     return body
+
+
+def _fingerprint(pem: str) -> str:
+    """Without `cryptography`; empty for what is no certificate."""
+    _, _, rest = pem.partition("-----BEGIN CERTIFICATE-----")
+    try:
+        der = binascii.a2b_base64(rest.partition("-----END CERTIFICATE-----")[0])
+    except binascii.Error:
+        return ""
+    return hashlib.sha256(der).hexdigest() if der else ""
 
 
 def _root_of(last: str, bundle: TrustBundle) -> str:

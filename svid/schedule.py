@@ -17,6 +17,8 @@ LONGEST_RETRY = 60.0
 LONGEST_TICK = 10.0
 AGAIN = 10.0  # until the next attempt, when a renewal that was ordered brought a leaf of the same root
 LONGEST_TOLD = 300.0  # a ca that says more is not believed: the certificate may end before
+AT_ONCE = 2.0  # over so many seconds renewals are spread that nothing else spreads: many may have been away together
+BELIEVE_AGAIN = 60.0  # a peer's refusal may be the peer's own fault, which another certificate does not mend
 CLOCK_TOLERANCE = 60.0  # a certificate that starts this much in the future is still taken as usable
 
 
@@ -30,10 +32,14 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What has been tried: failures in a row, and the monotonic time before which nothing is tried again."""
+    """What has been tried: failures in a row, and the monotonic time before which nothing is tried again.
+
+    `told`: the earliest time by what the ca itself said.
+    """
 
     failures: int = 0
     not_before: float = 0.0
+    told: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,18 @@ def after_failure(attempts: Attempts, monotonic: float, random: float, told: flo
     `told`: the ca's own Retry-After. Nobody comes earlier, nor all at once: up to half of it and a second later.
     """
     ceiling = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempts.failures, 16))
-    wait = ceiling * (0.5 + 0.5 * random)
+    wait, asked = ceiling * (0.5 + 0.5 * random), 0.0
     if told:
         told = min(told, LONGEST_TOLD)
-        wait = max(wait, told + (told / 2 + 1) * random)
-    return replace(attempts, failures=attempts.failures + 1, not_before=monotonic + wait)
+        asked = told + (told / 2 + 1) * random
+    return Attempts(attempts.failures + 1, monotonic + max(wait, asked), monotonic + asked)
+
+
+def hurried(attempts: Attempts, monotonic: float, random: float) -> Attempts:
+    """The next attempt may well fare better than those before: it is made at once, unless the ca said when to come."""
+    return Attempts(not_before=max(attempts.told, monotonic + AT_ONCE * random))
+
+
+def may_believe(refused_at: float, monotonic: float) -> bool:
+    """Whether a peer's refusal of the certificate is acted upon: the last one that was is `BELIEVE_AGAIN` old."""
+    return monotonic - refused_at >= BELIEVE_AGAIN

@@ -18,6 +18,9 @@ from mesh.identity import Identity
 from svid.leaf import leaf_identity
 from svid.material import SvidMaterial
 
+# RFC 8446 section 6.2: unknown_ca, certificate_expired. OpenSSL's names for what the peer has sent.
+_REFUSALS = frozenset({"TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_CERTIFICATE_EXPIRED"})
+
 
 class HasPeerCertificate(Protocol):
     """`ssl.SSLSocket`, `ssl.SSLObject` and gevent's SSLSocket."""
@@ -85,6 +88,15 @@ def check_peer(connection: HasPeerCertificate, expected: Collection[Identity]) -
         names = ", ".join(sorted(str(name) for name in expected))
         raise Forbidden(f"the peer is {identity}", hint=f"expected {names}")
     return identity
+
+
+def refuses_certificate(error: BaseException | None) -> bool:
+    """Whether the peer says by `error` that the certificate it was shown has ended, or leads to no root that it trusts.
+
+    It may well take another one then, which is not so where this one was revoked. With TLS 1.3 a client hears of it
+    when it reads, after a handshake that was well for itself.
+    """
+    return isinstance(error, ssl.SSLError) and error.reason in _REFUSALS
 
 
 def _refuse_revoked(context: ssl.SSLContext, crls: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from mesh.errors import InvalidInput
 from svid.material import SvidMaterial, TrustBundle, bundle_from_json, bundle_to_json
+from svid.schedule import AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,26 @@ def newer(known: TrustBundle | None, told: TrustBundle) -> TrustBundle:
     if known is None or told.stamp > known.stamp or not set(known.roots) & set(told.roots):
         return told
     return known
+
+
+def early_renewal(order: Order, material: SvidMaterial, earliest: float) -> tuple[float, float] | None:
+    """From when until when the certificate is to be renewed early (Unix seconds); None when it is not.
+
+    One that has lost its root is renewed at once, whether or not an order says so.
+    """
+    if has_lost_its_root(material):
+        return earliest, earliest + AT_ONCE
+    if is_meant(order, material):
+        return max(order.begin, earliest), max(order.until, earliest)
+    return None
+
+
+def has_lost_its_root(material: SvidMaterial) -> bool:
+    """Whether the certificate's root has left the bundle: its holder was away for as long as a rotation took.
+
+    Everyone else who has that bundle refuses the certificate.
+    """
+    return bool(material.root) and material.root not in material.bundle.fingerprints
 
 
 def is_meant(order: Order, material: SvidMaterial) -> bool:

@@ -213,8 +213,8 @@ def _consequence(state: Rotation, member: Member | None) -> str:
         )
     return (
         "if it still runs, it will refuse everyone who has renewed, as soon as the root that stays signs; when the "
-        "root that leaves goes, everyone refuses it too. It takes no part in the mesh from then on, until it is "
-        "restarted"
+        "root that leaves goes, everyone refuses it too. It takes no part in the mesh from then on, until its "
+        "agent reaches discovery and the ca again, or it is restarted"
     )
 
 

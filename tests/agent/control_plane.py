@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mesh.identity import Identity
 from svid.material import SvidMaterial, TrustBundle
-from svid.tls import server_context
+from svid.tls import peer_identity, server_context
 
 TRUST_DOMAIN = "cluster.local"
 
@@ -99,6 +99,8 @@ class HttpsService:
         identity = Identity(TRUST_DOMAIN, "istio-system", account)
         self._context = server_context(authority.material(identity), client_certificate=client_certificate)
         self._server: ThreadingHTTPServer | None = None
+        self.credentials: list[str] = []
+        """Of each request: "token", or the identity in the client's certificate."""
         self.port = 0
         self.start()
 
@@ -114,6 +116,7 @@ class HttpsService:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                service.credentials.append(_credential(self))
                 status, answer = service.answer(self.path, body)
                 raw = json.dumps(answer).encode() if answer is not None else b""
                 self.send_response(status)
@@ -136,6 +139,12 @@ class HttpsService:
             self._server.server_close()
             self._server.break_connections()
             self._server = None
+
+
+def _credential(asked: BaseHTTPRequestHandler) -> str:
+    connection = asked.connection
+    assert isinstance(connection, ssl.SSLSocket)
+    return "token" if asked.headers["authorization"] else str(peer_identity(connection) or "")
 
 
 class _QuietServer(ThreadingHTTPServer):

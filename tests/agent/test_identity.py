@@ -73,6 +73,34 @@ def test_a_clock_that_jumps_ahead_is_seen_at_the_next_look(setting: Setting) -> 
     assert [material.serial for material in setting.seen] == setting.ca.issued
 
 
+def test_after_its_end_by_token(setting: Setting) -> None:
+    """As after a suspend, by which the wall clock alone goes on."""
+
+    async def what(keeper: IdentityKeeper) -> None:
+        await keeper.step()
+        setting.ahead = 3000.0
+        await keeper.step()
+        setting.ahead = 3000.0 + 3600.0
+        await keeper.step()
+
+    setting.run(what)
+    assert setting.ca.credentials == ["token", str(IDENTITY), "token"]
+
+
+def test_a_refusal_is_believed_at_once_and_not_again_for_a_while(setting: Setting) -> None:
+    async def what(keeper: IdentityKeeper) -> None:
+        await keeper.step()
+        keeper.refused()
+        while await keeper.step() and len(setting.ca.issued) < 2:
+            await asyncio.sleep(0.1)
+        keeper.refused()
+        assert keeper.renew_at is not None
+        assert keeper.renew_at > time.time() + 600
+
+    setting.run(what)
+    assert setting.ca.credentials == ["token", str(IDENTITY)]
+
+
 def test_an_order_renews_within_its_window_and_a_newer_bundle_stays(setting: Setting) -> None:
     async def what(keeper: IdentityKeeper) -> None:
         await keeper.step()

@@ -16,6 +16,8 @@ from svid.follow import Follower
 from svid.keeper import Keeper, enrolment
 from tests.ca.authorities import make
 from tests.ca.harness import ApiServer, CaProcess, TokenMint
+from tests.support.certificates import Authority
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,30 @@ def test_a_component_that_missed_a_rotation_knows_the_ca_by_the_mounted_roots(
         Follower(keeper, ca.address, lambda: before.pem).step()
     assert Follower(keeper, ca.address, lambda: ca.roots).step()
     assert keeper.current.bundle.roots == now.bundle.roots
+
+
+def test_a_component_whose_root_is_gone_gets_a_certificate_by_its_token(
+    ca: CaProcess, mint: TokenMint, tmp_path: Path
+) -> None:
+    """It has heard nothing of a rotation: the ca, known by the mounted roots, refuses what it shows."""
+    (tmp_path / "token").write_text(mint.token("istio-system", "heddle-operator"))
+    obtain = enrolment(ca.address, roots=lambda: ca.roots, token_file=tmp_path / "token")
+    now, old = obtain(None), Authority()
+    shown = old.issue(uri=str(now.identity))
+    bundle = replace(now.bundle, sequence=now.bundle.sequence - 1, roots=(old.root_pem,))
+    (root,) = bundle.fingerprints
+    pair = {"key_pem": shown.key_pem.encode(), "chain_pem": shown.chain_pem.encode()}
+    left = [replace(now, serial="old", root=root, bundle=bundle, **pair)]
+    keeper = Keeper(lambda current: left.pop() if left else obtain(current))
+    keeper.step()
+    assert keeper.current.serial == "old"
+    follower = Follower(keeper, ca.address, lambda: ca.roots)
+    keeper.start()
+    follower.start()
+    try:
+        wait_for(lambda: keeper.current.bundle == now.bundle)
+        assert keeper.current.root == now.root
+        assert not Follower(keeper, ca.address, lambda: ca.roots).step()  # the ca takes it, and has nothing new to say
+    finally:
+        follower.stop()
+        keeper.stop()

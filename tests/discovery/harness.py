@@ -153,8 +153,10 @@ class DiscoveryProcess:
         directory: Path,
         *more: str,
         authority: Authority | None = None,
+        enrolled: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        """Its certificate is one of `authority`, or of the ca that `more` tells of when it is to be `enrolled`."""
         self.authority = authority or Authority()
         self.port, self.health_port, self.bare_port = free_port(), free_port(), free_port()
         self.directory = directory
@@ -173,8 +175,11 @@ class DiscoveryProcess:
         else:
             self._command += ["--kube-api", cluster.address]
         self._command += ["--listen", f"127.0.0.1:{self.port}", "--metrics-listen", f"127.0.0.1:{self.health_port}"]
-        self._command += ["--bare-listen", f"127.0.0.1:{self.bare_port}", "--trust-bundle", str(self.roots)]
-        self._command += ["--certificate-file", str(self.certificate), "--key-file", str(self.key), *more]
+        self._command += ["--bare-listen", f"127.0.0.1:{self.bare_port}"]
+        if not enrolled:
+            self._command += ["--trust-bundle", str(self.roots)]
+            self._command += ["--certificate-file", str(self.certificate), "--key-file", str(self.key)]
+        self._command += more
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     def __enter__(self) -> DiscoveryProcess:

@@ -12,14 +12,17 @@ import pytest
 from mesh.errors import HeddleError, Unavailable
 from mesh.identity import Identity
 from svid import keeper as keeper_module
+from svid import schedule
 from svid.client import CaAddress, Refused, Token, Unreachable
 from svid.keeper import Keeper, enrolment
 from svid.material import PodRef, SvidMaterial, TrustBundle
 from svid.trust import News, Order
+from tests.support.certificates import Authority
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
 BUNDLE = TrustBundle("cluster.local", 1, ("ROOT\n",))
+WITH_ROOT = TrustBundle("cluster.local", 1, (Authority().root_pem,))
 IDENTITY = Identity("cluster.local", "default", "a")
 CA = CaAddress("127.0.0.1", 1, Identity("cluster.local", "istio-system", "heddle-ca"))
 
@@ -39,8 +42,16 @@ class World:
         serial = f"{len(self.calls):x}"
         return SvidMaterial(IDENTITY, serial, self.wall - 60, self.wall + DAY, b"KEY", b"CHAIN", BUNDLE)
 
-    def keeper(self, **more: Callable[[SvidMaterial], None]) -> Keeper:
-        return Keeper(self.obtain, wall=lambda: self.wall, monotonic=lambda: self.monotonic, random=lambda: 0.5, **more)
+    def keeper(self, *, of_root: bool = False, on_change: Callable[[SvidMaterial], None] | None = None) -> Keeper:
+        """`of_root`: its certificates say of which root they are, the one of `WITH_ROOT`."""
+        (root,) = WITH_ROOT.fingerprints
+
+        def obtain(current: SvidMaterial | None) -> SvidMaterial:
+            found = self.obtain(current)
+            return replace(found, root=root, bundle=WITH_ROOT) if of_root else found
+
+        clocks = {"wall": lambda: self.wall, "monotonic": lambda: self.monotonic}
+        return Keeper(obtain, **clocks, random=lambda: 0.5, on_change=on_change)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
@@ -258,12 +269,55 @@ def test_an_order_is_carried_out_within_its_window_and_not_twice() -> None:
 
 def test_an_order_for_others_changes_nothing() -> None:
     world = World()
-    keeper = Keeper(
-        lambda current: replace(world.obtain(current), root="bb"),
-        wall=lambda: world.wall,
-        monotonic=lambda: world.monotonic,
-        random=lambda: 0.5,
-    )
+    keeper = world.keeper(of_root=True)
     keeper.step()
-    keeper.tell(News(BUNDLE, Order(1, "aa", NOW, NOW)))
+    keeper.tell(News(WITH_ROOT, Order(1, "aa", NOW, NOW)))
     assert keeper.renew_at == pytest.approx(NOW + DAY * 0.55)
+
+
+def test_whose_root_has_left_the_bundle_renews_at_once() -> None:
+    world = World()
+    keeper = world.keeper(of_root=True)
+    keeper.step()
+    keeper.tell(News(replace(BOTH, roots=("NEW\n", *WITH_ROOT.roots))))
+    assert keeper.renew_at == pytest.approx(NOW + DAY * 0.55)
+    world.fault = Unreachable("away")
+    world.pass_time(DAY * 0.6)
+    for _ in range(8):  # it is due, and tried in vain
+        world.pass_time(keeper.step())
+    world.fault, tried = None, len(world.calls)
+    keeper.tell(News(replace(BOTH, sequence=3, roots=("NEW\n",))))
+    assert 0 < keeper.step() <= schedule.AT_ONCE
+    world.pass_time(schedule.AT_ONCE / 2)
+    again = keeper.step()
+    assert len(world.calls) == tried + 1
+    assert 0 < again <= schedule.AGAIN  # the ca that answered is behind: its certificate is of the old root too
+    world.pass_time(1.0)
+    keeper.step()
+    assert len(world.calls) == tried + 1
+
+
+def test_a_peer_that_refuses_the_certificate_is_believed_now_and_then() -> None:
+    world = World()
+    keeper = world.keeper()
+    keeper.step()
+    for passed, calls in ((0.0, 2), (5.0, 2), (schedule.BELIEVE_AGAIN, 3)):
+        world.pass_time(passed)
+        keeper.refused()
+        keeper.step()
+        world.pass_time(schedule.AT_ONCE)
+        keeper.step()
+        assert len(world.calls) == calls
+
+
+def test_not_before_the_ca_wants_to_be_asked_again() -> None:
+    world = World()
+    keeper = world.keeper()
+    keeper.step()
+    world.fault = Refused(429, "busy", "busy", retry_after=60.0)
+    world.pass_time(DAY * 0.7)
+    keeper.step()
+    keeper.refused()
+    world.pass_time(59.0)
+    keeper.step()
+    assert len(world.calls) == 2

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from mesh.errors import InvalidInput
 from mesh.identity import Identity
 from svid.material import SvidMaterial, TrustBundle
-from svid.trust import News, Order, is_meant, merged, newer, news_from_json, news_json
+from svid.schedule import AT_ONCE
+from svid.trust import (
+    NO_ORDER,
+    News,
+    Order,
+    early_renewal,
+    has_lost_its_root,
+    is_meant,
+    merged,
+    newer,
+    news_from_json,
+    news_json,
+)
+from tests.support.certificates import Authority
 
 ONE = TrustBundle("cluster.local", 1, ("A\n",))
 BOTH = TrustBundle("cluster.local", 2, ("A\n", "B\n"))
@@ -45,6 +62,20 @@ def test_each_part_of_the_news_counts_where_it_is_newer() -> None:
     assert merged(News(BOTH, Order(2)), News(ONE, ORDER)) == News(BOTH, ORDER)
     assert merged(News(BOTH, ORDER), News(ONE, Order(2))) == News(BOTH, ORDER)
     assert merged(News(BOTH, ORDER), News(OTHER, Order(1))) == News(OTHER, Order(1))
+
+
+def test_a_certificate_whose_root_has_left_the_bundle() -> None:
+    root = Authority()
+    bundle = TrustBundle("cluster.local", 2, (root.root_pem, "B\n"))
+    fingerprint = x509.load_pem_x509_certificate(root.root_pem.encode()).fingerprint(hashes.SHA256()).hex()
+    leaf = SvidMaterial(Identity("cluster.local", "default", "a"), "1", 0, 1, b"", b"", bundle, fingerprint)
+    assert not has_lost_its_root(leaf)
+    assert early_renewal(NO_ORDER, leaf, 5.0) is None
+    assert early_renewal(Order(1, fingerprint, 10.0, 20.0), leaf, 15.0) == (15.0, 20.0)
+    left = replace(leaf, bundle=replace(bundle, sequence=3, roots=("B\n",)))
+    assert has_lost_its_root(left)
+    assert early_renewal(NO_ORDER, left, 5.0) == (5.0, 5.0 + AT_ONCE)
+    assert not has_lost_its_root(replace(left, root=""))  # it is not known which one it is of
 
 
 @pytest.mark.parametrize(("root", "meant"), [("aa", True), ("", True), ("bb", False)])
