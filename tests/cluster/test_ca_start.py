@@ -1,15 +1,21 @@
-"""Starting the ca on a cluster the wrong way: one clear line, exit 2."""
+"""Starting the ca on a cluster: with a root from Istio's Secret; and the wrong way: one clear line, exit 2."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ca.rotation.documents import fingerprint
+from install.apply import PASSPHRASE_SECRET
+from mesh.errors import NotFound
+from tests.ca.authorities import cacerts, make
 from tests.ca.test_main import start
+from tests.cli.run import Done, heddle
 from tests.cluster.api_server import ApiServer
 from tests.cluster.ca_replicas import ROOT_SECRET, Place, place
 
@@ -40,10 +46,37 @@ def refusal(own: Place, *more: str, passphrase: str = "") -> str:
     return line["error"]
 
 
-def put(own: Place, data: dict[str, str]) -> None:
+def put(own: Place, data: dict[str, str], name: str = ROOT_SECRET) -> None:
     path = f"/api/v1/namespaces/{own.namespace}/secrets"
-    encoded = {name: base64.b64encode(text.encode()).decode() for name, text in data.items()}
-    own.api.client.post(path, {"metadata": {"name": ROOT_SECRET}, "data": encoded})
+    encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
+    own.api.client.post(path, {"metadata": {"name": name}, "data": encoded})
+
+
+def test_the_first_root_comes_straight_from_istios_secret(own: Place) -> None:
+    ends = datetime.now(UTC) + timedelta(days=365)
+    root = make("the company", ends=ends)
+    files = cacerts(make("for this cluster", root, path_length=0, ends=ends), root)
+    put(own, {name: content.decode() for name, content in files.items()}, "cacerts")
+    where = ("-i", own.namespace, "--kubeconfig", str(own.api.kubeconfig))
+
+    def take(secret: str, *more: str) -> Done:
+        return heddle("trust", "import", "--from-secret", secret, *where, *more)
+
+    assert "there is no Secret" in take(f"{own.namespace}/none").err
+    assert "is not NAMESPACE/NAME" in take("cacerts").err
+    tried = take(f"{own.namespace}/cacerts", "--dry-run")
+    assert (tried.code, fingerprint(root.certificate)[:16] in tried.out) == (0, True), tried.err
+    with pytest.raises(NotFound):
+        own.stored()
+    done = take(f"{own.namespace}/cacerts", "-y")
+    assert done.code == 0, done.err
+    path = f"/api/v1/namespaces/{own.namespace}/secrets/{PASSPHRASE_SECRET}"
+    own.passphrase_file.write_bytes(base64.b64decode(own.api.client.get(path)["data"]["passphrase"]))
+    with own.replica() as ca:
+        material = ca.enrol(own.token(own.add_pod("first")))
+    assert material.root == fingerprint(root.certificate)
+    assert len(material.bundle.roots) == 1
+    assert "PRIVATE KEY" not in own.stored()["root.pem"].replace("ENCRYPTED PRIVATE KEY", "")
 
 
 @pytest.mark.parametrize("data", [{}, {"tls.crt": "x"}, {"bundle.json": "{}"}])
