@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from ca import oldest
 from ca.app import Deps, create_app, orders_of
 from ca.audit import AuditLog
 from ca.authority import Authority
@@ -122,6 +123,7 @@ def _start(options: argparse.Namespace, settings: CaSettings, elsewhere: Kuberne
     metrics.rotation(lambda: rotation_of(authority.trust))
     metrics.revoked(lambda: sum(1 for _ in authority.revocations.serials()), lambda: len(authority.bundle.crls))
     pods = PodWatch(ask_api(client))
+    metrics.first_ends(cluster.first_ends if cluster else oldest.of_ledger(ledger, pods.known, time.time))
     lease = LeadsInTurn(client, pod) if cluster is not None and pod is not None else None
     leads: Callable[[], bool] = lease or (lambda: True)
     pod_certificates = None

@@ -15,7 +15,8 @@ from typing import Any
 
 import structlog
 
-from ca.workload_certificate import GROUP, PLURAL, VERSION
+from ca.oldest import Oldest
+from ca.workload_certificate import COLLECTION, GROUP, PLURAL, VERSION
 from kube.client import Client, Refused
 from mesh.errors import HeddleError, NotFound
 from mesh.heddle.workload_certificate import CertificateState
@@ -23,7 +24,6 @@ from svid.schedule import RENEW_UNTIL
 
 EVERY_SECONDS = 300.0
 WRITE_SECONDS = 0.01  # between two writes
-COLLECTION = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 
 log = structlog.get_logger("ca")
 
@@ -49,7 +49,7 @@ def state_at(spec: Mapping[str, Any], now: float, revoked: Collection[str] = ())
 class CertificateStates:
     """Looks through the objects every `EVERY_SECONDS`, give or take a half, and after `wake`, from `start` to `stop`.
 
-    `revoked()`: the serials that are.
+    `revoked()`: the serials that are. `oldest` is shown them all.
     """
 
     def __init__(
@@ -57,8 +57,9 @@ class CertificateStates:
         client: Client,
         random: Callable[[], float] = _random.random,
         revoked: Callable[[], Collection[str]] = frozenset,
+        oldest: Oldest | None = None,
     ) -> None:
-        self._client, self._random, self._revoked = client, random, revoked
+        self._client, self._random, self._revoked, self._oldest = client, random, revoked, oldest
         self._stopping = threading.Event()
         self._awake = threading.Event()
 
@@ -78,10 +79,14 @@ class CertificateStates:
         written, revoked = 0, self._revoked()
         for page in self._client.list(COLLECTION):
             for item in page.items:
+                if self._oldest is not None:
+                    self._oldest.take(item)
                 state = state_at(item["spec"], now, revoked)
                 if state != item["spec"]["state"] and not self._stopping.is_set():
                     written += self._write(item["metadata"], state)
                     self._stopping.wait(WRITE_SECONDS)
+        if self._oldest is not None:
+            self._oldest.all_taken()
         return written
 
     def _write(self, metadata: Mapping[str, Any], state: str) -> int:

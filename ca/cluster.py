@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
 
 from ca import workload_certificate
 from ca.authority import Authority
+from ca.callers import PodFacts
 from ca.certificate_states import CertificateStates
 from ca.ledger import Ledger, Record
+from ca.oldest import Oldest
 from ca.pods import PodWatch
 from ca.refusals import Refusals
 from ca.root_keeper import RootKeeper
+from ca.rotation.books import BY_VOLUME
 from ca.secret_store import SecretStore
 from kube.client import Client
 from kube.source import Changed, Event, Source
@@ -29,7 +32,7 @@ from svid.material import PodRef, TrustBundle
 
 # An object costs the ca about 2 ms of the interpreter that issuance needs too, and the API server a write to its disk.
 CERTIFICATES_PER_SECOND = 100.0
-MOST_WAITING = 20_000  # pods; about 1 KB each
+MOST_WAITING = 20_000  # certificates; about 1 KB each
 MOST_REMEMBERED = 20_000  # objects that need not be read before they are written; about 1 KB each
 EVENTS_PER_SECOND = 5.0
 MOST_EVENTS_WAITING = 200
@@ -38,6 +41,14 @@ CATCH_UP_SECONDS = 5.0
 SETTLE_SECONDS = 3.0  # after the root was removed: whoever uninstalls removes the ca too
 
 log = structlog.get_logger("ca")
+
+
+def newest(records: Iterable[Record]) -> Iterable[Record]:
+    """The last of each pod, root and kind: a rotation asks who has a certificate of a root (docs/adr/0214). Pure."""
+    return {
+        (record.pod_namespace, record.pod_name, record.pod_uid, record.root, record.caller == BY_VOLUME): record
+        for record in records
+    }.values()
 
 
 class Cluster:
@@ -65,8 +76,9 @@ class Cluster:
             per_second=EVENTS_PER_SECOND,
         )
         self._revision = authority.revocations.number
+        self._oldest = Oldest(self._known)
         self._states = CertificateStates(
-            client, revoked=lambda: {serial for serial, _ in authority.revocations.serials()}
+            client, revoked=lambda: {serial for serial, _ in authority.revocations.serials()}, oldest=self._oldest
         )
         self._roots = RootKeeper(client, lambda: authority.bundle, store.namespace, self._ending)
         self._behind = threading.Event()
@@ -92,8 +104,14 @@ class Cluster:
             self._states.wake()
 
     def issued(self, record: Record) -> None:
-        """A certificate went out. Never blocks and never raises."""
-        if record.pod_name and not self._certificates.offer((record.pod_namespace, record.pod_name), record):
+        """A certificate goes out. Never raises; and never blocks, but for one of a volume: that is answered by the API
+        server, so that it can as well be asked to keep the object first."""
+        if record.caller == BY_VOLUME and self._written(record):
+            return
+        self._queue(record)
+
+    def _queue(self, record: Record) -> None:
+        if record.pod_name and not self._certificates.offer(record.serial, record):
             self._behind.set()
 
     def refused(self, pod: PodRef, error: HeddleError) -> None:
@@ -108,8 +126,12 @@ class Cluster:
         }
 
     def unwritten(self) -> int:
-        """Pods of whose newest certificate no object tells yet."""
+        """How many certificates no object tells of yet."""
         return len(self._certificates) + self._behind.is_set()
+
+    def first_ends(self) -> dict[str, float]:
+        """When the first of the certificates in use ends, by who holds it: as of the last look at all objects."""
+        return self._oldest.ends
 
     def carriers(self) -> dict[str, int | None] | None:
         """As RootKeeper's."""
@@ -125,13 +147,23 @@ class Cluster:
         if left:
             log.warning("WorkloadCertificates are left unwritten; the ledger has them", count=left)
 
+    def _written(self, record: Record) -> bool:
+        """Write the object in this thread; whether that went well."""
+        self._there.pop((record.pod_namespace, record.pod_name), None)  # it will have changed
+        try:
+            workload_certificate.write(self._client, workload_certificate.workload_certificate(record, self._replica))
+        except HeddleError as error:
+            log.warning("a WorkloadCertificate is not written yet", pod=record.pod_name, error=str(error))
+            return False
+        return True
+
     def _write(self, record: Record) -> None:
         pod = (record.pod_namespace, record.pod_name)
         body = workload_certificate.workload_certificate(record, self._replica)
         there = workload_certificate.write(self._client, body, self._there.pop(pod, None))
         self._there[pod] = workload_certificate.essence(there)
         if len(self._there) > MOST_REMEMBERED:
-            del self._there[next(iter(self._there))]
+            self._there.pop(next(iter(self._there)), None)
 
     def _changed(self, event: Event) -> None:
         if isinstance(event, Changed) and event.deleted:
@@ -142,6 +174,9 @@ class Cluster:
             self._authority.refresh()
         except HeddleError as error:
             log.error("the root that is stored cannot be used; the one in memory goes on", error=str(error))
+
+    def _known(self, namespace: str, name: str, uid: str) -> PodFacts | None:
+        return self._pods.known(namespace, name, uid) if self._pods is not None else None
 
     def _ending(self) -> bool:
         """Whether our own pod is being deleted: then what others remove is not put back."""
@@ -160,7 +195,6 @@ class Cluster:
                 self._catch_up()
 
     def _catch_up(self) -> None:
-        """Queue the newest certificate of each pod that the ledger knows."""
-        for record in self._ledger.list(valid_at=time.time()):
-            if record.state != "failed":
-                self.issued(record)
+        """Queue what the ledger knows of, and no object may tell of."""
+        for record in newest(each for each in self._ledger.list(valid_at=time.time()) if each.state != "failed"):
+            self._queue(record)

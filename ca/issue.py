@@ -64,7 +64,8 @@ class Issuance:
         now: Callable[[], float],
         on_issued: Callable[[Record], None] = lambda _: None,
     ) -> None:
-        """`on_issued` is told of each certificate once it is signed; it must neither block nor raise."""
+        """`on_issued` is told of each certificate once it is signed; it must neither raise nor block who
+        waits for the answer."""
         self._authority = authority
         self._ledger = ledger
         self._settings = settings

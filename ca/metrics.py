@@ -93,6 +93,23 @@ class _Rotation(Collector):
         yield family
 
 
+class _FirstEnds(Collector):
+    """When the first of the workloads' certificates ends, as it is when somebody asks."""
+
+    def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "heddle_ca_workload_certificate_expiry_timestamp_seconds",
+            "When the first of the newest certificates of pods that run ends, by what renews it",
+            labels=["holder"],
+        )
+        for holder, at in self._ends().items():
+            family.add_metric([holder], at)
+        yield family
+
+
 class Metrics:
     """The ca's metrics, in a registry of their own."""
 
@@ -160,6 +177,10 @@ class Metrics:
     def rotation(self, rotation: Callable[[], Rotation]) -> None:
         """Show where the rotation of the root stands, as `rotation` says whenever it is asked."""
         self._registry.register(_Rotation(rotation))
+
+    def first_ends(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Show when the first of the workloads' certificates ends (Unix seconds), by holder: `agent` or `volume`."""
+        self._registry.register(_FirstEnds(ends))
 
     def revoked(self, count: Callable[[], float], lists: Callable[[], float]) -> None:
         """Show how many certificates are revoked, and how many lists tell proxies so."""

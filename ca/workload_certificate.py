@@ -16,6 +16,7 @@ from mesh.errors import Conflict, NotFound
 from svid.schedule import RENEW_FROM
 
 GROUP, VERSION, PLURAL, KIND = "heddle.dev", "v1", "workloadcertificates", "WorkloadCertificate"
+COLLECTION = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 ISSUED, RENEWED = "Issued", "Renewed"
 MOST_EARLIER = 16
 _ATTEMPTS = 5

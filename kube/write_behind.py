@@ -62,6 +62,7 @@ class WriteBehind(Generic[Item]):
         self._interval = 1.0 / per_second
         self._backoff, self._random, self._monotonic = pause, random, monotonic
         self._waiting: dict[Hashable, Item] = {}
+        self._writing = 0
         self._changed = threading.Condition()
         self._stop_at: float | None = None
         self._thread: threading.Thread | None = None
@@ -87,7 +88,8 @@ class WriteBehind(Generic[Item]):
             return True
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """What is not written yet, that which is on its way counted."""
+        return len(self._waiting) + self._writing
 
     def stop(self, seconds: float = 0.0) -> int:
         """Take nothing more, write what waits for so many seconds at most; how many are left unwritten."""
@@ -102,7 +104,9 @@ class WriteBehind(Generic[Item]):
         while (taken := self._take()) is not None:
             key, item = taken
             began = self._monotonic()
-            if self._done(key, item):
+            done = self._done(key, item)
+            self._writing = 0
+            if done:
                 self._failures = 0
                 self._pause(self._interval - (self._monotonic() - began))
             else:
@@ -116,6 +120,7 @@ class WriteBehind(Generic[Item]):
                     return None
                 if self._waiting:
                     key = next(iter(self._waiting))
+                    self._writing = 1
                     return key, self._waiting.pop(key)
                 self._changed.wait()
 

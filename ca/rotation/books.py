@@ -15,12 +15,12 @@ from datetime import datetime
 from typing import Any
 
 from ca.callers import PodLookup
-from ca.certificate_states import COLLECTION
 from ca.issue import rfc3339
 from ca.ledger import Ledger
 from ca.rotation.decide import Member
 from ca.rotation.members import Seen
 from ca.rotation.state import Rotation
+from ca.workload_certificate import COLLECTION
 from kube.client import Client
 
 BY_VOLUME = "pod"

@@ -87,6 +87,12 @@ def test_a_rotation_that_was_never_begun_is_idle(samples: dict[tuple[str, str], 
     assert samples["heddle_ca_rotation_phase_since_timestamp_seconds", "false,idle"] == 0
 
 
+def test_when_the_first_workload_s_certificate_ends(samples: dict[tuple[str, str], float]) -> None:
+    name, now = "heddle_ca_workload_certificate_expiry_timestamp_seconds", time.time()
+    assert {holder for known, holder in samples if known == name} == {"agent"}
+    assert samples[name, "agent"] - now == pytest.approx(DAY, abs=120)
+
+
 def test_refusals_by_reason_and_what_is_revoked(samples: dict[tuple[str, str], float]) -> None:
     assert samples["heddle_ca_requests_refused_total", "unauthenticated"] == 1
     assert samples["heddle_ca_requests_refused_total", "invalid"] == 2

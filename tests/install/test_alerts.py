@@ -78,4 +78,5 @@ def ca() -> CaMetrics:
     metrics = CaMetrics()
     metrics.ends(lambda: {"root": 3.0, "intermediate": 2.0, "serving": 1.0})
     metrics.rotation(Rotation)
+    metrics.first_ends(lambda: {"volume": 1.0})
     return metrics
