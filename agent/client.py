@@ -29,6 +29,7 @@ HOLD = 25.0  # seconds that discovery may hold the request
 ANSWER_TIMEOUT = 20.0  # and how much longer the answer may take before the connection counts as dead
 APPLY_PAUSE = 0.25  # longest wait for Envoy before the next request, which says what Envoy has applied
 REPORT_PAUSE = 0.05  # several late changes make one report
+REPORT_TRIES = 8  # of two replicas, it gets to the other one each time in one case of 256
 MAX_ANSWER = 1 << 30
 HEADERS = (("content-type", "application/json"),)
 FIRST_RETRY, LONGEST_RETRY, UNKNOWN_RETRY = 0.1, 10.0, 0.5
@@ -212,13 +213,23 @@ class DiscoveryClient:
                 continue
             self._reported = self._relay.revision
             try:
-                connection = await self._open()
-                try:
-                    await _report(connection, self._request(0.0))
-                finally:
-                    connection.close()
+                await self._report()
             except HeddleError as error:
                 log.info("a report to discovery failed, the next request will carry it: %s", error)
+
+    async def _report(self) -> None:
+        """By a connection of its own. It may lead to a replica that does not hold the request: another may not."""
+        for left in reversed(range(REPORT_TRIES)):
+            connection = await self._open()
+            try:
+                await _report(connection, self._request(0.0))
+            except Gone:
+                if not left:
+                    raise
+            else:
+                return
+            finally:
+                connection.close()
 
     def _is_current(self, connection: Connection) -> bool:
         return connection.reusable and self._connected_with == self._material().serial

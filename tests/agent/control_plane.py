@@ -209,6 +209,8 @@ class DiscoveryService(HttpsService):
         self.reports: list[dict[str, Any]] = []
         self.applied: dict[str, Any] = {}
         self.unknown = False
+        self.astray = 0
+        """How many of the next reports get to another replica, which does not know the session."""
         super().__init__(authority, "heddle-discovery", ssl.CERT_REQUIRED)
 
     def put(self, *resources: tuple[str, str, Any]) -> None:
@@ -233,6 +235,9 @@ class DiscoveryService(HttpsService):
         return self._sequence
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
+        if path == "/v1/report" and self.astray:
+            self.astray -= 1
+            return 410, {"error": {"code": "gone", "message": "unknown session"}}
         if path == "/v1/report":
             self.reports.append(body)
             self._heard(body)

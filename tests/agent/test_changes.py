@@ -108,6 +108,15 @@ def test_a_refused_cluster_is_reported_in_envoys_words_and_the_rest_works(
     assert made.get(port, "/", Host="bad.example")[1] == b"one"
 
 
+def test_a_report_that_gets_to_another_replica_is_made_again(running: tuple[Sidecar, DiscoveryService, int]) -> None:
+    """Not only told with the next request, which may be long in coming."""
+    made, discovery, _port = running
+    discovery.astray = 5
+    serial = made.command("renew")["new"]
+    eventually(lambda: any(report["trust"]["serial"] == serial for report in discovery.reports))
+    assert discovery.astray == 0
+
+
 def test_a_cluster_that_breaks_a_constraint_is_found_among_many(
     running: tuple[Sidecar, DiscoveryService, int],
 ) -> None:
