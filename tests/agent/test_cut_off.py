@@ -171,14 +171,15 @@ def paused(mesh: Mesh) -> Iterator[None]:
 def test_it_comes_back_after_a_rotation_that_it_missed(
     mesh: Mesh, away: Callable[[Mesh], AbstractContextManager[None]]
 ) -> None:
-    before, peer = mesh.certificate(), mesh.peer()
-    assert mesh.greets(peer)
+    before, old = mesh.certificate(), mesh.peer()
+    assert mesh.greets(old)
     with away(mesh):
         mesh.rotate()
         mesh.mount(mesh.ca.roots)
-        assert not mesh.greets(mesh.peer())
-    eventually(lambda: mesh.greets(mesh.peer()))
-    assert not mesh.greets(peer)
+        new = mesh.peer()
+        assert not mesh.greets(new)
+    eventually(lambda: mesh.greets(new))
+    assert not mesh.greets(old)
     after = mesh.certificate()
     assert after["serial"] != before["serial"]
     assert after["bundleSequence"] == fetch_bundle(mesh.ca.address, mesh.ca.roots).sequence
