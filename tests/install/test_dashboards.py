@@ -1,4 +1,4 @@
-"""The dashboards: current, of one piece, of queries that Prometheus reads. tests/e2e/ asks them of a running mesh."""
+"""The dashboards: current, of one piece, and of queries that Prometheus reads."""
 
 from __future__ import annotations
 
