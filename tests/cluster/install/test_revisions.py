@@ -43,7 +43,7 @@ def test_tags_point_at_revisions_and_go_with_them(api: ApiServer) -> None:
     assert heddle(api, "tag", "set", "prod", "--revision=canary", "--overwrite").code == 0
     assert "there is no revision other" in heddle(api, "tag", "set", "prod", "--revision=other").err
     assert "there is a revision canary" in heddle(api, "tag", "set", "canary", "--revision=default").err
-    uninstall(api, "--skip-crds", "--revision=canary")
+    uninstall(api, "--revision=canary")
     assert find(api.client, MUTATING.path("", "heddle-revision-tag-prod")) is None
 
 
