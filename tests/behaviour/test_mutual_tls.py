@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +56,22 @@ def test_a_request_in_the_mesh_shows_both_identities_and_one_from_outside_none(w
     outside = world.get(ECHO, CALLER)
     assert outside["status"] == 200
     assert not is_mutual(outside)
+
+
+def test_plain_text_that_was_seen_is_told_before_it_is_refused(world: World, tmp_path: Path) -> None:
+    assert not is_mutual(world.get(ECHO, CALLER))
+    file = tmp_path / "strict.yaml"
+    file.write_text(json.dumps(policy("STRICT", **WORKLOAD)))
+
+    def told() -> list[str]:
+        found = world.mesh.json("analyze", "-f", str(file), "--on-mesh")["findings"]
+        return [each["message"] for each in found if each["code"] == "HDL0403" and "in plain text" in each["message"]]
+
+    # Envoy adds up what its threads have counted every five seconds.
+    eventually(lambda: bool(told()), "nobody is seen in plain text")
+    assert re.search(r"to mesh/echo-\S+ \(\d+\)", told()[0])
+    file.write_text(json.dumps(policy("STRICT", selector={"matchLabels": {"app": "client"}})))
+    assert told() == [], "nobody sends to the client"
 
 
 def test_an_identity_that_the_client_claims_is_thrown_away(world: World) -> None:

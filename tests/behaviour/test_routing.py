@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +125,21 @@ def test_explanations_are_compared(world: World, matches: None) -> None:
         world.explained.compare(
             Request(Key("mesh", "client"), "echo.mesh", 80, "/exact"), {}, [wrong], lambda: [wrong], seconds=0
         )
+
+
+def test_the_commands_ask_the_mesh_that_runs(world: World, matches: None, tmp_path: Path) -> None:
+    told = world.mesh.json("explain", "mesh/client", "echo.mesh/exact")
+    assert told["branches"][0]["outcome"]["status"] == 200
+    assert told["passedOver"] == []
+    file = tmp_path / "case.yaml"
+    file.write_text(json.dumps(routes(answer_of({"uri": {"exact": "/exact"}}, "uri exact"))))
+    told = world.mesh.json("diff", "-f", str(file))
+    assert {change["part"] for each in told["differences"] for change in each["changes"]} == {"route"}
+    told = world.mesh.json("analyze")
+    assert [each["object"] for each in told["findings"] if each["code"] == "HDL0501"] == ["Namespace plain"]
+    file.write_text(json.dumps(routes({"route": [to("v1")]}, {"route": [to("v9")]})))
+    told = world.mesh.json("analyze", "-f", str(file), "--on-mesh")
+    assert [each["code"] for each in told["findings"]] == ["HDL0102", "HDL0202"]
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from discovery.gateway_secrets import grant
+from tests.cli.run import heddle
 from tests.cluster.api_server import ApiServer
 from tests.cluster.discovery_place import PODS, SERVICES, Follower, Place, place, virtual_service
 from tests.cluster.rights import denied, uses
@@ -93,6 +96,64 @@ def test_an_object_of_any_version_is_read(own: Place, client: Follower, version:
     wait_for(lambda: client.paths("routed") == [f"/{version}"])
     own.delete(path)
     wait_for(lambda: client.paths("routed") == ["/"])
+
+
+def test_people_are_told_by_the_same_objects_with_rights_to_list(
+    own: Place, client: Follower, module_api_server: ApiServer, tmp_path: Path
+) -> None:
+    """`heddle explain`, `diff` and `analyze` read the objects themselves; discovery's own rights are enough for it."""
+    own.service("told")
+    own.pod("told-1", app="told")
+    own.put(VIRTUAL_SERVICES.format("v1", "told"), virtual_service("told", "told", "/a"))
+    wait_for(lambda: client.paths("told") == ["/a"] and bool(client.addresses("told")))
+    source = f"{own.namespace}/client"
+    code, told = asked(own.kubeconfig, "explain", source, "told/a")
+    assert (code, [branch["workloads"] for branch in told["branches"]]) == (0, [[f"{own.namespace}/told-1"]])
+    code, told = asked(own.kubeconfig, "explain", source, "told/b")
+    assert (code, told["branches"][0]["outcome"]["status"]) == (3, 404)
+
+    file = tmp_path / "told.yaml"
+    file.write_text(json.dumps(virtual_service("told", "told", "/b")))
+    code, told = asked(own.kubeconfig, "diff", "-f", str(file), "-n", own.namespace)
+    assert (code, {change["part"] for change in _changes(told)}) == (1, {"route"})
+    assert all(change["origins"][0]["name"] == "told" for change in _changes(told))
+
+    code, told = asked(own.kubeconfig, "analyze", "-n", own.namespace)
+    assert (code, [each["code"] for each in told["findings"] if each["object"].endswith("/told")]) == (0, [])
+    nobody = virtual_service("told", "nobody", "/b")
+    nobody["metadata"]["namespace"] = own.namespace
+    file.write_text(json.dumps(nobody))
+    code, told = asked(own.kubeconfig, "analyze", "-f", str(file), "--on-mesh")
+    assert (code, "HDL0101" in {each["code"] for each in told["findings"]}) == (1, True)
+
+    # A control plane elsewhere has its settings there, and that is what is named.
+    with module_api_server.namespace(prefix="mesh") as home:
+        settings: Any = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "istio", "namespace": home},
+            "data": {"mesh": "outboundTrafficPolicy: {mode: REGISTRY_ONLY}"},
+        }
+        file.write_text(json.dumps(settings))
+        words = ("diff", "-f", str(file), "-i", home)
+        code, told = asked(module_api_server.kubeconfig, *words)
+        named = {(each["kind"], each["namespace"]) for one in _changes(told) for each in one["origins"]}
+        assert (code, named) == (1, {("ConfigMap", home)})
+        module_api_server.client.post(f"/api/v1/namespaces/{home}/configmaps", settings)
+        code, told = asked(module_api_server.kubeconfig, "explain", source, "nowhere.example", "-i", home)
+        (origin,) = told["branches"][0]["outcome"]["origins"]
+        assert (code, origin["kind"], origin["namespace"]) == (3, "ConfigMap", home)
+        assert asked(module_api_server.kubeconfig, "explain", source, "nowhere.example")[0] == 0
+
+
+def asked(kubeconfig: Path, *words: str) -> tuple[int, Any]:
+    """Exit code and JSON of a command."""
+    done = heddle(*words, f"--kubeconfig={kubeconfig}", "-o", "json")
+    return done.code, json.loads(done.out)
+
+
+def _changes(told: Any) -> list[Any]:
+    return [change for each in told["differences"] for change in each["changes"]]
 
 
 def test_a_service_that_is_deleted_is_forgotten(own: Place, client: Follower) -> None:
