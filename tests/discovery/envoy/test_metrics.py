@@ -281,10 +281,10 @@ def test_prometheus_reads_both_ends(pair: Pair) -> None:
     queries["p50"] = f"histogram_quantile(0.5, sum({bucket}) by (le))"
     with agent(pair.client, CLIENT) as client, agent(pair.server, SERVER) as server:
         targets = [(f"127.0.0.1:{port}", "/stats/prometheus") for port in (client, server)]
-        order = json.dumps({"targets": targets, "queries": queries})
+        order = json.dumps({"config": scraper.config_of(targets), "queries": queries})
         command = [sys.executable, "-m", scraper.__name__, order]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout.splitlines()[1])["answers"]
     for side, policy in (("source", "unknown"), ("destination", "mutual_tls")):
         ((labels, (_, count)),) = [(each["metric"], each["value"]) for each in found[side]]
         assert int(count) >= 1
