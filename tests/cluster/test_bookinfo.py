@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from mesh.errors import HeddleError
+from tests.cluster import asked_of_bookinfo as asked
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as CONTROL
 from tests.cluster.installing import find, heddle, uninstall
@@ -172,6 +173,63 @@ def test_a_pod_outside_the_mesh_is_refused(bookinfo: Cluster) -> None:
     bookinfo.wait_pod("outside", "legacy")
     with pytest.raises(AssertionError, match=r"exit code 56|reset|Empty reply|exit code 52"):
         bookinfo.execute("outside", "legacy", "curl", "-sS", "-m", "5", f"http://details.{APP}:9080/details/0")
+
+
+def test_requests_are_answered_as_they_are_explained(bookinfo: Cluster) -> None:
+    (page,) = names(bookinfo, "pod", APP, "app=productpage")
+    by_route, by_header, by_name, unknown_host, unknown_port = asked.answers_as_explained(bookinfo, page)
+    assert by_route[0]["pod"].startswith("reviews-v1-")
+    assert by_header[0]["pod"].startswith("reviews-v2-")
+    assert by_name[1]["transport"] == "mutual TLS"
+    assert (unknown_host[0]["status"], "error" in unknown_port[0]) == (502, True)
+    assert {branch["outcome"]["origins"][0]["kind"] for _, branch in (unknown_host, unknown_port)} == {"ConfigMap"}
+    (outside,) = asked.explained(bookinfo, "outside/legacy", f"details.{APP}:9080/details/0")["branches"]
+    assert (outside["outcome"]["result"], outside["outcome"]["origins"][0]["kind"]) == ("refused", "PeerAuthentication")
+    (gateway,) = names(bookinfo, "pod", APP, "istio=ingressgateway")
+    (entering,) = asked.explained(bookinfo, f"{APP}/{gateway}", f"https://{NAME}/productpage")["branches"]
+    assert entering["workloads"] == [f"{APP}/{page}"]
+
+
+def test_what_would_change_and_what_would_be_wrong_is_told_before_it_is_applied(
+    bookinfo: Cluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "routing.yaml"
+    text = (SAMPLES / "routing.yaml").read_text()
+    file.write_text(text.replace("subset: v1\n          weight: 100", "subset: v3"))
+    code, told = asked.told(bookinfo, "diff", "-f", str(file))
+    (difference,) = told["differences"]
+    assert (code, {each["part"] for each in difference["changes"]}) == (1, {"route"})
+    assert {each["name"] for change in difference["changes"] for each in change["origins"]} == {"reviews"}
+
+    file.write_text(text.replace("subset: v1\n", "subset: v9\n"))
+    code, told = asked.told(bookinfo, "analyze", "-f", str(file), "--on-mesh")
+    (finding,) = told["findings"]
+    line = file.read_text().splitlines().index("            subset: v9") + 1
+    assert (code, finding["code"], finding["file"], finding["line"]) == (1, "HDL0102", str(file), line)
+    file.write_text((SAMPLES / "security.yaml").read_text())
+    done = heddle(bookinfo, "analyze", "-f", str(file), "--on-mesh")
+    assert (done.code, done.err) == (0, ""), "every proxy was asked what it took in plain text"
+
+    code, whole = asked.told(bookinfo, "analyze")
+    (error,) = [each for each in whole["findings"] if each["severity"] == "error"]
+    assert (code, error["code"], error["object"]) == (1, "HDL0107", f"Gateway {APP}/tls")
+    assert f"in namespace {CONTROL}" in error["message"], "the gateway of the installation has the same label"
+    code, part = asked.told(bookinfo, "analyze", "-n", APP)
+    assert part["findings"] == [each for each in whole["findings"] if f" {APP}" in each["object"]]
+
+
+@pytest.mark.usefixtures("loads")
+def test_what_flows_is_seen_by_the_users_own_rights(bookinfo: Cluster) -> None:
+    with asked.dashboard(bookinfo) as url:
+        picture = json.loads(heddle(bookinfo, "top", "-o", "json").out)
+        edge = asked.picture_with(url, "istio-ingressgateway", "productpage-v1")
+    assert [each for each in picture["problems"] if "cannot be read" in each] == []
+    assert not any(pod["silent"] for workload in picture["workloads"] for pod in workload["pods"])
+    edges = {(each["source"], each["destination"]): each for each in picture["edges"]}
+    below = edges[f"{APP}/productpage-v1", f"{APP}/details-v1"]
+    for each in (edge, edges[f"{APP}/istio-ingressgateway", f"{APP}/productpage-v1"], below):
+        assert each["requestsPerSecond"] > 1
+        assert (each["errors"], each["lock"]) == (0, "mutual")
 
 
 @pytest.mark.usefixtures("nothing_fails")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from mesh.admission import ENFORCED
+from mesh.errors import HeddleError
 from tests.cli.run import heddle as command
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as HOME
 from tests.cluster.installing import find, heddle, inventory, uninstall, versions
 from tests.cluster.rights import denied, unused, uses
 from tests.support.waiting import wait_for
+from webhook.overrides import REASON
+from webhook.preflight import ANYWAY
 
 NOT_USED_HERE = {
     "ca": (
@@ -33,7 +37,6 @@ NOT_USED_HERE = {
     "webhook": (
         "get namespaces",  # the watch of namespaces is behind a pod
         "get customresourcedefinitions",  # ProxyConfig is served
-        "create events",  # something admitted that an Envoy refuses
     ),
     "discovery": (
         "patch ",  # the status of Istio's objects, of which there are none
@@ -41,6 +44,33 @@ NOT_USED_HERE = {
     ),
 }
 """Rights, by how they begin, that an installation and a few injected pods have no use for; tests of that use them."""
+
+
+GATEWAY = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Gateway",
+    "metadata": {"name": "edge"},
+    "spec": {
+        "selector": {"istio": "ingressgateway"},
+        "servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["refused.example"]}],
+    },
+}
+REFUSED: dict[str, Any] = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "refused"},
+    "spec": {
+        "hosts": ["refused.example"],
+        "gateways": ["edge"],
+        "http": [
+            {
+                "headers": {"request": {"set": {"x-from": "%NO_SUCH_COMMAND%"}}},
+                "redirect": {"uri": "/elsewhere"},
+            }
+        ],
+    },
+}
+"""What an Envoy of the gateway refuses."""
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +202,32 @@ def test_a_revision_beside_it_injects_the_pods_of_its_tag(installed: Cluster) ->
             assert f"heddle-ca-canary.{HOME}.svc" in json.dumps(made["spec"])
     finally:
         uninstall(installed, "--revision=canary")
+
+
+def test_what_is_admitted_all_the_same_is_recorded_on_the_object(installed: Cluster) -> None:
+    with installed.namespace() as namespace:
+        istio = f"/apis/networking.istio.io/v1/namespaces/{namespace}"
+        installed.client.post(f"{istio}/gateways", GATEWAY)
+
+        def create(reason: str = "", **query: str) -> str:
+            body = copy.deepcopy(REFUSED)
+            body["metadata"] |= {"annotations": {ANYWAY: reason}} if reason else {}
+            try:
+                installed.client.call("POST", f"{istio}/virtualservices", query=query, body=body)
+            except HeddleError as error:
+                return error.message
+            return ""
+
+        # Once discovery, which is asked, knows the Gateway.
+        wait_for(lambda: "NO_SUCH_COMMAND" in create(dryRun="All"))
+        assert create("it is known tomorrow", dryRun="All") == ""
+        assert create("it is known today") == ""
+        uid = installed.client.get(f"{istio}/virtualservices/refused")["metadata"]["uid"]
+        events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+        wait_for(lambda: bool(installed.client.get(events)["items"]))
+        (event,) = installed.client.get(events)["items"]
+        assert (event["reason"], event["regarding"]["name"], event["regarding"]["uid"]) == (REASON, "refused", uid)
+        assert "it was admitted all the same: it is known today; spec.http[0]: " in event["note"]
 
 
 @pytest.mark.usefixtures("cluster_is_ours")
