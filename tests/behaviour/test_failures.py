@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.behaviour.processes import descendants, sidecar
 from tests.behaviour.world import HERE, World, echo, eventually, thing
 from tests.support.local_mesh import local_mesh
+from tests.support.mesh_processes import descendants, sidecar
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 Put = Callable[..., Any]

@@ -14,9 +14,9 @@ from typing import Any
 from local.linux import die_with_parent
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import heddle
+from tests.cluster.rollouts import APP
 from tests.support.waiting import wait_for
 
-APP = "bookinfo"
 HEDDLE = str(Path(sys.executable).with_name("heddle"))
 REQUESTS: tuple[dict[str, Any], ...] = (
     {"to": "reviews:9080/reviews/0"},

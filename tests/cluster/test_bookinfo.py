@@ -9,7 +9,7 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.cluster import asked_of_bookinfo as asked
 from tests.cluster.cluster import Cluster
 from tests.cluster.installing import NAMESPACE as CONTROL
 from tests.cluster.installing import find, heddle, uninstall
+from tests.cluster.rollouts import APP, all_ready, eventually, names, pods_on, rolled_out, scale
 from tests.cluster.second_node import second_node
 from tests.cluster.traffic import node_names, outside
 from tests.support.certificates import Authority
@@ -32,7 +33,6 @@ pytestmark = pytest.mark.timeout(600)
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples" / "bookinfo" / "manifests"
 OPERATOR = Path(__file__).parent / "cases" / "bookinfo-operator.yaml"
-APP = "bookinfo"
 NAME = "bookinfo.example"
 RATE = 200.0
 CONTROL_PLANE = ("heddle-ca", "heddle-discovery", "heddle-webhook", "heddle-node")
@@ -173,6 +173,15 @@ def test_a_pod_outside_the_mesh_is_refused(bookinfo: Cluster) -> None:
     bookinfo.wait_pod("outside", "legacy")
     with pytest.raises(AssertionError, match=r"exit code 56|reset|Empty reply|exit code 52"):
         bookinfo.execute("outside", "legacy", "curl", "-sS", "-m", "5", f"http://details.{APP}:9080/details/0")
+
+
+def test_a_certificate_is_renewed_by_command(bookinfo: Cluster) -> None:
+    (pod,) = names(bookinfo, "pod", APP, "app=details")
+    path = f"/apis/heddle.dev/v1/namespaces/{APP}/workloadcertificates/{pod}"
+    before = bookinfo.client.get(path)["spec"]["serial"]
+    done = heddle(bookinfo, "certificates", "renew", f"{APP}/{pod}")
+    assert done.code == 0, done.err
+    eventually(lambda: bookinfo.client.get(path)["spec"]["serial"] != before, "another certificate")
 
 
 def test_requests_are_answered_as_they_are_explained(bookinfo: Cluster) -> None:
@@ -351,44 +360,3 @@ def rotation(cluster: Cluster) -> dict[str, Any]:
     assert asked.code == 0, asked.err
     found: dict[str, Any] = json.loads(asked.out)
     return found
-
-
-def names(cluster: Cluster, kind: str, namespace: str, selector: str = "") -> list[str]:
-    output = cluster.kubectl("get", kind, f"--namespace={namespace}", f"--selector={selector}", "--output=name")
-    return [line.partition("/")[2] for line in output.split()]
-
-
-def rolled_out(cluster: Cluster, namespace: str = APP) -> None:
-    for name in names(cluster, "deployment", namespace):
-        cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={namespace}", "--timeout=180s")
-
-
-def pods_on(cluster: Cluster, node: str) -> set[tuple[str, str]]:
-    """Namespace and app of those of bookinfo and of the control plane."""
-    pods = cluster.client.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"]
-    here = [pod["metadata"] for pod in pods if pod["metadata"]["namespace"] in (APP, CONTROL)]
-    return {(each["namespace"], each["labels"].get("app") or each["labels"]["istio"]) for each in here}
-
-
-def scale(cluster: Cluster, replicas: int, name: str) -> None:
-    cluster.kubectl("scale", f"deployment/{name}", f"--replicas={replicas}", f"--namespace={APP}")
-    cluster.kubectl("rollout", "status", f"deployment/{name}", f"--namespace={APP}", "--timeout=120s")
-
-
-def all_ready(cluster: Cluster, app: str) -> bool:
-    pods = cluster.client.get(f"/api/v1/namespaces/{CONTROL}/pods?labelSelector=app%3D{app}")["items"]
-    expected = len(node_names(cluster)) if app == "heddle-node" else 2
-    ready = [
-        pod
-        for pod in pods
-        if not pod["metadata"].get("deletionTimestamp")
-        and any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
-    ]
-    return len(ready) >= expected
-
-
-def eventually(check: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < until, f"in vain: {what}"
-        time.sleep(0.5)

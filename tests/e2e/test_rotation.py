@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from cli.mesh_access import Mesh
 from cli.proxies import EmbeddedProxies
 from mesh.errors import HeddleError
 from tests.support.local_mesh import LocalMesh
+from tests.support.mesh_processes import sidecar
 from tests.support.steady_load import SteadyLoad, load_command
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -76,13 +78,12 @@ def failed_handshakes(mesh: LocalMesh) -> Counter[str]:
     return found
 
 
-def passed(engine: Mesh, back_from: str = "", killed: Mapping[str, str] | None = None) -> list[str]:
+def passed(engine: Mesh, back_from: str = "", deaths: Mapping[str, Callable[[], None]] | None = None) -> list[str]:
     """The phases of a rotation, a rollback's with a minus, until it is over.
 
-    It is rolled back as soon as `back_from` is seen. `killed`: the component that is killed and started again once the
-    phase, or one after it, is seen.
+    It is rolled back as soon as `back_from` is seen. `deaths`: what is done once the phase, or one after it, is seen.
     """
-    until, todo = time.monotonic() + SECONDS, dict(killed or {})
+    until, todo = time.monotonic() + SECONDS, dict(deaths or {})
     assert engine.ca_post(ROTATION, {"do": "start", "windowSeconds": WINDOW})["phase"] == "distribute"
     while True:
         try:
@@ -96,13 +97,22 @@ def passed(engine: Mesh, back_from: str = "", killed: Mapping[str, str] | None =
             time.sleep(0.05)
             continue
         for phase in [phase for phase in todo if FORWARD.index(phase) <= at(body)]:
-            component = todo.pop(phase)
-            engine.post(f"/components/{component}/kill")
-            engine.post(f"/components/{component}/start")
+            todo.pop(phase)()
         assert time.monotonic() < until, body
         time.sleep(0.05)
     assert not todo, f"these were never seen: {todo}"
     return [f"{'-' if step['direction'] == 'back' else ''}{step['phase']}" for step in body["history"]]
+
+
+def death(engine: Mesh, *components: str) -> Callable[[], None]:
+    """All of them are killed, then started again."""
+
+    def die() -> None:
+        for order in ("kill", "start"):
+            for component in components:
+                engine.post(f"/components/{component}/{order}")
+
+    return die
 
 
 def at(body: Mapping[str, Any]) -> int:
@@ -123,7 +133,7 @@ def test_a_rotation_fails_no_request_although_the_control_plane_dies(busy: Local
     engine = Mesh(busy.state)
     before = active(engine)
     killed = {"distribute": "discovery", "sign": "webhook", "renew": "ca", "drain": "discovery"}
-    assert passed(engine, killed=killed) == FORWARD
+    assert passed(engine, deaths={phase: death(engine, component) for phase, component in killed.items()}) == FORWARD
     assert active(engine) != before
     assert roots_in_use(busy) == {active(engine)}
 
@@ -142,7 +152,7 @@ def test_a_rollback_from_each_phase_fails_none_either(busy: LocalMesh, phase: st
     engine = Mesh(busy.state)
     before = active(engine)
     for _ in range(TRIES):
-        seen = passed(engine, phase, killed)
+        seen = passed(engine, phase, {at_phase: death(engine, name) for at_phase, name in killed.items()})
         if _rolled_back_from(seen) == phase:
             break
         before = active(engine)  # it may have got to its end
@@ -155,3 +165,28 @@ def test_a_rollback_from_each_phase_fails_none_either(busy: LocalMesh, phase: st
 def _rolled_back_from(seen: Sequence[str]) -> str:
     """The last phase that was passed forward."""
     return [step for step in seen if not step.startswith("-")][-1]
+
+
+def test_everyone_dies_in_every_phase(bookinfo: LocalMesh) -> None:
+    """All of the control plane at once, and a sidecar, another one each time. There is no load: a pod whose sidecar
+    dies answers nobody until the next one is there."""
+    engine = Mesh(bookinfo.state)
+    pods = cycle(sorted(proxy.pod.name for proxy in EmbeddedProxies(engine).listed()))
+    everyone, died = death(engine, "ca", "discovery", "webhook"), set[str]()
+
+    def die() -> None:
+        died.add(engine.ca(ROTATION)["phase"])
+        sidecar(bookinfo.process.pid, next(pods))[0].kill()
+        everyone()
+
+    for _ in range(TRIES):
+        before = active(engine)
+        missing = [phase for phase in FORWARD[:-1] if phase not in died]
+        assert passed(engine, deaths=dict.fromkeys(missing, die)) == FORWARD
+        assert active(engine) != before
+        bookinfo.settle()
+        assert roots_in_use(bookinfo) == {active(engine)}
+        assert bookinfo.get(PRODUCT)[0] == 200
+        if died >= set(FORWARD[:-1]):
+            break
+    assert died >= set(FORWARD[:-1])
