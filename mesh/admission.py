@@ -1,9 +1,10 @@
 """What the API server sends to the validating webhook, and how. Pure.
 
 `python -m mesh.admission` writes manifests/base/webhook/validator.yaml; a test fails when it is stale. Nobody can be
-locked out by it: nothing of Kubernetes' own and nothing of the control plane's namespace waits for an answer, DELETE is
-never sent, and every entry begins with `failurePolicy: Ignore`. Those in `ENFORCED` become Fail while the webhook
-answers the API server (webhook/enforcement.py).
+locked out by it: nothing of Kubernetes' own and nothing of the control plane's namespace waits for an answer, but for
+the mesh's settings, which are stored after two seconds without one; DELETE is never sent, and every entry begins with
+`failurePolicy: Ignore`. Those in `ENFORCED` become Fail while the webhook answers the API server
+(webhook/enforcement.py).
 Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
 
