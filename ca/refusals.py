@@ -6,14 +6,13 @@ the same pod becomes one event with a count. Source: events.k8s.io/v1 (Event, Ev
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from kube import events
 from kube.client import Client
 from mesh.errors import HeddleError, NotFound
 from svid.material import PodRef
@@ -23,10 +22,7 @@ ACTION = "IssueCertificate"
 CONTROLLER = "heddle.dev/ca"
 SERIES_SECONDS = 60.0  # the count of an event that goes on is written this often at most
 FORGET_SECONDS = 360.0  # then the next refusal is an event of its own, as client-go has it
-LONGEST_NOTE = 1000  # the API allows 1,024 bytes
 MOST_REMEMBERED = 1000
-
-_COLLECTION = "/apis/events.k8s.io/v1/namespaces/{}/events"
 
 
 @dataclass(slots=True)
@@ -51,12 +47,12 @@ class Refusals:
 
     def refused(self, pod: PodRef, error: HeddleError, offer: Callable[[object, _Series], object]) -> None:
         """Remember one refusal, and queue what has to be written of it."""
-        note, now = str(error).encode()[:LONGEST_NOTE].decode(errors="ignore"), self._wall()
+        note, now = events.note_of(str(error)), self._wall()
         key = (pod.uid, note)
         with self._lock:
             series = self._series.get(key)
             if series is None or now - series.last > FORGET_SECONDS:
-                series = self._series[key] = _Series(pod, note, _name(pod, note, now), now, now)
+                series = self._series[key] = _Series(pod, note, events.name_of(_regarding(pod), note, now), now, now)
             else:
                 series.count += 1
                 series.last = now
@@ -70,7 +66,7 @@ class Refusals:
 
     def write(self, client: Client, series: _Series) -> None:
         """Create the event, or bring its count up to date. Needs the rights to `create` and `patch` events."""
-        collection = _COLLECTION.format(series.pod.namespace)
+        collection = events.collection(series.pod.namespace)
         if series.count > 1:
             try:
                 client.merge(f"{collection}/{series.name}", {"series": _series_json(series)})
@@ -82,36 +78,13 @@ class Refusals:
 
 def event(series: _Series, replica: str) -> dict[str, Any]:
     """The Event of a refusal's first time."""
-    pod = series.pod
-    return {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"namespace": pod.namespace, "name": series.name},
-        "type": "Warning",
-        "reason": REASON,
-        "action": ACTION,
-        "note": series.note,
-        "eventTime": _micro_time(series.first),
-        "regarding": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "uid": pod.uid,
-        },
-        "reportingController": CONTROLLER,
-        "reportingInstance": replica[:128] or "heddle-ca",
-    }
+    source = events.Source(REASON, ACTION, CONTROLLER, replica or "heddle-ca")
+    return events.warning(_regarding(series.pod), source, series.note, series.first)
+
+
+def _regarding(pod: PodRef) -> events.Regarding:
+    return events.Regarding("v1", "Pod", pod.namespace, pod.name, pod.uid)
 
 
 def _series_json(series: _Series) -> dict[str, Any]:
-    return {"count": series.count, "lastObservedTime": _micro_time(series.last)}
-
-
-def _name(pod: PodRef, note: str, now: float) -> str:
-    digest = hashlib.sha256(f"{pod.uid}\n{note}\n{now}".encode()).hexdigest()[:16]
-    return f"{pod.name[:236].rstrip('.-')}.{digest}"
-
-
-def _micro_time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {"count": series.count, "lastObservedTime": events.micro_time(series.last)}

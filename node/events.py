@@ -5,13 +5,12 @@ The same failure of the same pod is said once in five minutes. Source: events.k8
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from kube import events
 from kube.client import Client
 from kube.write_behind import WriteBehind
 from node.claim import PodName
@@ -21,7 +20,6 @@ REASON = "InterceptionFailed"
 ACTION = "WriteInterceptionRules"
 CONTROLLER = "heddle.dev/node"
 REPEAT_SECONDS = 300.0
-LONGEST_NOTE = 1000  # bytes; the API allows 1,024
 
 _MOST_REMEMBERED = 1000
 _MOST_WAITING = 100
@@ -45,7 +43,7 @@ class Reporter:
         self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
 
         def write(failure: Failure) -> None:
-            client.post(f"/apis/events.k8s.io/v1/namespaces/{failure.pod.namespace}/events", event(failure, node))
+            client.post(events.collection(failure.pod.namespace), event(failure, node))
 
         self._behind = WriteBehind("events", write, limit=_MOST_WAITING, per_second=_PER_SECOND)
         self._behind.start()
@@ -66,24 +64,6 @@ def event(failure: Failure, node: str) -> dict[str, Any]:
     """The warning about the pod, as the API server takes it."""
     pod = failure.pod
     note = f"the pod does not start, its interception rules could not be written: {failure.error}"
-    digest = hashlib.sha256(f"{pod.uid}\n{failure.error}\n{failure.at}".encode()).hexdigest()[:16]
-    return {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"namespace": pod.namespace, "name": f"{pod.name[:236].rstrip('.-')}.{digest}"},
-        "type": "Warning",
-        "reason": REASON,
-        "action": ACTION,
-        "note": note.encode()[:LONGEST_NOTE].decode(errors="ignore"),
-        "eventTime": datetime.fromtimestamp(failure.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "regarding": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": pod.namespace,
-            "name": pod.name,
-            "uid": pod.uid,
-            "fieldPath": f"spec.initContainers{{{GATE_CONTAINER}}}",
-        },
-        "reportingController": CONTROLLER,
-        "reportingInstance": node[:128],
-    }
+    gate = f"spec.initContainers{{{GATE_CONTAINER}}}"
+    regarding = events.Regarding("v1", "Pod", pod.namespace, pod.name, pod.uid, gate)
+    return events.warning(regarding, events.Source(REASON, ACTION, CONTROLLER, node), note, failure.at)

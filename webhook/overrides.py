@@ -6,19 +6,17 @@ Nobody waits for it: it is written behind the answer, and what the API server do
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from kube import events
 from kube.client import Client
 from kube.write_behind import WriteBehind
 
 REASON = "AdmittedAnyway"
 ACTION = "Admit"
 CONTROLLER = "heddle.dev/webhook"
-LONGEST_NOTE = 1000  # bytes; the API allows 1,024
 
 _MOST_WAITING = 100
 _PER_SECOND = 10.0
@@ -45,7 +43,7 @@ class Recorder:
 
         def write(item: tuple[Override, float]) -> None:
             override, at = item
-            client.post(f"/apis/events.k8s.io/v1/namespaces/{override.namespace}/events", event(override, replica, at))
+            client.post(events.collection(override.namespace), event(override, replica, at))
 
         self._behind = WriteBehind("events", write, limit=_MOST_WAITING, per_second=_PER_SECOND)
         self._behind.start()
@@ -58,23 +56,6 @@ class Recorder:
 def event(override: Override, replica: str, at: float) -> dict[str, Any]:
     """The warning about the object, as the API server takes it; `at` in seconds since the epoch."""
     note = f"it was admitted all the same: {override.why}; {'; '.join(override.refusals)}"
-    digest = hashlib.sha256(f"{override.uid}\n{note}\n{at}".encode()).hexdigest()[:16]
-    return {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"namespace": override.namespace, "name": f"{override.name[:236].rstrip('.-')}.{digest}"},
-        "type": "Warning",
-        "reason": REASON,
-        "action": ACTION,
-        "note": note.encode()[:LONGEST_NOTE].decode(errors="ignore"),
-        "eventTime": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "regarding": {
-            "apiVersion": override.api_version,
-            "kind": override.kind,
-            "namespace": override.namespace,
-            "name": override.name,
-            "uid": override.uid,
-        },
-        "reportingController": CONTROLLER,
-        "reportingInstance": replica[:128] or "heddle-webhook",
-    }
+    regarding = events.Regarding(override.api_version, override.kind, override.namespace, override.name, override.uid)
+    source = events.Source(REASON, ACTION, CONTROLLER, replica or "heddle-webhook")
+    return events.warning(regarding, source, note, at)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ca.refusals import FORGET_SECONDS, LONGEST_NOTE, MOST_REMEMBERED, SERIES_SECONDS, Refusals, event
+from ca.refusals import FORGET_SECONDS, MOST_REMEMBERED, SERIES_SECONDS, Refusals, event
+from kube.events import LONGEST_NOTE
 from mesh.errors import Forbidden
 from svid.material import PodRef
 

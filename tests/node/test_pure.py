@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kube.events import LONGEST_NOTE
 from kube.source import Changed, Listed, Progress
 from mesh.errors import Forbidden, InvalidInput, Unavailable
 from mesh.interception import Family, InterceptionSpec
 from node.claim import LONGEST_SENTENCE, PodName, claim_line, parse_claim, parse_reply, reply_line
-from node.events import LONGEST_NOTE, Failure, event
+from node.events import Failure, event
 from node.pods import POD, GatedPods, gated
 from node.proof import check_user, probes, what_is_missing
 from node.schedule import LONGEST, LONGEST_PENALTY, NEW_INTERVAL, Schedule, Visit, interval

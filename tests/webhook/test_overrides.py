@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from kube.client import Client
+from kube.events import LONGEST_NOTE
 from mesh.errors import Forbidden
 from tests.support.waiting import wait_for
 from tests.webhook.test_validate import review, virtual_service
 from webhook.app import Deps, create_app
 from webhook.config import InjectionConfig
 from webhook.metrics import Metrics
-from webhook.overrides import LONGEST_NOTE, Override, Recorder, event
+from webhook.overrides import Override, Recorder, event
 from webhook.preflight import ANYWAY, Refused
 
 OVERRIDE = Override("networking.istio.io/v1", "VirtualService", "shop", "a", "u-1", "known today", ("spec: no",))
