@@ -52,7 +52,9 @@ LAST_IN_LANE = ("tests/e2e/", "tests/cluster/test_bookinfo.py")
 AT_LEISURE = (
     "tests/fuzz",
     "tests/test_types.py",
-    "tests/ca/rotation",
+    "tests/ca/rotation/test_books.py",
+    "tests/ca/rotation/test_machine.py",
+    "tests/ca/rotation/test_members.py",
     "tests/discovery/envoy",
     "tests/discovery/plan",
     "tests/discovery/explain",
@@ -71,6 +73,8 @@ MOST_PROCESSES = 8
 
 # Of the process at leisure: a weight of 110 beside 1024 (sched(7); enough for what is in it to go on at all).
 NICE = 10
+LEISURELY = pytest.mark.timeout(1800)
+"""For its tests: beside the builds of a first run they get next to nothing for a quarter of an hour."""
 
 SHARED = pytest.StashKey[dict[str, set[str]]]()
 """The shared fixtures of each file."""
@@ -114,6 +118,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         mark = item.get_closest_marker("xdist_group")
         lanes[_file(item)] = mark.args[0] if mark else _lane(_file(item), shared[_file(item)])
+    if at_leisure(config.workerinput["workerid"]):
+        for item in items:
+            item.add_marker(LEISURELY, append=False)
     items.sort(key=lambda item: (_place(lanes[_file(item)]), _file(item).startswith(LAST_IN_LANE)))
     config.stash[SHARED] = shared
     # All processes write the same; the one that schedules reads it before any test runs.

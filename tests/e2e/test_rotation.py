@@ -129,6 +129,31 @@ def active(engine: Mesh) -> str:
     return str(root["fingerprint"])
 
 
+def test_everyone_dies_in_every_phase(bookinfo: LocalMesh) -> None:
+    """All of the control plane at once, and a sidecar, another one each time. Before there is a load: a pod whose
+    sidecar dies answers nobody until the next one is there."""
+    engine = Mesh(bookinfo.state)
+    pods = cycle(sorted(proxy.pod.name for proxy in EmbeddedProxies(engine).listed()))
+    everyone, died = death(engine, "ca", "discovery", "webhook"), set[str]()
+
+    def die() -> None:
+        died.add(engine.ca(ROTATION)["phase"])
+        sidecar(bookinfo.process.pid, next(pods))[0].kill()
+        everyone()
+
+    for _ in range(TRIES):
+        before = active(engine)
+        missing = [phase for phase in FORWARD[:-1] if phase not in died]
+        assert passed(engine, deaths=dict.fromkeys(missing, die)) == FORWARD
+        assert active(engine) != before
+        bookinfo.settle()
+        assert roots_in_use(bookinfo) == {active(engine)}
+        assert bookinfo.get(PRODUCT)[0] == 200
+        if died >= set(FORWARD[:-1]):
+            break
+    assert died >= set(FORWARD[:-1])
+
+
 def test_a_rotation_fails_no_request_although_the_control_plane_dies(busy: LocalMesh) -> None:
     engine = Mesh(busy.state)
     before = active(engine)
@@ -165,28 +190,3 @@ def test_a_rollback_from_each_phase_fails_none_either(busy: LocalMesh, phase: st
 def _rolled_back_from(seen: Sequence[str]) -> str:
     """The last phase that was passed forward."""
     return [step for step in seen if not step.startswith("-")][-1]
-
-
-def test_everyone_dies_in_every_phase(bookinfo: LocalMesh) -> None:
-    """All of the control plane at once, and a sidecar, another one each time. There is no load: a pod whose sidecar
-    dies answers nobody until the next one is there."""
-    engine = Mesh(bookinfo.state)
-    pods = cycle(sorted(proxy.pod.name for proxy in EmbeddedProxies(engine).listed()))
-    everyone, died = death(engine, "ca", "discovery", "webhook"), set[str]()
-
-    def die() -> None:
-        died.add(engine.ca(ROTATION)["phase"])
-        sidecar(bookinfo.process.pid, next(pods))[0].kill()
-        everyone()
-
-    for _ in range(TRIES):
-        before = active(engine)
-        missing = [phase for phase in FORWARD[:-1] if phase not in died]
-        assert passed(engine, deaths=dict.fromkeys(missing, die)) == FORWARD
-        assert active(engine) != before
-        bookinfo.settle()
-        assert roots_in_use(bookinfo) == {active(engine)}
-        assert bookinfo.get(PRODUCT)[0] == 200
-        if died >= set(FORWARD[:-1]):
-            break
-    assert died >= set(FORWARD[:-1])
