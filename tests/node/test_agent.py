@@ -27,6 +27,8 @@ from tests.node.gates import RunningGate, made_pod
 from tests.node.places import HOST_ADDRESS, NODE, Folder, pod_object
 
 pytestmark = [pytest.mark.root, MACHINE]
+LONG_ENOUGH = 6.0
+"""Seconds that a gate waits which gets no rules: for an agent on a slow machine to have looked at it."""
 
 
 class RunningAgent:
@@ -177,7 +179,7 @@ def test_rules_that_are_there_are_not_for_a_process_to_change(
     run("nsenter", f"--net=/run/netns/{pod.name}", "iptables", "-t", "nat", "-D", "OUTPUT", "1")
     before = saved(pod)
     folder.add(pod)
-    gate = gates(seconds=3)
+    gate = gates(seconds=LONG_ENOUGH)
     agent = agents().knows(pod_object(InterceptionSpec())).start()
     assert "other interception rules here already" in agent.await_outcome(Visit.FAILED).error
     assert gate.result() == 1
@@ -190,7 +192,7 @@ def test_rules_that_are_there_are_not_for_a_process_to_change(
 def test_a_pod_that_nobody_knows(agents: Agents, gates: Gates, folder: Folder, pod: Namespace) -> None:
     folder.add(pod)
     agent = agents().knows(pod_object(uid="11111111-2222-3333-4444-555555555555")).start()
-    gate = gates(seconds=2)
+    gate = gates(seconds=LONG_ENOUGH)
     failed = agent.await_outcome(Visit.FAILED)
     assert failed.passing
     assert failed.pod is None
@@ -203,7 +205,7 @@ def test_another_pods_name_does_not_help(agents: Agents, gates: Gates, folder: F
     folder.add(pod)
     victim = pod_object(status={"phase": "Pending", "podIPs": [{"ip": "10.99.0.250"}]})
     agent = agents().knows(victim).start()
-    gate = gates(seconds=2)
+    gate = gates(seconds=LONG_ENOUGH)
     assert "this is not the network namespace of pod default/reviews-v1-0" in agent.await_outcome(Visit.FAILED).error
     assert gate.result() == 1
     assert not has_rules(pod)
@@ -262,7 +264,7 @@ def test_arguments_of_a_pod_are_not_trusted(
     agents: Agents, gates: Gates, folder: Folder, pod: Namespace, words: list[str], said: str
 ) -> None:
     folder.add(pod)
-    gate = gates(seconds=2)
+    gate = gates(seconds=LONG_ENOUGH)
     agent = agents().knows(pod_object(words=words)).start()
     failed = agent.await_outcome(Visit.FAILED)
     assert failed.error.startswith("container istio-validation")
@@ -278,7 +280,7 @@ def test_a_kernel_that_lacks_something(
 ) -> None:
     """iptables is not there at all: the only lack that can be made here. The agent is not ready, and says it to all."""
     folder.add(pod)
-    gate = gates(seconds=3)
+    gate = gates(seconds=LONG_ENOUGH)
     gate.await_line("waiting")
     monkeypatch.setenv("PATH", str(tmp_path))
     agent = agents().knows(pod_object()).start()
