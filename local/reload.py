@@ -169,12 +169,14 @@ class Manifests:
         return _NONE if path in self._lost else _state(path)
 
     def _load_again(self, files: list[Path], on_change: OnChange) -> None:
-        before, began = self._states, self._monotonic()
+        before, held, began = self._states, dict(self._by_file), self._monotonic()
         changed = self.load()
         both = {*before, *self._states}
         self._touched |= {*files, *(path for path in both if before.get(path) != self._states.get(path))}
         if not changed:
             return
+        # What was replaced while it was read has been read anew, and its state is still the one from before.
+        self._touched |= {path for path, documents in self._by_file.items() if documents != held.get(path)}
         files, self._touched = sorted(self._touched), set()
         took = round(self._monotonic() - began, 4)
         log.info("manifests read again", files=[str(file) for file in files], seconds=took)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from local import reload
 from local.reload import AWAY_SECONDS, Manifests, manifest_files
 from local.store import Raw, Store
 from mesh.errors import InvalidInput
@@ -328,3 +329,27 @@ def test_a_directory_that_is_replaced_is_followed(tmp_path: Path, following: Any
     (folder / "a.yaml").unlink()
     assert wait(2) == [folder / "a.yaml"]
     assert set(world.values()) == {"two"}
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the look at its state, before its content: at the next look nothing of it is new."""
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(config("one"))
+    second.write_text(config("two"))
+    world, named = World(tmp_path), list[list[Path]]()
+    world.load()
+    state_of = reload._state
+
+    def state(path: Path) -> tuple[int, int, int]:
+        found = state_of(path)
+        if path == first and world.values()["one"] == {"key": "v"}:
+            first.write_text(config("one", "new"))
+        return found
+
+    monkeypatch.setattr(reload, "_state", state)
+    second.write_text(config("two", "new"))
+    world.manifests._load_again([second], lambda _, files: named.append(files))
+    assert world.values() == {"one": {"key": "new"}, "two": {"key": "new"}}
+    assert named == [[first, second]]
+    world.manifests._load_again([first], lambda _, files: named.append(files))
+    assert len(named) == 1
