@@ -15,10 +15,12 @@ from mesh.errors import HeddleError
 from mesh.kinds import watched_by
 
 WAIT_SECONDS = 30
+KEPT = 20
+"""So many changes are remembered: who waits for one still finds it when others have followed."""
 
 
 class Changes:
-    """`last` is the newest change: `number` (from 1), `files`, `versions` by kind, `proxies` and `seconds`.
+    """`newest`: the last changes, oldest first: `number` (from 1), `files`, `versions` by kind, `proxies`, `seconds`.
 
     `seconds` go from the write of the newest file to the last proxy's acknowledgement; None while it is under way, or
     when it was not applied in time.
@@ -26,19 +28,19 @@ class Changes:
 
     def __init__(self, operator: Operator, say: Callable[[str], None]) -> None:
         self._operator, self._say = operator, say
-        self.last: dict[str, Any] | None = None
+        self.newest: tuple[dict[str, Any], ...] = ()
 
     def note(self, written_versions: Mapping[str, int], files: list[Path]) -> None:
         """The manifests `files` changed; the newest version written of each kind is given."""
         written = max(filter(None, map(_written, files)), default=time.time())
         change: dict[str, Any] = {
-            "number": self.last["number"] + 1 if self.last else 1,
+            "number": self.newest[-1]["number"] + 1 if self.newest else 1,
             "files": [str(path) for path in files],
             "versions": dict(written_versions),
             "proxies": None,
             "seconds": None,
         }
-        self.last = change
+        self.newest = (*self.newest, change)[-KEPT:]
         threading.Thread(target=self._follow, args=(change, written), name="change", daemon=True).start()
 
     def _follow(self, change: dict[str, Any], written: float) -> None:

@@ -231,7 +231,7 @@ class Engine:
             "published": [{k: p[k] for k in ("hostPort", "servicePort")} for p in self._order["published"]],
             "problems": problems,
             "resourceVersion": self._store.version,
-            "lastChange": self._changes.last,
+            "changes": self._changes.newest,
         }
 
     def _exec(

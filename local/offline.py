@@ -19,7 +19,7 @@ from mesh.identity import CONTROL_NAMESPACE
 from mesh.kinds import find_kind
 from mesh.objects import Key
 from mesh.problems import FieldProblem, ObjectErrors
-from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
+from mesh.settings import SETTINGS_KEY, MeshSettings, mesh_settings, parse_mesh_settings, problem_of
 from webhook.config import InjectionConfig
 from webhook.workloads import POD_AT, inject_object
 
@@ -98,10 +98,9 @@ def _settings(objects: Objects, wrong: Wrong) -> MeshSettings:
     for raw in objects.get("ConfigMap", ()):
         if _key(raw) == key:
             try:
-                return parse_mesh_settings((raw.get("data") or {}).get("mesh", ""), key.namespace)
+                return parse_mesh_settings((raw.get("data") or {}).get(SETTINGS_KEY, ""), key.namespace)
             except InvalidInput as error:
-                problem = FieldProblem(("data", "mesh"), error.message, error.hint or "")
-                wrong(raw, ObjectErrors(f"ConfigMap {key}", [problem]))
+                wrong(raw, ObjectErrors(f"ConfigMap {key}", [problem_of(error)]))
     return mesh_settings(key.namespace)
 
 

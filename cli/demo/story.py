@@ -112,7 +112,7 @@ class Story:
         file = self._manifests / "routing.yaml"
         load = Load("127.0.0.1", self._port, PRODUCT, _version).start()
         time.sleep(1)
-        before = self._version_of("reviews")
+        before = max((change["number"] for change in self._changes()), default=0)
         edited = file.read_text().replace(
             "subset: v1\n          weight: 100",
             "subset: v1\n          weight: 90\n        - destination:\n            host: reviews\n"
@@ -190,20 +190,19 @@ class Story:
             time.sleep(0.2)
         raise Unavailable("not every proxy has applied what is current", hint="`heddle status` says which")
 
-    def _applied_after(self, before: str, began: float) -> dict[str, Any]:
-        """The engine's record of the change that made the VirtualService newer than `before`."""
+    def _applied_after(self, before: int, began: float) -> dict[str, Any]:
+        """The engine's record of the first change of a VirtualService after change `before`, once it is applied."""
         until = began + 30
         while time.monotonic() < until:
-            last = self._mesh.get("/status")["lastChange"]
-            if last and last["seconds"] is not None and self._version_of("reviews") != before:
-                found: dict[str, Any] = last
-                return found
+            for change in self._changes():
+                if change["number"] > before and "VirtualService" in change["versions"] and change["seconds"]:
+                    return change
             time.sleep(0.02)
         raise Unavailable("the change was not applied within 30 s", hint="`heddle status` says by whom not")
 
-    def _version_of(self, name: str) -> str:
-        items = self._mesh.get("/objects/VirtualService")["items"]
-        return next(str(i["metadata"]["resourceVersion"]) for i in items if i["metadata"]["name"] == name)
+    def _changes(self) -> list[dict[str, Any]]:
+        changes: list[dict[str, Any]] = self._mesh.get("/status")["changes"]
+        return changes
 
     def _pod(self, prefix: str) -> Key:
         return find_pod(self._mesh, prefix, NAMESPACE)

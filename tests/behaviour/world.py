@@ -165,10 +165,11 @@ class World:
         """Make `documents` a file of manifests, or what it holds; the status once pods and proxies have all of it."""
         # The marker makes every write a change, also where nothing of it can be used.
         mark = thing("ConfigMap", f"mark-{name}", namespace="plain", data={"mark": str(time.monotonic_ns())})
-        path, before = str(self.mesh.manifests / name), self._last_change()["number"]
+        path, before = str(self.mesh.manifests / name), max((each["number"] for each in self._changes()), default=0)
         self.mesh.write(name, yaml.safe_dump_all([*documents, mark], sort_keys=False))
+        # Not the last change alone: half a second later what the file no longer holds is deleted, a change of its own.
         eventually(
-            lambda: self._last_change()["number"] > before and path in self._last_change()["files"],
+            lambda: any(each["number"] > before and path in each["files"] for each in self._changes()),
             f"{name} is not read",
         )
         new = {_named(document) for document in documents}
@@ -196,8 +197,9 @@ class World:
                 f"{things} are not deleted",
             )
 
-    def _last_change(self) -> dict[str, Any]:
-        return self.engine.get("/status")["lastChange"] or {"number": 0, "files": []}
+    def _changes(self) -> list[dict[str, Any]]:
+        changes: list[dict[str, Any]] = self.engine.get("/status")["changes"]
+        return changes
 
     def _await_applied(self, kind: str) -> None:
         """Wait for the newest object of the kind: others that are newer may reach discovery before it."""

@@ -56,11 +56,11 @@ def changes(mesh: LocalMesh, count: int) -> list[float]:
         text = ROUTE.format(seconds=10 + number)
         mesh.write("route.yaml", text)
         while True:
-            last = engine.get("/status")["lastChange"]
-            if last and last["number"] == number + 1 and last["seconds"] is not None:
+            last = engine.get("/status")["changes"][-1:]
+            if last and last[0]["number"] == number + 1 and last[0]["seconds"] is not None:
                 break
             time.sleep(0.1)  # asking more often would take the time that is measured
-        found.append(last["seconds"] * 1000)
+        found.append(last[0]["seconds"] * 1000)
         time.sleep(0.1)
     return found
 

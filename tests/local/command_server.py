@@ -98,7 +98,7 @@ class CommandServer:
             "published": [{"hostPort": 8080, "servicePort": 80}, {"hostPort": 8443, "servicePort": 443}],
             "problems": self.problems,
             "resourceVersion": self.store.version,
-            "lastChange": None,
+            "changes": [],
         }
 
     def _log_path(self, namespace: str, pod: str, container: str) -> Path:

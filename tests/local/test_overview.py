@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from local.changes import Changes
+from local.changes import KEPT, Changes
 from local.overview import pod_line
 from mesh.errors import Unavailable
 
@@ -113,9 +113,8 @@ def test_an_applied_change_has_its_time_and_number_of_proxies(tmp_path: Path) ->
     changes, said = follow(operator, [file, tmp_path / "gone.yaml"])
     assert operator.asked == ["discovery/v1/status?observed=7&kind=VirtualService&wait=30"]
     assert said.startswith("change of routing.yaml, gone.yaml: applied by all 3 proxies, ")
-    assert changes.last is not None
-    assert 0 <= changes.last["seconds"] < 60
-    assert changes.last["proxies"] == 3
+    assert 0 <= changes.newest[-1]["seconds"] < 60
+    assert changes.newest[-1]["proxies"] == 3
 
 
 def test_a_change_with_problems_says_where_they_are_named(tmp_path: Path) -> None:
@@ -134,8 +133,16 @@ def test_the_time_counts_from_the_write_not_from_a_copied_modification_time(tmp_
     file.write_text("")
     os.utime(file, (1, 1))
     changes, _ = follow(Operator(body=b'{"ready": true, "proxies": []}'), [file])
-    assert changes.last is not None
-    assert changes.last["seconds"] < 60
+    assert changes.newest[-1]["seconds"] < 60
+
+
+def test_a_change_is_found_when_others_have_followed() -> None:
+    changes = Changes(Operator(error=Unavailable("down")), lambda _: None)  # type: ignore[arg-type]
+    for number in range(KEPT + 1):
+        changes.note({}, [Path(f"{number}.yaml")])
+    assert [(change["number"], change["files"]) for change in changes.newest] == [
+        (number + 1, [f"{number}.yaml"]) for number in range(1, KEPT + 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +157,7 @@ def test_the_time_counts_from_the_write_not_from_a_copied_modification_time(tmp_
 def test_a_change_that_is_not_applied_says_where_to_look(operator: Operator, tmp_path: Path) -> None:
     changes, said = follow(operator, [tmp_path / "a.yaml"])
     assert said == "change of a.yaml: not applied by every proxy; `heddle status` says why"
-    assert changes.last is not None
-    assert changes.last["seconds"] is None
+    assert changes.newest[-1]["seconds"] is None
 
 
 def test_without_discovery_the_change_says_so(tmp_path: Path) -> None:
