@@ -78,8 +78,8 @@ class Refusals:
 
 def event(series: _Series, replica: str) -> dict[str, Any]:
     """The Event of a refusal's first time."""
-    source = events.Source(REASON, ACTION, CONTROLLER, replica or "heddle-ca")
-    return events.warning(_regarding(series.pod), source, series.note, series.first)
+    by = events.Reporting(REASON, ACTION, CONTROLLER, replica or "heddle-ca")
+    return events.warning(_regarding(series.pod), by, series.note, series.first)
 
 
 def _regarding(pod: PodRef) -> events.Regarding:

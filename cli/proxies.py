@@ -15,11 +15,10 @@ from kube.source import list_path
 from local.control_plane import PARTS
 from local.network import NODE_ADDRESS
 from mesh.identity import CONTROL_NAMESPACE
-from mesh.objects import SIDECAR_STATUS_ANNOTATION, Key
+from mesh.objects import PROXY_CONTAINER, SIDECAR_STATUS_ANNOTATION, Key
 from mesh.ports import CA, DISCOVERY, WEBHOOK
 from mesh.workloads import Workload, workload_name, workload_of
 
-PROXY = "istio-proxy"
 _PORTS = {"heddle-ca": CA, "heddle-discovery": DISCOVERY, "heddle-webhook": WEBHOOK}
 
 
@@ -60,7 +59,7 @@ class EmbeddedProxies:
         return [(f"{CONTROL_NAMESPACE}/{part.account}", NODE_ADDRESS, part.port) for part in PARTS]
 
     def run(self, pod: Key, argv: list[str]) -> str:
-        return run_in_pod(self._mesh, pod, PROXY, argv)
+        return run_in_pod(self._mesh, pod, PROXY_CONTAINER, argv)
 
 
 class ClusterProxies:
@@ -83,7 +82,7 @@ class ClusterProxies:
         ]
 
     def run(self, pod: Key, argv: list[str]) -> str:
-        return self._mesh.run(pod, PROXY, argv)
+        return self._mesh.run(pod, PROXY_CONTAINER, argv)
 
 
 def reach_proxies(kubeconfig: str) -> Proxies:
@@ -116,7 +115,7 @@ def _runs(raw: Mapping[str, Any]) -> bool:
 
 def _port(spec: Mapping[str, Any]) -> int:
     """A TCP port of the application. A gateway has none: what it serves are its hosts' certificates."""
-    apps = [container for container in spec["containers"] if container["name"] != PROXY]
+    apps = [container for container in spec["containers"] if container["name"] != PROXY_CONTAINER]
     ports = [port for app in apps for port in app.get("ports") or () if port.get("protocol", "TCP") == "TCP"]
     if not apps:
         return 0

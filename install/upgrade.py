@@ -11,9 +11,8 @@ from typing import Any
 from install.resources import POD
 from kube.client import Client
 from mesh.errors import InvalidInput
-from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.objects import PROXY_CONTAINER, SIDECAR_STATUS_ANNOTATION
 
-PROXY = "istio-proxy"
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -53,7 +52,7 @@ def behind(pods: Iterable[dict[str, Any]], image: str) -> list[Behind]:
         if SIDECAR_STATUS_ANNOTATION not in (metadata.get("annotations") or {}) or metadata.get("deletionTimestamp"):
             continue
         containers = (*(spec.get("initContainers") or ()), *spec["containers"])
-        images = [container["image"] for container in containers if container["name"] == PROXY]
+        images = [container["image"] for container in containers if container["name"] == PROXY_CONTAINER]
         if images and images[0] != image:
             found.setdefault(metadata["namespace"], []).append(images[0])
     return [Behind(name, len(images), tuple(sorted(set(images)))) for name, images in sorted(found.items())]

@@ -28,7 +28,7 @@ class Regarding:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Reporting:
     """Who says what is said: `reason` of `action`, both in CamelCase, by one `instance` of `controller`."""
 
     reason: str
@@ -58,7 +58,7 @@ def micro_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def warning(regarding: Regarding, source: Source, note: str, at: float) -> dict[str, Any]:
+def warning(regarding: Regarding, by: Reporting, note: str, at: float) -> dict[str, Any]:
     """The Event, as the API server takes it; `at` in seconds since the epoch."""
     about = {
         "apiVersion": regarding.api_version,
@@ -74,11 +74,11 @@ def warning(regarding: Regarding, source: Source, note: str, at: float) -> dict[
         "kind": "Event",
         "metadata": {"namespace": regarding.namespace, "name": name_of(regarding, note, at)},
         "type": "Warning",
-        "reason": source.reason,
-        "action": source.action,
+        "reason": by.reason,
+        "action": by.action,
         "note": note_of(note),
         "eventTime": micro_time(at),
         "regarding": about,
-        "reportingController": source.controller,
-        "reportingInstance": source.instance[:LONGEST_INSTANCE],
+        "reportingController": by.controller,
+        "reportingInstance": by.instance[:LONGEST_INSTANCE],
     }

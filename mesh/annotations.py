@@ -40,6 +40,8 @@ INJECT = "sidecar.istio.io/inject"
 REVISION = "istio.io/rev"
 NAMESPACE_INJECTION = "istio-injection"
 OVERRIDES = "proxy.istio.io/overrides"
+PROXY_CONFIG = "proxy.istio.io/config"
+"""In which a pod says what is in `meshConfig.defaultConfig`."""
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 DEFAULT_LOGS_CONTAINER = "kubectl.kubernetes.io/default-logs-container"
@@ -263,7 +265,7 @@ TABLE: tuple[Annotation, ...] = (
         + ". Of Istio's `scope:level,...` the most talkative.",
     ),
     Annotation(
-        "proxy.istio.io/config",
+        PROXY_CONFIG,
         "proxy_config",
         parse_mapping,
         "meshConfig defaultConfig",

@@ -123,6 +123,7 @@ class Pod:
 
 SIDECAR_STATUS_ANNOTATION = "sidecar.istio.io/status"
 PROXY_CONTAINER = "istio-proxy"
+"""The sidecar's or the gateway's: agent and Envoy."""
 
 
 def parse_pod(raw: Mapping[str, Any]) -> Pod:

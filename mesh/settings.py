@@ -33,6 +33,7 @@ from mesh.yaml_values import Unreadable, load
 CLUSTER_DOMAIN = "cluster.local"
 SETTINGS_KEY = "mesh"
 """Of the ConfigMap's data."""
+_PATH = ("data", SETTINGS_KEY)
 _MESH_CONFIG_PAGE = "see MeshConfig in Istio's reference"
 
 
@@ -139,7 +140,7 @@ class MeshSettings(_Settings):
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     enable_auto_mtls: bool = True
     access_log_file: str = ""
-    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"  # before the format, which is read by it
     access_log_format: str = ""
     enable_tracing: bool = True
     extension_providers: tuple[ExtensionProvider, ...] = ()
@@ -226,11 +227,15 @@ def is_settings(raw: Mapping[str, Any]) -> bool:
 def settings_problems(raw: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """What is wrong with the settings in a ConfigMap."""
     text = raw["data"][SETTINGS_KEY]
-    path = ("data", SETTINGS_KEY)
     if not isinstance(text, str):
-        yield FieldProblem(path, f"text is expected, and this is {show(text)}", "write it as a block: mesh: |")
+        yield FieldProblem(_PATH, f"text is expected, and this is {show(text)}", "write it as a block: mesh: |")
         return
     try:
         parse_mesh_settings(text)
     except InvalidInput as error:
-        yield FieldProblem(path, error.message, error.hint or _MESH_CONFIG_PAGE)
+        yield problem_of(error)
+
+
+def problem_of(error: InvalidInput) -> FieldProblem:
+    """What `parse_mesh_settings` says, about the ConfigMap."""
+    return FieldProblem(_PATH, error.message, error.hint or _MESH_CONFIG_PAGE)

@@ -66,4 +66,4 @@ def event(failure: Failure, node: str) -> dict[str, Any]:
     note = f"the pod does not start, its interception rules could not be written: {failure.error}"
     gate = f"spec.initContainers{{{GATE_CONTAINER}}}"
     regarding = events.Regarding("v1", "Pod", pod.namespace, pod.name, pod.uid, gate)
-    return events.warning(regarding, events.Source(REASON, ACTION, CONTROLLER, node), note, failure.at)
+    return events.warning(regarding, events.Reporting(REASON, ACTION, CONTROLLER, node), note, failure.at)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mesh import ports
-from mesh.annotations import PodOptions
+from mesh.annotations import PROXY_CONFIG, PodOptions
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.problems import FieldProblem, ObjectErrors, show
 from mesh.proxy_configs import Chosen, ProxyConfigs, as_default_config
@@ -80,7 +80,7 @@ def proxy_config(config: InjectionConfig, options: PodOptions, about: str) -> Ma
     try:
         merged = ProxyConfig.model_validate(wanted)
     except ValidationError as error:
-        path = ("metadata", "annotations", "proxy.istio.io/config")
+        path = ("metadata", "annotations", PROXY_CONFIG)
         raise ObjectErrors(
             about,
             [

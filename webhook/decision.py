@@ -15,10 +15,9 @@ from mesh.annotations import INJECT, NAMESPACE_INJECTION, REVISION
 from mesh.errors import InvalidInput
 from mesh.injector import Policy
 from mesh.label_selector import any_chooses
-from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.objects import PROXY_CONTAINER, SIDECAR_STATUS_ANNOTATION
 from webhook.config import NEVER_NAMESPACES, InjectionConfig
 
-PROXY_CONTAINER = "istio-proxy"
 TOKEN_VOLUME = "istio-token"  # noqa: S105 (a name, not a secret)
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from mesh import ports
 from mesh.annotations import parse_options, unheeded_annotations, unheeded_labels
 from mesh.errors import InvalidInput
+from mesh.objects import PROXY_CONTAINER
 from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import ProxyConfig
 from mesh.workloads import workload_name
 from webhook.config import InjectionConfig, proxy_config
-from webhook.decision import PROXY_CONTAINER, Decision, decide, is_injected
+from webhook.decision import Decision, decide, is_injected
 from webhook.gate import GATE_CONTAINER
 from webhook.injector import GATEWAY, SIDECAR, chosen_templates
 from webhook.merge import merge_pod

@@ -17,9 +17,8 @@ from mesh.annotations import (
     REVISION,
     TLS_MODE_LABEL,
 )
-from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.objects import PROXY_CONTAINER, SIDECAR_STATUS_ANNOTATION
 from mesh.workloads import NAME_LABEL, REVISION_LABEL
-from webhook.decision import PROXY_CONTAINER
 from webhook.gate import GATE_CONTAINER
 from webhook.sidecar import Wanted
 

@@ -57,5 +57,5 @@ def event(override: Override, replica: str, at: float) -> dict[str, Any]:
     """The warning about the object, as the API server takes it; `at` in seconds since the epoch."""
     note = f"it was admitted all the same: {override.why}; {'; '.join(override.refusals)}"
     regarding = events.Regarding(override.api_version, override.kind, override.namespace, override.name, override.uid)
-    source = events.Source(REASON, ACTION, CONTROLLER, replica or "heddle-webhook")
-    return events.warning(regarding, source, note, at)
+    by = events.Reporting(REASON, ACTION, CONTROLLER, replica or "heddle-webhook")
+    return events.warning(regarding, by, note, at)

@@ -16,8 +16,9 @@ from mesh import ports
 from mesh.annotations import PodOptions
 from mesh.identity import CONTROL_NAMESPACE
 from mesh.interception import InterceptionSpec, arguments
+from mesh.objects import PROXY_CONTAINER
 from webhook.config import InjectionConfig
-from webhook.decision import PROXY_CONTAINER, TOKEN_VOLUME
+from webhook.decision import TOKEN_VOLUME
 from webhook.gate import SECCOMP, as_gate
 from webhook.injector import GATEWAY, SIDECAR
 from webhook.templates import Template

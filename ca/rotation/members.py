@@ -10,10 +10,9 @@ from ca.pod_certificates import BUNDLE
 from ca.rotation.decide import Member
 from ca.settings import CA, REVISIONED_WEBHOOK
 from mesh.identity import CONTROL_NAMESPACE
-from mesh.objects import SIDECAR_STATUS_ANNOTATION
+from mesh.objects import PROXY_CONTAINER, SIDECAR_STATUS_ANNOTATION
 from mesh.wire import TrustReport
 
-SIDECAR = "istio-proxy"
 DISCOVERY_ACCOUNT, WEBHOOK_ACCOUNT = "heddle-discovery", "heddle-webhook"
 COMPONENTS = (DISCOVERY_ACCOUNT, WEBHOOK_ACCOUNT)
 ROOTS_OBJECT = f"clustertrustbundle/{BUNDLE}"
@@ -168,7 +167,7 @@ def living_of(pod: Mapping[str, Any]) -> Living | None:
         return None
     sidecar = SIDECAR_STATUS_ANNOTATION in (metadata.get("annotations") or {})
     states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    counted = [one for one in states if one.get("name") == SIDECAR] if sidecar else states
+    counted = [one for one in states if one.get("name") == PROXY_CONTAINER] if sidecar else states
     conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or ()}
     return Living(
         namespace=metadata.get("namespace", ""),

@@ -15,8 +15,8 @@ from cli.output import columns, output_option, show
 from cli.pod_names import the_one
 from cli.reach import cluster_asked
 from mesh.errors import Unavailable
+from mesh.objects import PROXY_CONTAINER
 
-PROXY_CONTAINER = "istio-proxy"
 KINDS = ("listeners", "routes", "clusters", "endpoints")
 QUERY = {
     "listeners": "/config_dump?resource=dynamic_listeners",

@@ -17,9 +17,8 @@ from cli.output import columns, output_option, show
 from cli.pod_names import the_one
 from cli.reach import cluster_asked
 from mesh.errors import HeddleError, InvalidInput
-from mesh.objects import Key
+from mesh.objects import PROXY_CONTAINER, Key
 
-AGENT_CONTAINER = "istio-proxy"
 RENEW = ["heddle-agent", "renew"]
 AT_ONCE = 8  # a thousand at a time would only wait for each other at the ca
 
@@ -64,7 +63,7 @@ def _mesh(kubeconfig: str, namespace: str) -> tuple[list[Key], Run]:
 
 def _renew(run: Run, pod: Key) -> dict[str, str]:
     try:
-        answer = json.loads(run(pod, AGENT_CONTAINER, RENEW))
+        answer = json.loads(run(pod, PROXY_CONTAINER, RENEW))
         return {"pod": str(pod), "old": answer["old"], "new": answer["new"], "error": ""}
     except HeddleError as error:
         return {"pod": str(pod), "old": "", "new": "", "error": str(error)}

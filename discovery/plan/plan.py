@@ -28,9 +28,9 @@ from discovery.plan.peer_authentication import PeerModes
 from discovery.plan.places import place_of, seen_from
 from discovery.plan.services import Entry
 from discovery.plan.telemetry import reachable
-from discovery.plan.tracing import PROXY_CONFIG
 from discovery.plan.virtual_services import mesh_hosts
 from discovery.plan.workloads import container_ports, is_gateway
+from mesh.annotations import PROXY_CONFIG
 from mesh.errors import NotFound
 from mesh.identity import Identity
 from mesh.objects import Key, Pod

@@ -15,7 +15,8 @@ from typing import Any
 from discovery.plan.origins import Origin, Problem, origin_of, problem_with
 from discovery.plan.reporting import AccessLog, Metric, MetricName, Reporting, Tracing
 from discovery.plan.services import Services
-from discovery.plan.tracing import PROXY_CONFIG, missing_collector, missing_own_collector, own_tracing, tracing_of
+from discovery.plan.tracing import missing_collector, missing_own_collector, own_tracing, tracing_of
+from mesh.annotations import PROXY_CONFIG
 from mesh.istio import telemetry as objects
 from mesh.istio.base import IstioObject, age
 from mesh.istio.cel import parse_cel

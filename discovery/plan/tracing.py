@@ -24,8 +24,6 @@ from mesh.workloads import TRACED_AS
 
 T = TypeVar("T")
 
-PROXY_CONFIG = "proxy.istio.io/config"
-"""The annotation in which a pod says what is in `meshConfig.defaultConfig`."""
 _DEFAULT_LENGTH = 256
 _DEFAULT_SAMPLING = 1.0
 _MOST_POD_CONFIGS = 1024

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from mesh.objects import Pod
+from mesh.objects import PROXY_CONTAINER, Pod
 
 TEMPLATES_ANNOTATION = "inject.istio.io/templates"
 GATEWAY_TEMPLATE = "gateway"
-SIDECAR_CONTAINER = "istio-proxy"
 
 ContainerPorts = tuple[tuple[str, int], ...]
 
@@ -29,5 +28,5 @@ def container_ports(pod: Pod) -> ContainerPorts:
 
     Those of `istio-proxy` are the sidecar's own, unless the proxy is a gateway: there it is the application.
     """
-    own = "" if is_gateway(pod) else SIDECAR_CONTAINER
+    own = "" if is_gateway(pod) else PROXY_CONTAINER
     return tuple((port.name, port.port) for port in pod.ports if port.container != own and port.protocol in ("", "TCP"))
