@@ -5,16 +5,18 @@ Objects that are wrong are findings too, and the others are looked at without th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 from cli.diffing.overlay import key_of
 from local.offline import Objects, settings_key
 from mesh.analysis.model import Code, Finding, Severity, Subject
 from mesh.analysis.objects import INVALID, UNREADABLE, of_status, of_warning
-from mesh.analysis.registry import analyse, suppressed
+from mesh.analysis.registry import CODES, analyse, suppressed
 from mesh.analysis.view import View
 from mesh.assembly import Assembly
 from mesh.errors import HeddleError, InvalidInput
@@ -25,6 +27,7 @@ from mesh.problems import FieldProblem, ObjectErrors
 from mesh.settings import MeshSettings, mesh_settings, parse_mesh_settings
 from mesh.snapshot import CORE, Snapshot
 
+_ISTIOCTLS = re.compile(r"IST\d{4}")
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -40,23 +43,37 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """A code (Heddle's or istioctl's) that is not reported; of one object only, if `about` names it."""
+    """A code (Heddle's or istioctl's) that is not reported; of some objects only, if `about`, a pattern, names them."""
 
     code: str
     about: str = ""
 
     def covers(self, finding: Finding) -> bool:
         codes = (finding.code.number, *finding.code.istio, finding.code.name)
-        return self.code in codes and self.about in ("", str(finding.about))
+        return self.code in codes and (not self.about or fnmatchcase(str(finding.about), self.about))
 
 
 def suppression(text: str) -> Suppression:
-    """`HDL0104` or `HDL0104=Gateway infra/edge`; InvalidInput for anything else."""
+    """`HDL0104` or `HDL0104=Gateway infra/edge`, also as istioctl writes it, `Gateway edge.infra`; `*` for any letters.
+
+    InvalidInput for anything else, and for a code that Heddle does not have. Any of istioctl's may be named: not all of
+    its messages are Heddle's.
+    """
     code, equals, about = (part.strip() for part in text.partition("="))
-    if not code or (equals and len(about.split()) != 2):
+    words = about.split()
+    if not code or (equals and len(words) != 2):
         hint = "write a code, or CODE=KIND NAMESPACE/NAME, such as HDL0104=Gateway infra/edge"
         raise InvalidInput(f"{text!r} suppresses nothing", field="--suppress", hint=hint)
-    return Suppression(code, about)
+    if not _ISTIOCTLS.fullmatch(code) and code not in {*CODES, *(each.name for each in CODES.values())}:
+        hint = "docs/analysis.md has all codes"
+        raise InvalidInput(f"no code is called {code!r}", field="--suppress", hint=hint)
+    if not words:
+        return Suppression(code)
+    kind, name = words
+    if "/" not in name and "." in name:  # the name of an object may have dots, that of its namespace has none
+        first, _, last = name.rpartition(".")
+        name = f"{last}/{first}"
+    return Suppression(code, f"{kind} {name}")
 
 
 def found(

@@ -54,7 +54,7 @@ OUTPUTS = ("text", "json", "yaml", "sarif")
     "suppress",
     multiple=True,
     metavar="CODE[=KIND NS/NAME]",
-    help="Do not report this code (Heddle's or istioctl's), or not for this object. Can be repeated.",
+    help="Do not report this code (Heddle's or istioctl's), or not for these objects (*: any). Can be repeated.",
 )
 @click.option(
     "--fail-on",

@@ -107,7 +107,7 @@ def telemetries(things: Iterable[IstioObject[Any]], settings: MeshSettings, serv
         problems.extend(_unknown_providers(policy, settings, services))
         if policy.spec.choices:
             workloads.setdefault(policy.namespace, []).append(policy)
-        elif policy.spec.targets:
+        elif policy.spec.targets_at:
             continue  # for waypoints, of which there are none
         elif policy.namespace in wide:
             first = wide[policy.namespace]

@@ -10,6 +10,8 @@ from mesh.analysis.view import View, Workload
 from mesh.istio.authorization_policy import Action, AuthorizationPolicy, Rule
 from mesh.istio.base import IstioObject
 from mesh.istio.peer_authentication import MutualTLSMode, PeerAuthentication
+from mesh.istio.selectors import GATEWAY_NAME
+from mesh.istio.telemetry import Telemetry
 from mesh.objects import Key
 from mesh.problems import Path
 
@@ -17,9 +19,10 @@ FOR_NOBODY = Code(
     "HDL0401",
     "selects-no-workload",
     Severity.WARNING,
-    "The selector of a policy, Sidecar, Telemetry, EnvoyFilter, WasmPlugin or ProxyConfig chooses no workload: it has "
-    "no effect.",
-    "Correct the labels, or deploy the workload. A selector chooses in its own namespace, in all from the root one.",
+    "The selector of a policy, Sidecar, Telemetry, EnvoyFilter, WasmPlugin or ProxyConfig chooses no workload, or a "
+    "Telemetry's `targetRefs` a Gateway without pods: it has no effect.",
+    "Correct the labels, or deploy the workload. A selector chooses in its own namespace; from the root one in all, "
+    "except those of Telemetry, Sidecar and ProxyConfig.",
     ("IST0127",),
 )
 DENIES_ALL = Code(
@@ -48,20 +51,46 @@ SELECTING = (
     "WasmPlugin",
     "ProxyConfig",
 )
+_AT_HOME = frozenset({"Sidecar", "Telemetry", "ProxyConfig"})
+"""Their selectors choose in their own namespace alone, also in the root one."""
 _MOST_NAMES = 3
 _NOT_APPLICATIONS = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 
 
 def selector_chooses(view: View, thing: IstioObject[Any]) -> Iterator[Finding]:
-    path, labels = selector_of(thing)
-    if not labels or not (view.complete or view.workloads):
+    if not (view.complete or view.workloads):
         return
-    if not any(each.matches(labels) for each in view.chosen_from(thing.namespace)):
-        spelled = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        everywhere = thing.namespace == view.snapshot.settings.root_namespace
-        where = "" if everywhere else f" of namespace {thing.namespace}"
-        says = f"no pod{where} has {spelled}{view.among}: it has no effect"
-        yield FOR_NOBODY.on(thing, *path, says=says, hint="correct the labels, or deploy the workload")
+    path, labels = selector_of(thing)
+    if labels and not _chosen(view, thing, labels):
+        hint = "correct the labels, or deploy the workload"
+        yield FOR_NOBODY.on(thing, *path, says=f"{_no_pod(view, thing, labels)}: it has no effect", hint=hint)
+
+
+def targets_have_pods(view: View, thing: IstioObject[Telemetry]) -> Iterator[Finding]:
+    """Of the targets only Gateways: that others are for nobody the object itself says."""
+    if not (view.complete or view.workloads):
+        return
+    for path, target in thing.spec.targets_at:
+        labels = {GATEWAY_NAME: target.name}
+        if target.is_gateway and not _chosen(view, thing, labels):
+            says = f"{_no_pod(view, thing, labels)}: this target is nobody"
+            hint = "correct the name, or label the gateway's pods"
+            yield FOR_NOBODY.on(thing, "spec", *path, "name", says=says, hint=hint)
+
+
+def _chosen(view: View, thing: IstioObject[Any], labels: Mapping[str, str]) -> bool:
+    near = view.workloads.get(thing.namespace, ()) if thing.kind in _AT_HOME else view.chosen_from(thing.namespace)
+    return any(each.matches(labels) for each in near)
+
+
+def _reaches_all(view: View, thing: IstioObject[Any]) -> bool:
+    return thing.kind not in _AT_HOME and thing.namespace == view.snapshot.settings.root_namespace
+
+
+def _no_pod(view: View, thing: IstioObject[Any], labels: Mapping[str, str]) -> str:
+    spelled = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    where = "" if _reaches_all(view, thing) else f" of namespace {thing.namespace}"
+    return f"no pod{where} has {spelled}{view.among}"
 
 
 def selector_of(thing: IstioObject[Any]) -> tuple[Path, Mapping[str, str]]:

@@ -64,6 +64,7 @@ CHECKS: tuple[Check, ...] = (
     Check(("VirtualService",), ports.http_rules_meet_http),
     Check(("Service",), ports.ports_say_their_protocol),
     Check(policies.SELECTING, policies.selector_chooses),
+    Check(("Telemetry",), policies.targets_have_pods),
     Check(("AuthorizationPolicy",), policies.lets_something_through),
     Check(("PeerAuthentication",), policies.strict_leaves_nobody_out),
     Check(("Gateway",), gateways.credentials_are_there, at_admission=False),

@@ -27,7 +27,9 @@ def traces_have_a_provider(view: View, thing: IstioObject[Telemetry]) -> Iterato
     wider = (
         each
         for each in view.snapshot.of("Telemetry").values()
-        if each.namespace in (thing.namespace, view.snapshot.settings.root_namespace) and not selector_of(each)[1]
+        if each.namespace in (thing.namespace, view.snapshot.settings.root_namespace)
+        and not selector_of(each)[1]
+        and not each.spec.targets_at
     )
     if view.snapshot.settings.default_providers.tracing or not view.complete:
         return

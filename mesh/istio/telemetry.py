@@ -22,7 +22,7 @@ from mesh.istio.selectors import (
 )
 from mesh.istio.telemetry_rules import check_cardinality, check_expression, check_label
 from mesh.istio.texts import Value
-from mesh.problems import FieldProblem, Step
+from mesh.problems import FieldProblem, Path, Step
 from mesh.substitution import format_errors
 
 Rules = Iterator[FieldProblem]
@@ -289,22 +289,23 @@ class Telemetry(Model):
 
     def rules(self) -> Rules:
         yield from check_one_way_to_select(self.selector, self.target_ref, self.target_refs)
-        if self.target_ref is not None and not self.target_ref.is_gateway:
-            yield _of_a_waypoint(self.target_ref, "targetRef")
-        for index, target in enumerate(self.target_refs):
+        for path, target in self.targets_at:
             if not target.is_gateway:
-                yield _of_a_waypoint(target, "targetRefs", index)
+                yield _of_a_waypoint(target, *path)
 
     @property
     def choices(self) -> tuple[Labels, ...]:
         """The labels of the pods that it is for, any of these; none at all where it is for all of its namespace."""
         if self.selector is not None and self.selector.match_labels:
             return (self.selector.match_labels,)
-        return tuple({GATEWAY_NAME: target.name} for target in self.targets if target.is_gateway)
+        return tuple({GATEWAY_NAME: target.name} for _, target in self.targets_at if target.is_gateway)
 
     @property
-    def targets(self) -> tuple[PolicyTargetReference, ...]:
-        return self.target_refs or ((self.target_ref,) if self.target_ref is not None else ())
+    def targets_at(self) -> tuple[tuple[Path, PolicyTargetReference], ...]:
+        """The targets, and where in the spec each stands."""
+        if self.target_refs:
+            return tuple((("targetRefs", index), target) for index, target in enumerate(self.target_refs))
+        return ((("targetRef",), self.target_ref),) if self.target_ref is not None else ()
 
 
 def _of_a_waypoint(target: PolicyTargetReference, *path: Step) -> FieldProblem:
