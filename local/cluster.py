@@ -54,6 +54,7 @@ class Controllers:
         self._leaving: set[Key] = set()
         self._pods: dict[Key, Raw] = {}
         self._made: dict[Key, Raw] = {}
+        self._refused: dict[Key, Raw] = {}
         self._served: list[Raw] = []
         self._looked = False
         self._troubles: dict[str, str] = {}
@@ -107,6 +108,13 @@ class Controllers:
         """Whether everything that is wanted has been made; how it runs is another matter."""
         return self._looked and not self.problems and self._pods.keys() == self._made.keys()
 
+    def pending(self) -> list[Key]:
+        """Pods of the manifests that are not yet as they are wanted: to be made, replaced or ended. Without those that
+        cannot be made, which are problems."""
+        wanted, made, refused = dict(self._pods), dict(self._made), self._refused
+        differ = [key for key in {*wanted, *made} if wanted.get(key) != made.get(key)]
+        return sorted(key for key in differ if key not in refused or refused[key] != wanted.get(key))
+
     def _attempt(self, about: str, step: Callable[[], None]) -> None:
         """A step that fails is kept as a problem of `about`, and keeps nothing else from being done."""
         try:
@@ -122,18 +130,23 @@ class Controllers:
         wanted = dict(self._pods)
         for key, made in list(self._made.items()):
             if wanted.get(key) != made:
-                del self._made[key]
                 self.remove_pod(key)
+                del self._made[key]
+        refused = {}
         for key, pod in wanted.items():
             found = self._store.get("Pod", key)
             if key not in self._made and found is not None and key not in self._leaving:
                 owner = (found["metadata"].get("ownerReferences") or [{"kind": "something", "name": "else"}])[0]
                 says = f"{owner['kind']} {owner['name']} has a pod of that name (rename one of them)"
                 self._troubles[f"Pod {key}"] = says
+                refused[key] = pod
             elif key not in self._made and found is None:
                 self._attempt(f"Pod {key}", lambda pod=pod: self.create_pod(pod))  # type: ignore[misc]
                 if self._store.get("Pod", key) is not None:
                     self._made[key] = pod
+                else:
+                    refused[key] = pod
+        self._refused = refused
 
     def _workloads(self) -> None:
         for action in self._workload_actions():

@@ -227,6 +227,7 @@ class Engine:
         problems += [f"Pod {p['namespace']}/{p['name']}: {p['message']}" for p in pods if p["message"]]
         return {
             "pods": pods,
+            "pending": [str(key) for key in self._controllers.pending()],
             "components": self._components.states(),
             "published": [{k: p[k] for k in ("hostPort", "servicePort")} for p in self._order["published"]],
             "problems": problems,

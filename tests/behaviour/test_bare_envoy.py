@@ -142,9 +142,9 @@ def test_a_bare_envoy_serves_and_follows_changes(
         cluster.put(routes("/other"))
         eventually(lambda: get(port, "/other", HOST).status, 200)
         assert get(port, "/shop/1", HOST).status == 404
-        version = cluster.put(endpoints("shop", shop.port, {}))
+        cluster.put(endpoints("shop", shop.port, {}))
         eventually(lambda: get(port, "/other", HOST).status, 503)
-        cluster.put(endpoints("shop", shop.port, {"127.0.0.1": ""}))
+        version = cluster.put(endpoints("shop", shop.port, {"127.0.0.1": ""}))
         eventually(lambda: get(port, "/other", HOST).status, 200)
         status = discovery.status(f"?observed={version}&kind=EndpointSlice&wait=20")
         assert status["applied"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 import yaml
@@ -54,21 +55,16 @@ def _collector() -> list[Answer]:
     return [thing("Pod", "collector", {"containers": [container]}, namespace="plain", metadata={"labels": labels})]
 
 
-def _rest(provider: str) -> list[Answer]:
+def _rest(*more: Answer, annotations: Mapping[str, str] | None = None) -> list[Answer]:
     web = [{"name": "http", "port": 80, "targetPort": "web"}]
     ports = [{"name": "grpc-otlp", "port": 4317}, {"name": "http-zipkin", "port": 9411}]
     settings = yaml.safe_dump({"extensionProviders": PROVIDERS})
     server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": [HOST]}
     way = [{"route": [{"destination": {"host": "middle.mesh.svc.cluster.local", "port": {"number": 80}}}]}]
-    traces = {
-        "providers": [{"name": provider}],
-        "randomSamplingPercentage": 100,
-        "customTags": {"user": {"header": {"name": "end-user", "defaultValue": "nobody"}}},
-    }
     return [
         thing("ConfigMap", "istio", namespace="istio-system", data={"mesh": settings}),
         thing("Service", "collector", {"selector": {"app": "collector"}, "ports": ports}, namespace="plain"),
-        echo("middle", {"app": "middle"}),
+        echo("middle", {"app": "middle"}, annotations=annotations),
         thing(
             "Service",
             "middle",
@@ -76,8 +72,17 @@ def _rest(provider: str) -> list[Answer]:
         ),
         thing("Gateway", "traced", {"selector": {"istio": "ingressgateway"}, "servers": [server]}),
         thing("VirtualService", "traced", {"hosts": [HOST], "gateways": ["traced"], "http": way}),
-        thing("Telemetry", "traced", {"tracing": [traces]}),
+        *more,
     ]
+
+
+def _traces(provider: str, **spec: Any) -> Answer:
+    traces = {
+        "providers": [{"name": provider}],
+        "randomSamplingPercentage": 100,
+        "customTags": {"user": {"header": {"name": "end-user", "defaultValue": "nobody"}}},
+    }
+    return thing("Telemetry", "traced", {**spec, "tracing": [traces]})
 
 
 class Traced:
@@ -88,7 +93,17 @@ class Traced:
 
     def by(self, provider: str, *, collector: bool = True) -> None:
         """From now on spans go to `provider`."""
-        self._put(*(_collector() if collector else ()), *_rest(provider))
+        self._put(*(_collector() if collector else ()), *_rest(_traces(provider)))
+
+    def by_gateway(self, provider: str, name: str) -> None:
+        """From now on the Gateway `name` alone sends spans."""
+        target = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name}
+        self._put(*_collector(), *_rest(_traces(provider, targetRefs=[target])))
+
+    def by_pod(self, tracing: Mapping[str, Any]) -> None:
+        """From now on the first app's sidecar alone sends spans, as its pod's annotation says."""
+        annotations = {"proxy.istio.io/config": yaml.safe_dump({"tracing": tracing})}
+        self._put(*_collector(), *_rest(annotations=annotations))
 
     def ask(self, **headers: str) -> Answer:
         """What the first app saw, with what the second saw as `next`."""
@@ -98,6 +113,23 @@ class Traced:
 
     def spans(self) -> list[Span]:
         return spans_of(self._world.inside("plain/collector", "cat", FILE))
+
+    def part(self, hops: Sequence[tuple[str, str]]) -> tuple[list[Span], list[Answer]]:
+        """The spans of one request of a caller who traces, which are those of `hops`, and what the apps saw of it."""
+        asked: dict[str, list[Answer]] = {}
+
+        def found() -> tuple[list[Span], list[Answer]] | None:
+            trace = secrets.token_hex(16)
+            answer = self.ask(**b3(trace))
+            asked[trace] = [answer, answer["next"]]
+            spans = self.spans()
+            for trace, seen in asked.items():
+                mine = [span for span in spans if span.trace == trace]
+                if sorted((span.kind, span.service) for span in mine) == sorted(hops):
+                    return in_order(mine), seen
+            return None
+
+        return eventually(found, f"no trace has {hops}")
 
     def whole(self, provider: str, headers: Callable[[str], dict[str, str]]) -> tuple[list[Span], list[Answer]]:
         """The spans of one request, and what the apps saw of it, once there are all of them, by `provider`.
@@ -168,6 +200,29 @@ def test_one_trace_has_the_gateway_and_both_sidecars(traced: Traced, provider: s
         spans, _ = traced.whole(provider, form)
         assert spans[0].parent == SPAN
         assert [(span.kind, span.service) for span in spans] == list(HOPS)
+
+
+def test_a_pods_own_tracing_is_its_alone(traced: Traced) -> None:
+    """Who makes a span passes on another than it got: what the apps saw tells that nobody else did."""
+    traced.by_pod(
+        {
+            "zipkin": {"address": f"{SERVICE}:9411"},
+            "sampling": 100,
+            "custom_tags": {"by": {"literal": {"value": "pod"}}},
+        }
+    )
+    (server, client), (first, second) = traced.part(HOPS[1:3])
+    assert server.parent == SPAN
+    assert first["headers"]["x-b3-spanid"] == server.id
+    assert second["headers"]["x-b3-spanid"] == client.id
+    assert {span.tags["by"] for span in (server, client)} == {"pod"}
+
+
+def test_telemetry_for_a_gateway_is_its_alone(traced: Traced) -> None:
+    traced.by_gateway("b3", "edge")
+    (span,), seen = traced.part(HOPS[:1])
+    assert span.parent == SPAN
+    assert [each["headers"]["x-b3-spanid"] for each in seen] == [span.id, span.id]
 
 
 def test_without_a_collector_every_request_is_answered(traced: Traced) -> None:

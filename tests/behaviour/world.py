@@ -214,7 +214,8 @@ class World:
         return self.mesh.settle()
 
     def _as_asked(self) -> bool:
-        if any(pod["status"] == "Terminating" for pod in self.engine.get("/status")["pods"]):
+        engine = self.engine.get("/status")
+        if engine["pending"] or any(pod["status"] == "Terminating" for pod in engine["pods"]):
             return False
         for kind in ("Deployment", "ReplicaSet"):
             for raw in self.objects(kind):

@@ -94,6 +94,7 @@ class CommandServer:
             raise self.failure
         return {
             "pods": self.pods,
+            "pending": [],
             "components": self.components.states(),
             "published": [{"hostPort": 8080, "servicePort": 80}, {"hostPort": 8443, "servicePort": 443}],
             "problems": self.problems,

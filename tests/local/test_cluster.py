@@ -129,6 +129,31 @@ def test_a_pod_runs_as_admitted_with_what_an_api_server_fills_in() -> None:
     assert running["spec"]["restartPolicy"] == "Always"
 
 
+def test_a_pod_is_pending_until_it_is_as_the_manifests_have_it_or_cannot_be() -> None:
+    world = World()
+    key = Key("n", "p")
+    assert world.controllers.pending() == []
+    world.controllers.keep_pod(pod())
+    assert world.controllers.pending() == [key]
+    world.settle()
+    assert world.controllers.pending() == []
+    changed = {**pod(), "metadata": {**pod()["metadata"], "labels": {"changed": "yes"}}}
+    world.denial = lambda _: Unavailable("the injection webhook does not answer: refused")
+    world.controllers.keep_pod(changed)
+    assert world.controllers.pending() == [key]
+    world.settle()
+    assert world.controllers.pending() == []
+    assert not world.controllers.settled()
+    world.denial = lambda _: None
+    world.controllers.keep_pod(pod())
+    assert world.controllers.pending() == [key]
+    world.settle()
+    world.controllers.release_pod(key)
+    assert world.controllers.pending() == [key]
+    world.settle()
+    assert world.controllers.pending() == []
+
+
 def test_the_old_name_of_the_service_account_field_counts_too() -> None:
     world = World()
     world.store.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "n", "name": "old"}})

@@ -88,9 +88,9 @@ class LocalMesh:
         status: dict[str, Any] = {}
         while time.monotonic() < until:
             mesh = Mesh(self.state)
-            pods = mesh.get("/status")["pods"]
+            engine = mesh.get("/status")
             status = read_status(mesh, 5)
-            if status.get("ready") and pods and all(pod["settled"] for pod in pods):
+            if status.get("ready") and not engine["pending"] and all(pod["settled"] for pod in engine["pods"]):
                 return status
             time.sleep(0.05)
         raise AssertionError(f"the mesh does not settle: {json.dumps(status)[:3000]}")
