@@ -27,6 +27,7 @@ import pytest
 
 from local import linux
 from tests.cluster.fixtures import EXISTING
+from tests.turns import Turns
 
 # Of the fixtures that are there once a process: the lane of the files that use one. Others, of which each process may
 # well have one of its own, as an API server is there in seconds, say nothing about lanes.
@@ -105,6 +106,8 @@ def pytest_configure(config: pytest.Config) -> None:
     linux.die_with_parent()
     if at_leisure(config.workerinput["workerid"]):
         _yield_to_the_others()
+    else:
+        config.pluginmanager.register(Turns(Path(config.option.basetemp).parent))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
