@@ -130,6 +130,8 @@ def test_watches_drop_again_and_again(world: World) -> None:
         world.control_plane.kill("kube-apiserver")
         world.control_plane.start_api_server()
         world.control_plane.wait_ready()
+    world.control_plane.kill("kube-controller-manager")  # its own pauses, of a minute by now, are not the matter here
+    world.control_plane.start_controllers()
     world.change()
     world.own.delete(f"{PODS}/s2-0")
     wait_for(lambda: not world.true()["s2"])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from local.payload import Item
 from local.pod_files import files, hostname, resolv_conf
 from local.volumes import PodVolumes, replace_contents
 from mesh.errors import Busy, HeddleError, InvalidInput, MissingPrerequisite, Unsupported
+from tests.support.waiting import wait_for
 
 
 @given(st.lists(st.booleans(), max_size=60))
@@ -86,29 +88,31 @@ def contents(folder: int, name: str) -> bytes:
 def test_contents_change_in_one_step_for_readers(tmp_path: Path) -> None:
     folder = tmp_path / "v"
     replace_contents(folder, {"a": Item(b"1", 0o644), "sub/b": Item(b"1", 0o400)}, None, None)
-    torn: list[tuple[bytes, bytes]] = []
+    seen: list[tuple[bytes, bytes]] = []
     stop = threading.Event()
+
+    def look() -> None:
+        data = os.open(folder / "..data", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            seen.append((contents(data, "a"), contents(data, "sub/b")))
+        finally:
+            os.close(data)
 
     def read() -> None:
         while not stop.is_set():
-            data = os.open(folder / "..data", os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                both = contents(data, "a"), contents(data, "sub/b")
-            except FileNotFoundError:
-                continue  # the directory was replaced and removed between two opens: seen as gone, never as mixed
-            finally:
-                os.close(data)
-            if both[0] != both[1]:
-                torn.append(both)
+            # Replaced and removed after the link was read or between two opens: seen as gone, never as mixed.
+            with suppress(FileNotFoundError):
+                look()
 
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(200):
         text = str(number).encode()
         replace_contents(folder, {"a": Item(text, 0o644), "sub/b": Item(text, 0o400)}, None, None)
+    wait_for(lambda: (b"199", b"199") in seen)
     stop.set()
     reader.join()
-    assert not torn
+    assert all(one == other for one, other in seen)
     replace_contents(folder, {"c": Item(b"", 0o644)}, None, None)
     assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("..")) == ["c"]
     assert len(list(folder.iterdir())) == 3  # c, ..data and the one directory that it leads to
