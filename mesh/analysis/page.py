@@ -20,7 +20,8 @@ never blocks. An error means that requests fail or that the object does nothing.
 `heddle analyze` looks at all objects of a mesh, of some files, or of files as if they were applied to a mesh. With
 `--fix` it corrects files where the way out is mechanical: HDL0202, HDL0503, and HDL0504 where a name is misspelled.
 
-An object's annotation `{SUPPRESS}: HDL0104,IST0127` keeps codes (Heddle's or istioctl's) quiet for it, `*` all of them.
+An object's annotation `{SUPPRESS}: HDL0104,IST0127` keeps codes (Heddle's or istioctl's) quiet for it, `*` all of them;
+`--suppress HDL0104` does so for one run, `--suppress "IST0101=Gateway infra/*"` for some objects.
 """
 
 
