@@ -1,10 +1,7 @@
 """When several processes share a run: which tests have the machine to themselves.
 
 Two hundred requests a second through a cluster take what two processors have, and the tests beside them went at a tenth
-of their speed, until one had waited for five minutes and failed. The processors are not idle meanwhile: a run takes no
-longer.
-
-Only the process at leisure goes on.
+of their speed, until one had waited for five minutes and failed. Only the process at leisure goes on beside them.
 """
 
 from __future__ import annotations
@@ -25,8 +22,7 @@ class Turns:
 
     def __init__(self, shared: Path) -> None:
         self._gate, self._machine = shared / "gate.lock", shared / "machine.lock"
-        self._alone = ExitStack()
-        self._is_alone = False
+        self._alone: ExitStack | None = None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the plugin that limits a test's time
     def pytest_runtest_protocol(
@@ -35,15 +31,15 @@ class Turns:
         if not _alone(item):
             with self._turn(fcntl.LOCK_SH):
                 return (yield)
-        if not self._is_alone:
+        if self._alone is None:
+            self._alone = ExitStack()
             self._alone.enter_context(self._turn(fcntl.LOCK_EX))
-            self._is_alone = True
         try:
             return (yield)
         finally:
             if nextitem is None or not _alone(nextitem):  # the load goes on from one test to the next
                 self._alone.close()
-                self._is_alone = False
+                self._alone = None
 
     @contextmanager
     def _turn(self, how: int) -> Generator[None]:

@@ -56,8 +56,8 @@ class Suppression:
 def suppression(text: str) -> Suppression:
     """`HDL0104` or `HDL0104=Gateway infra/edge`, also as istioctl writes it, `Gateway edge.infra`; `*` for any letters.
 
-    InvalidInput for anything else, and for a code that Heddle does not have. Any of istioctl's may be named: not all of
-    its messages are Heddle's.
+    InvalidInput for anything else, and for a code that Heddle does not have. Any that looks like istioctl's may be
+    named: not all of its messages are Heddle's, and other versions have others.
     """
     code, equals, about = (part.strip() for part in text.partition("="))
     words = about.split()

@@ -195,7 +195,11 @@ class Story:
         until = began + 30
         while time.monotonic() < until:
             for change in self._changes():
-                if change["number"] > before and "VirtualService" in change["versions"] and change["seconds"]:
+                if (
+                    change["number"] > before
+                    and "VirtualService" in change["versions"]
+                    and change["seconds"] is not None
+                ):
                     return change
             time.sleep(0.02)
         raise Unavailable("the change was not applied within 30 s", hint="`heddle status` says by whom not")

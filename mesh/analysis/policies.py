@@ -51,8 +51,6 @@ SELECTING = (
     "WasmPlugin",
     "ProxyConfig",
 )
-_AT_HOME = frozenset({"Sidecar", "Telemetry", "ProxyConfig"})
-"""Their selectors choose in their own namespace alone, also in the root one."""
 _MOST_NAMES = 3
 _NOT_APPLICATIONS = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 
@@ -79,17 +77,12 @@ def targets_have_pods(view: View, thing: IstioObject[Telemetry]) -> Iterator[Fin
 
 
 def _chosen(view: View, thing: IstioObject[Any], labels: Mapping[str, str]) -> bool:
-    near = view.workloads.get(thing.namespace, ()) if thing.kind in _AT_HOME else view.chosen_from(thing.namespace)
-    return any(each.matches(labels) for each in near)
-
-
-def _reaches_all(view: View, thing: IstioObject[Any]) -> bool:
-    return thing.kind not in _AT_HOME and thing.namespace == view.snapshot.settings.root_namespace
+    return any(each.matches(labels) for each in view.chosen_from(thing))
 
 
 def _no_pod(view: View, thing: IstioObject[Any], labels: Mapping[str, str]) -> str:
     spelled = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    where = "" if _reaches_all(view, thing) else f" of namespace {thing.namespace}"
+    where = "" if view.reaches_all(thing) else f" of namespace {thing.namespace}"
     return f"no pod{where} has {spelled}{view.among}"
 
 
@@ -100,6 +93,11 @@ def selector_of(thing: IstioObject[Any]) -> tuple[Path, Mapping[str, str]]:
         return ("spec", "selector", "matchLabels"), selector.match_labels
     selector = getattr(thing.spec, "workload_selector", None)
     return ("spec", "workloadSelector", "labels"), selector.labels if selector is not None else {}
+
+
+def has_targets(thing: IstioObject[Any]) -> bool:
+    """Whether it is for what `targetRefs` names."""
+    return bool(getattr(thing.spec, "target_refs", ()) or getattr(thing.spec, "target_ref", None))
 
 
 def lets_something_through(view: View, thing: IstioObject[AuthorizationPolicy]) -> Iterator[Finding]:
@@ -119,7 +117,7 @@ def lets_something_through(view: View, thing: IstioObject[AuthorizationPolicy]) 
 
 def _whom(view: View, thing: IstioObject[Any]) -> str:
     _, labels = selector_of(thing)
-    if getattr(thing.spec, "target_refs", ()) or getattr(thing.spec, "target_ref", None):
+    if has_targets(thing):
         return "its targets"
     everywhere = thing.namespace == view.snapshot.settings.root_namespace
     home = "the mesh" if everywhere else f"namespace {thing.namespace}"
@@ -131,7 +129,7 @@ def strict_leaves_nobody_out(view: View, thing: IstioObject[PeerAuthentication])
     for path, mode in _modes(thing.spec):
         if mode is not MutualTLSMode.STRICT:
             continue
-        outside = list(_outside(view, thing.namespace))
+        outside = list(_outside(view, thing))
         if outside:
             names = ", ".join(f"{each.namespace}/{each.name}" for each in outside[:_MOST_NAMES])
             more = f" and {len(outside) - _MOST_NAMES} more" if len(outside) > _MOST_NAMES else ""
@@ -148,7 +146,7 @@ def asks_for_strict(spec: PeerAuthentication) -> bool:
 
 def _seen_in_plain_text(view: View, thing: IstioObject[PeerAuthentication], path: Path) -> Iterator[Finding]:
     _, labels = selector_of(thing)
-    chosen = (each for each in view.chosen_from(thing.namespace) if each.matches(labels))
+    chosen = (each for each in view.chosen_from(thing) if each.matches(labels))
     counts = {key: view.plain_text.get(key, 0) for key in (Key(each.namespace, each.name) for each in chosen)}
     taking = sorted((key for key, count in counts.items() if count), key=lambda key: (-counts[key], key))
     if taking:
@@ -166,8 +164,8 @@ def _modes(spec: PeerAuthentication) -> Iterator[tuple[Path, MutualTLSMode]]:
         yield ("spec", "portLevelMtls", port, "mode"), mtls.mode
 
 
-def _outside(view: View, namespace: str) -> Iterator[Workload]:
+def _outside(view: View, thing: IstioObject[PeerAuthentication]) -> Iterator[Workload]:
     settings = view.snapshot.settings
-    for each in view.chosen_from(namespace):
+    for each in view.chosen_from(thing):
         if not each.has_sidecar and each.namespace not in {*_NOT_APPLICATIONS, settings.root_namespace}:
             yield each

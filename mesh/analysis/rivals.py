@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mesh.analysis.model import Code, Finding, Severity
-from mesh.analysis.policies import selector_of
+from mesh.analysis.policies import has_targets, selector_of
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject, age
 
@@ -33,12 +33,12 @@ ONE_COUNTS = ("Sidecar", "Telemetry", "PeerAuthentication", "ProxyConfig")
 
 
 def no_older_one_counts(view: View, thing: IstioObject[Any]) -> Iterator[Finding]:
-    if _has_targets(thing):
+    if has_targets(thing):
         return
     older = [
         each
         for each in view.snapshot.of(thing.kind).values()
-        if each.namespace == thing.namespace and age(each) < age(thing) and not _has_targets(each)
+        if each.namespace == thing.namespace and age(each) < age(thing) and not has_targets(each)
     ]
     path, labels = selector_of(thing)
     for each in sorted(older, key=age):
@@ -48,13 +48,9 @@ def no_older_one_counts(view: View, thing: IstioObject[Any]) -> Iterator[Finding
             yield SECOND_OF_NAMESPACE.on(thing, "spec", says=says, hint="merge the two, or add a selector")
             return
         if labels and others:
-            both = [one for one in view.chosen_from(thing.namespace) if one.matches(labels) and one.matches(others)]
+            both = [one for one in view.chosen_from(thing) if one.matches(labels) and one.matches(others)]
             if both:
                 says = f"{each} is older and selects {both[0].namespace}/{both[0].name} too: it counts there"
                 hint = "make the selectors exclude each other, or merge the two"
                 yield SECOND_OF_WORKLOAD.on(thing, *path, says=says, hint=hint)
                 return
-
-
-def _has_targets(thing: IstioObject[Any]) -> bool:
-    return bool(getattr(thing.spec, "target_refs", ()) or getattr(thing.spec, "target_ref", None))

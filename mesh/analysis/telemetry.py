@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mesh.analysis.model import Code, Finding, Severity
-from mesh.analysis.policies import selector_of
+from mesh.analysis.policies import has_targets, selector_of
 from mesh.analysis.view import View
 from mesh.istio.base import IstioObject
 from mesh.istio.telemetry import Telemetry
@@ -29,7 +29,7 @@ def traces_have_a_provider(view: View, thing: IstioObject[Telemetry]) -> Iterato
         for each in view.snapshot.of("Telemetry").values()
         if each.namespace in (thing.namespace, view.snapshot.settings.root_namespace)
         and not selector_of(each)[1]
-        and not each.spec.targets_at
+        and not has_targets(each)
     )
     if view.snapshot.settings.default_providers.tracing or not view.complete:
         return

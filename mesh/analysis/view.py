@@ -14,6 +14,7 @@ from mesh.objects import Key, Pod, Service
 from mesh.settings import CLUSTER_DOMAIN
 from mesh.snapshot import Snapshot
 
+_AT_HOME = frozenset({"Sidecar", "Telemetry", "ProxyConfig"})
 _IMAGES = frozenset(("sidecar.istio.io/proxyImage", "sidecar.istio.io/proxyImageType"))
 
 
@@ -108,13 +109,18 @@ class View:
     def _pods(self) -> Workloads:
         return workloads_of(self.snapshot.pods.values())
 
-    def chosen_from(self, namespace: str) -> Iterator[Workload]:
-        """The workloads that an object of `namespace` can select: all of them in the root namespace."""
-        if namespace == self.snapshot.settings.root_namespace:
+    def reaches_all(self, thing: IstioObject[Any]) -> bool:
+        """Whether what it selects may be in any namespace: where it is in the root one, and not of a kind that selects
+        at home alone."""
+        return thing.namespace == self.snapshot.settings.root_namespace and thing.kind not in _AT_HOME
+
+    def chosen_from(self, thing: IstioObject[Any]) -> Iterator[Workload]:
+        """The workloads that it can select."""
+        if self.reaches_all(thing):
             for those in self.workloads.values():
                 yield from those
         else:
-            yield from self.workloads.get(namespace, ())
+            yield from self.workloads.get(thing.namespace, ())
 
     def in_mesh(self, namespace: str) -> bool:
         """Whether pods of the namespace get sidecars, as far as its labels and its pods tell."""

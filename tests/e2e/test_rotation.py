@@ -27,7 +27,7 @@ SECONDS = 120.0
 WINDOW = 1
 RATE = 70.0  # a second at the gateway, each with two more in the mesh: 210 a second over mutual TLS
 FORWARD = ["distribute", "sign", "renew", "drain", "retire", "destroy", "idle"]
-TRIES = 5  # a phase may be over before it is seen
+TRIES = 3  # a phase may be over before it is seen
 HANDSHAKES = "/stats?filter=ssl%5C.(connection_error|fail_verify_)|upstream_cx_connect_fail"
 FRESH = """
 apiVersion: networking.istio.io/v1

@@ -89,8 +89,8 @@ class LocalMesh:
         while time.monotonic() < until:
             mesh = Mesh(self.state)
             engine = mesh.get("/status")
-            status = read_status(mesh, 5)
-            if status.get("ready") and not engine["pending"] and all(pod["settled"] for pod in engine["pods"]):
+            status, pods = read_status(mesh, 5), engine["pods"]
+            if status.get("ready") and not engine["pending"] and pods and all(pod["settled"] for pod in pods):
                 return status
             time.sleep(0.05)
         raise AssertionError(f"the mesh does not settle: {json.dumps(status)[:3000]}")
